@@ -1,0 +1,153 @@
+"""Peyk: the command line, and the five functions of its specification.
+
+    python app.py                      chat in this terminal
+    python app.py serve                the server: page, WebSocket, HTTP, fan-out
+    python app.py replay CHANNEL       history on standard output, one JSON line a message
+    python app.py status               partitions, groups, lag
+
+Where a message goes: chat/websocket.py → chat/session.py → pipeline/producer.py → pipeline/publish.lua
+→ pipeline/fanout.py → chat/hub.py.
+"""
+
+import argparse
+import asyncio
+import getpass
+import logging
+import sys
+from collections.abc import Callable
+
+from pydantic import ValidationError
+
+from bridge.sql import SqlArchive
+from chat import commands, models
+from chat.errors import PeykError
+from chat.models import User
+from chat.node import Node
+from chat.protocol import encode, json_line
+from chat.settings import ServerSettings
+from chat.terminal import Terminal, chat
+from pipeline.resp import ConnectionLost
+from redis_config import ConfigError
+
+USER = "app"  # who the five functions speak as
+
+_node: Node | None = None
+
+
+async def open_node() -> Node:
+    """The node the five functions share; opened by the first that needs it. `close_node` ends it."""
+    global _node
+    if _node is None:
+        _node = await Node(ServerSettings(), "terminal").__aenter__()
+    return _node
+
+
+async def close_node() -> None:
+    global _node
+    node, _node = _node, None
+    if node is not None:
+        await node.__aexit__(None, None, None)
+
+
+async def produce_message(channel_id: str, message: str) -> str:
+    """Append `message` to the channel's stream (XADD). Returns its entry id in a success message."""
+    node = await open_node()
+    channel = models.channel_id(channel_id)
+    data = json_line(encode({"text": message}), node.settings.message_limit)
+    position = await node.producer.publish(channel, data, user=USER)
+    return f"Message produced to channel {channel}: {position.id}"
+
+
+async def publish_message(channel_id: str, message: str) -> str:
+    """Send `message` to everybody in the channel: produced to the stream, shown by the fan-out, kept in history."""
+    await produce_message(channel_id, message)
+    return f"Message published to channel {models.channel_id(channel_id)}"
+
+
+async def subscribe_to_channel(channel_id: str, on_message: Callable[[str], None] = print) -> str:
+    """Join the channel; from now on each message is passed to `on_message` as a line `[10:00] user: text`."""
+    node = await open_node()
+    await Terminal(node, User.named(USER), on_message).join(channel_id)
+    return f"Subscribed to channel {models.channel_id(channel_id)}"
+
+
+async def consume_message(channel_id: str) -> str:
+    """Read what the stream holds beyond what is stored, and store each message in the Stream model (SQL)."""
+    node = await open_node()
+    channel, count = models.channel_id(channel_id), 0
+    async with SqlArchive(node.settings.data_dir) as archive:
+        page = await node.replay.after(channel, 0, 0, 0)
+        offset = await archive.last_offset(channel, page.epoch)
+        while (chunk := await node.replay.chunk(channel, offset)) and chunk.messages:
+            await archive.store(chunk.messages)
+            offset, count = chunk.messages[-1].offset, count + len(chunk.messages)
+    return f"Consumed {count} messages from channel {channel}"
+
+
+async def broadcast_message(channel_id: str, message: str) -> str:
+    """Show `message` to all who are subscribed now; it takes no place in the history."""
+    node = await open_node()
+    channel = models.channel_id(channel_id)
+    data = json_line(encode({"text": message}), node.settings.message_limit)
+    await node.producer.publish(channel, data, user=USER, store=False)
+    return f"Message broadcast to channel {channel}"
+
+
+def parser() -> argparse.ArgumentParser:
+    """What can be said on the command line."""
+    top = argparse.ArgumentParser(prog="python app.py", description="Peyk: realtime chat on Redis Streams.")
+    top.add_argument("--user", default=getpass.getuser(), help="your name in the terminal (default: %(default)s)")
+    top.add_argument("--channel", default="general", help="the channel to join first (default: %(default)s)")
+    sub = top.add_subparsers(dest="command", metavar="COMMAND")
+    serve = sub.add_parser("serve", help="run the server")
+    serve.add_argument("--host", help="address to listen on (HTTP_HOST)")
+    serve.add_argument("--port", type=int, help="port to listen on (HTTP_PORT)")
+    replay = sub.add_parser("replay", help="write a channel's history to standard output, one JSON line a message")
+    replay.add_argument("channel")
+    start = replay.add_mutually_exclusive_group()
+    start.add_argument("--after", type=int, default=0, metavar="OFFSET", help="begin behind this offset")
+    start.add_argument("--since", metavar="TIME", help="begin at Unix milliseconds or an ISO time")
+    replay.add_argument("--follow", action="store_true", help="go on with what comes")
+    sub.add_parser("status", help="partitions, groups, lag, pending, last positions")
+    return top
+
+
+def run(options: argparse.Namespace) -> None:
+    """Do what was asked. Imports uvicorn only to serve: the terminal starts faster without it."""
+    given = {"http_host": getattr(options, "host", None), "http_port": getattr(options, "port", None)}
+    settings = ServerSettings(**{name: value for name, value in given.items() if value is not None})
+    if options.command == "serve":
+        from chat.server import serve
+
+        serve(settings)
+    elif options.command == "replay":
+        asyncio.run(commands.replay(settings, options.channel, options.after, options.since, options.follow))
+    elif options.command == "status":
+        asyncio.run(commands.status(settings))
+    else:
+        asyncio.run(chat(settings, options.user, options.channel))
+
+
+def main() -> int:
+    """The process's exit code: 0, 1 for an error that was explained, 130 for Ctrl-C."""
+    options = parser().parse_args()
+    level = logging.INFO if options.command == "serve" else logging.ERROR
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    try:
+        run(options)
+    except (ConfigError, PeykError, ConnectionLost) as error:
+        print(f"peyk: {error}", file=sys.stderr)
+        return 1
+    except ValidationError as error:
+        for problem in error.errors():
+            print(f"peyk: setting {'.'.join(map(str, problem['loc'])).upper()}: {problem['msg']}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

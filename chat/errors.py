@@ -1,0 +1,93 @@
+"""What can go wrong, said once for every door.
+
+Each error carries its protocol code, its HTTP status and whether the same request may succeed later; the
+message says what is allowed or what to do next.
+
+    PeykError                      code  HTTP  temporary
+    ├── BadRequest                  107   400
+    │   └── TooLarge                107   413
+    ├── Unauthorized                101   401
+    ├── PermissionDenied            103   403
+    ├── UnknownChannel              102   404
+    ├── UnknownMethod               104   404
+    ├── AlreadySubscribed           105   409
+    ├── ChannelExists               105   409
+    ├── LimitExceeded               106   429
+    ├── Unrecoverable               112   410
+    └── Temporary                   100   503   yes
+        ├── Unavailable             100   503   yes   not stored; try again
+        ├── StorageFull             100   503   yes   not stored; make room
+        └── OutcomeUnknown          100   504   yes   may be stored; retry with the same idempotency key
+
+Codes are those of the Centrifugal client protocol; 107 and 112 are among them, so foreign SDKs understand them.
+"""
+
+
+class PeykError(Exception):
+    """An error a client is told about. `str(error)` is the message it reads."""
+
+    code = 100
+    status = 500
+    temporary = False
+
+
+class BadRequest(PeykError):
+    code, status = 107, 400
+
+
+class TooLarge(BadRequest):
+    status = 413
+
+
+class Unauthorized(PeykError):
+    code, status = 101, 401
+
+
+class PermissionDenied(PeykError):
+    code, status = 103, 403
+
+
+class UnknownChannel(PeykError):
+    code, status = 102, 404
+
+    @classmethod
+    def named(cls, channel: str) -> "UnknownChannel":
+        return cls(f"there is no channel {channel}; create it first")
+
+
+class UnknownMethod(PeykError):
+    code, status = 104, 404
+
+
+class AlreadySubscribed(PeykError):
+    code, status = 105, 409
+
+
+class ChannelExists(PeykError):
+    code, status = 105, 409
+
+
+class LimitExceeded(PeykError):
+    code, status = 106, 429
+
+
+class Unrecoverable(PeykError):
+    code, status = 112, 410
+
+
+class Temporary(PeykError):
+    code, status, temporary = 100, 503, True
+
+
+class Unavailable(Temporary):
+    """Nothing was stored: Redis is away or loading."""
+
+
+class StorageFull(Temporary):
+    """Nothing was stored: Redis or the log has no room."""
+
+
+class OutcomeUnknown(Temporary):
+    """The reply was lost: the message may or may not be stored."""
+
+    status = 504

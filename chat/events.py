@@ -1,0 +1,121 @@
+"""Server-sent events: a replay that stays live. A subscriber of the hub like any other, who writes text."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from chat.local import Joined, Subscription
+from pipeline.encode import publication_of
+
+if TYPE_CHECKING:
+    from chat.node import Node
+
+HIGH_WATER = 256 * 1024  # bytes waiting for the client
+KEEP_ALIVE = 15  # seconds between comments on a quiet stream
+
+
+class _Offset(msgspec.Struct):
+    offset: int = 0
+
+
+_decode_offset = msgspec.json.Decoder(_Offset).decode
+
+
+class EventStream:
+    """One client that follows a channel: what the hub writes waits here until the response takes it."""
+
+    framed = False
+
+    def __init__(self, node: "Node", channel: str) -> None:
+        self._node, self._channel = node, channel
+        self._waiting: list[bytes] = []
+        self._size = 0
+        self._wake = asyncio.Event()
+        self._begun = asyncio.Event()
+        self.epoch = ""
+        self.full = self.ended = False
+        self.recovered = True
+        self.subscription: Subscription | None = None
+
+    def write(self, data: bytes) -> None:
+        self._waiting.append(data)
+        self._size += len(data)
+        self._wake.set()
+        if self._size > HIGH_WATER and not self.full:
+            self.full = True
+            if self.subscription is not None:
+                self._node.hub.filled([self.subscription])
+
+    def unsubscribed(self, channel: str, code: int, reason: str) -> None:
+        """The stream ends; the client reconnects with Last-Event-ID, or learns that the channel is gone."""
+        self.ended = True
+        self.subscription = None
+        self._begun.set()
+        self._wake.set()
+
+    def joined(self, joined: Joined) -> None:
+        self.subscription, self.epoch, self.recovered = joined.subscription, joined.epoch, joined.recovered
+        self._begun.set()
+        if joined.lines:
+            self.write(b"\n".join(joined.lines))
+
+    async def follow(self, since: tuple[str, int]) -> None:
+        """Subscribe from a position, however far back. Raises UnknownChannel and ConnectionLost."""
+        try:
+            await self._node.hub.subscribe(self, self._channel, self.joined, since, limited=False)
+            await self._begun.wait()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        self.ended = True
+        if self.subscription is not None:
+            self._node.hub.unsubscribe(self.subscription)
+            self.subscription = None
+
+    async def take(self, patience: float | None = None) -> list[bytes] | None:
+        """The publications that came; [] if none did for `patience` seconds, None at the end."""
+        while not self._waiting:
+            if self.ended:
+                return None
+            self._wake.clear()
+            try:
+                async with asyncio.timeout(patience):
+                    await self._wake.wait()
+            except TimeoutError:
+                return []
+        waiting, self._waiting, self._size = self._waiting, [], 0
+        lines = [publication_of(self._channel, line) for body in waiting for line in body.split(b"\n")]
+        if self.full:
+            self.full = False
+            if self.subscription is not None:
+                self._node.hub.drained([self.subscription])
+        return lines
+
+
+async def event_stream(node: "Node", channel: str, since: tuple[str, int]) -> AsyncIterator[bytes]:
+    """Follow `channel` from a position. What cannot be replayed in whole begins with an event `reset`.
+
+    Raises UnknownChannel and ConnectionLost before the first byte.
+    """
+    stream = EventStream(node, channel)
+    await stream.follow(since)
+    return _texts(stream)
+
+
+async def _texts(stream: EventStream) -> AsyncIterator[bytes]:
+    try:
+        yield b": peyk\n\n" if stream.recovered else b'event: reset\ndata: {"recovered":false}\n\n'
+        while (publications := await stream.take(KEEP_ALIVE)) is not None:
+            yield b"".join(_event(stream.epoch, pub) for pub in publications) or b": keep-alive\n\n"
+    finally:
+        stream.close()
+
+
+def _event(epoch: str, pub: bytes) -> bytes:
+    offset = _decode_offset(pub).offset
+    place = f"id: {epoch}:{offset}\n".encode() if offset else b""
+    return place + b"data: " + pub + b"\n\n"

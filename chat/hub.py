@@ -1,0 +1,380 @@
+"""The hub: this node's subscribers per channel, and the one repair that keeps them whole.
+
+The hub listens on Pub/Sub for each channel somebody here reads, knows how far it has shown it (epoch, offset), and
+writes what comes next to every *live* subscription. Whoever is behind — just recovering, too slow, or everybody
+after a hole — is *reading*: caught up from the stream by one loop per channel, and live again when level.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+
+from chat.errors import PeykError, UnknownChannel
+from chat.listener import Listener
+from chat.local import Answer, Joined, LocalChannel, Receiver, Subscription, frame
+from chat.settings import ServerSettings
+from pipeline.encode import Message, push
+from pipeline.fanout import UNPOSITIONED
+from pipeline.keys import CONTROL, Keys
+from pipeline.replay import Page, Replay, unseen
+from pipeline.resp import ConnectionLost, Link, ReplyError
+from redis_config import Address
+
+logger = logging.getLogger(__name__)
+
+INSUFFICIENT = 2500, "insufficient state"  # unsubscribe codes of the Centrifugal protocol
+DELETED = 2000, "channel deleted"
+_BACKOFF = 0.05, 1.0  # seconds: first and longest wait before connecting again
+_POSITIONS = "local r = {} for i, k in ipairs(KEYS) do r[i] = redis.call('HMGET', k, 'epoch', 'offset') end return r"
+_KEYS_AT_ONCE = 500
+
+
+class Hub:
+    """All channels of this node."""
+
+    def __init__(self, address: Address, settings: ServerSettings, replay: Replay, link: Link) -> None:
+        self._address, self._settings, self._keys = address, settings, Keys.of(settings)
+        self._replay, self._link = replay, link
+        self._channels: dict[str, LocalChannel] = {}
+        self._listener = Listener(address, self._on_message, self._names, self._compare_all)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.on_control: list[Callable[[bytes], None]] = []
+        self.heard = asyncio.Event()  # set by every Pub/Sub message on `control`
+
+    async def start(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        await self._listener.start()
+        self._spawn(self._check_regularly())
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for channel in self._channels.values():
+            channel.opened.cancel()
+        await self._listener.close()
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    # -- who listens
+
+    async def subscribe(
+        self,
+        receiver: Receiver,
+        channel: str,
+        answer: Answer,
+        since: tuple[str, int] | None = None,
+        *,
+        limited: bool = True,
+    ) -> None:
+        """Subscribe `receiver`; `answer` is called once, in the very moment from which it is pushed to.
+
+        `since` (epoch, offset) asks for everything after that position. If that is not to be had in whole (another
+        epoch, ahead of the truth, trimmed, or if `limited` more than recovery_limit), the answer says `recovered`
+        False and the current position. Raises UnknownChannel, and ConnectionLost when Redis is away.
+        """
+        while True:
+            local = self._channels.get(channel) or self._open(channel)
+            await asyncio.shield(local.opened)
+            if self._channels.get(channel) is local:
+                break
+        if since is None or not await self._can_recover(local, since, limited):
+            self._begin(local, Subscription(receiver, local, local.offset, answer), recovered=False)
+            return
+        subscription = Subscription(receiver, local, since[1], answer)
+        if subscription.offset == local.offset == local.target:
+            self._begin(local, subscription, recovered=True)
+        else:
+            local.add_reader(subscription, since[1])
+            self._catch_up(local)
+
+    def unsubscribe(self, subscription: Subscription) -> None:
+        """The receiver left. The last one of a channel ends the node's interest in it."""
+        local = subscription.channel
+        local.live.discard(subscription)
+        local.readers.discard(subscription)
+        local.framed = None
+        self._close_if_empty(local)
+
+    def filled(self, subscriptions: list[Subscription]) -> None:
+        """Their receiver is full: they read from here on, each from where its channel stands now."""
+        for subscription in subscriptions:
+            if subscription in subscription.channel.live:
+                subscription.channel.add_reader(subscription, subscription.channel.offset)
+
+    def drained(self, subscriptions: list[Subscription]) -> None:
+        """Their receiver has room again: catch up."""
+        for subscription in subscriptions:
+            if subscription in subscription.channel.readers:
+                self._level(subscription.channel)
+                self._catch_up(subscription.channel)
+
+    def deleted(self, channel: str) -> None:
+        """The channel is gone: tell its subscribers, who do not come back by themselves."""
+        local = self._channels.pop(channel, None)
+        if local is not None:
+            self._drop(local, [*local.live, *local.readers], DELETED)
+            self._listener.unsubscribe(self._keys.channel(channel))
+
+    def _begin(self, local: LocalChannel, subscription: Subscription, recovered: bool, lines: list[bytes] = []) -> None:  # noqa: B006
+        """Answer and go live in one breath: nothing can be broadcast between the two."""
+        offset = subscription.offset if recovered else local.offset
+        answer, subscription.answer = subscription.answer, None
+        local.add_live(subscription)
+        if answer is not None:
+            answer(Joined(subscription, local.epoch, offset, recovered, lines))
+
+    async def _can_recover(self, local: LocalChannel, since: tuple[str, int], limited: bool) -> bool:
+        epoch, offset = since
+        if epoch == local.epoch and offset > local.offset:
+            # Ahead of this node; whether ahead of the truth as well, only the hash can say.
+            position = await self._replay.position(local.id)
+            if position == (epoch, max(offset, position[1] if position else 0)):
+                local.target = max(local.target, position[1])
+                self._catch_up(local)
+        if epoch != local.epoch or offset > max(local.offset, local.target):
+            return False
+        return not limited or max(local.offset, local.target) - offset <= self._settings.recovery_limit
+
+    # -- what arrives
+
+    def _on_message(self, name: bytes, payload: bytes) -> None:
+        if name == CONTROL.encode():
+            self.heard.set()
+            for callback in self.on_control:
+                callback(payload)
+            return
+        local = self._channels.get(self._keys.channel_of(name))
+        if local is not None:
+            self._on_run(local, payload)
+
+    def _on_run(self, local: LocalChannel, payload: bytes) -> None:
+        """A dense run from the fan-out: show it if it is next, drop what is known, catch up before a hole."""
+        head, _, body = payload.partition(b"\n")
+        if head == UNPOSITIONED:
+            local.broadcast(body)
+            return
+        epoch, first, last, ms = head.split(b" ")
+        end = int(last)
+        if epoch.decode() != local.epoch:
+            if local.epoch:
+                self._spawn(self._check_positions([local]))
+            else:
+                local.early = epoch.decode(), end
+            return
+        if local.target > local.offset:  # catching up already: only further now
+            local.target = max(local.target, end)
+            return
+        known = unseen(local.offset, int(first), end)
+        if known is None:
+            logger.info("channel %s: hole after %d, catching up to %d", local.id, local.offset, end)
+            local.target = end
+            self._catch_up(local)
+        elif end > local.offset:
+            local.offset = local.target = end
+            local.ms = int(ms)
+            local.broadcast(body if not known else b"\n".join(body.split(b"\n")[known:]))
+
+    # -- the one repair
+
+    def _catch_up(self, local: LocalChannel) -> None:
+        if local.task is None:
+            local.task = self._spawn(self._catch_up_loop(local))
+
+    async def _catch_up_loop(self, local: LocalChannel) -> None:
+        """Read from the lowest position among all who are behind, and give each what it lacks, until all are level."""
+        wait = _BACKOFF[0]
+        try:
+            while (low := local.lowest()) is not None and self._channels.get(local.id) is local:
+                shown = local.offset
+                try:
+                    page = await self._replay.chunk(local.id, low)
+                except (ConnectionLost, ReplyError) as error:
+                    logger.info("channel %s: cannot read history: %s", local.id, error)
+                    await asyncio.sleep(wait)
+                    wait = min(wait * 2, _BACKOFF[1])
+                    continue
+                self._advance(local, low, shown, page)
+        finally:
+            local.task = None
+
+    def _advance(self, local: LocalChannel, low: int, shown: int, page: Page | None) -> None:
+        """Take a page read from above `low`, when `shown` was the hub's own offset."""
+        if page is None:
+            self.deleted(local.id)
+            return
+        if page.epoch != local.epoch or page.top < shown:
+            self._reset(local, page.epoch, page.top)
+            return
+        messages = _dense(page.messages)
+        if messages and messages[0].offset == low + 1:
+            self._serve(local, messages)
+        elif messages:
+            self._trimmed(local, messages[0].offset - 1)
+        elif page.top > low:
+            self._trimmed(local, page.top)
+        else:
+            local.target = local.offset
+            self._level(local)
+
+    def _serve(self, local: LocalChannel, messages: list[Message]) -> None:
+        """Give messages, dense, to the hub's live subscribers and to every reader they reach."""
+        first, last = messages[0].offset, messages[-1].offset
+        lines = [push(message) for message in messages]
+        if last > local.offset and (known := unseen(local.offset, first, last)) is not None:
+            local.offset, local.ms = last, messages[-1].ms
+            local.target = max(local.target, last)
+            local.broadcast(b"\n".join(lines[known:]))
+        frames: dict[int, bytes] = {}
+        for reader in list(local.readers):
+            known = unseen(reader.offset, first, last)
+            if reader.receiver.full or known is None or known >= len(lines):
+                continue
+            start = reader.offset
+            taken = _within(lines, known, self._settings.high_water)
+            reader.offset = first + taken - 1
+            if reader.answer is not None:
+                answer, reader.answer = reader.answer, None
+                answer(Joined(reader, local.epoch, start, True, lines[known:taken]))
+            elif reader.receiver.framed:
+                if known not in frames:
+                    frames[known] = frame(b"\n".join(lines[known:taken]))
+                reader.receiver.write(frames[known])
+            else:
+                reader.receiver.write(b"\n".join(lines[known:taken]))
+        self._level(local)
+
+    def _level(self, local: LocalChannel) -> None:
+        """Readers that stand where the hub stands are live."""
+        for reader in list(local.readers):
+            if reader.offset == local.offset and not reader.receiver.full:
+                if reader.answer is not None:
+                    self._begin(local, reader, recovered=True)
+                else:
+                    local.add_live(reader)
+
+    def _trimmed(self, local: LocalChannel, offset: int) -> None:
+        """Everything up to `offset` is gone from the stream: whoever still needed it is told."""
+        logger.warning("channel %s: messages up to %d are no longer in the stream", local.id, offset)
+        lost = [s for s in local.readers if s.offset < offset]
+        if local.offset < offset:
+            lost += local.live
+            local.offset, local.target = offset, max(local.target, offset)
+        self._drop(local, lost, INSUFFICIENT)
+
+    def _reset(self, local: LocalChannel, epoch: str, top: int) -> None:
+        """The channel began a new epoch: positions in the old one mean nothing now."""
+        logger.warning("channel %s: new epoch %s at %d", local.id, epoch, top)
+        local.epoch, local.offset, local.target = epoch, top, top
+        self._drop(local, [*local.live, *local.readers], INSUFFICIENT)
+
+    def _drop(self, local: LocalChannel, subscriptions: list[Subscription], code: tuple[int, str]) -> None:
+        """End subscriptions; those that still wait to hear where they begin begin at the current position."""
+        for subscription in subscriptions:
+            if subscription.answer is not None and code == INSUFFICIENT:
+                self._begin(local, subscription, recovered=False)
+            else:
+                local.live.discard(subscription)
+                local.readers.discard(subscription)
+                subscription.receiver.unsubscribed(local.id, *code)
+        local.framed = None
+        self._close_if_empty(local)
+
+    # -- positions
+
+    async def _check_regularly(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.check_interval)
+            for local in list(self._channels.values()):
+                if local.opened.done():  # whoever waited for it went away
+                    self._close_if_empty(local)
+            await self._compare_all()
+
+    async def _check_positions(self, channels: list[LocalChannel]) -> None:
+        """Compare positions with Redis: the way to notice a lost last message, a new epoch, a deleted channel."""
+        known = [local for local in channels if local.epoch]
+        for start in range(0, len(known), _KEYS_AT_ONCE):
+            part = known[start : start + _KEYS_AT_ONCE]
+            keys = [self._keys.channel(local.id) for local in part]
+            shown = [local.offset for local in part]
+            try:
+                positions = await self._link.call("EVAL", _POSITIONS, len(keys), *keys)
+            except (ConnectionLost, ReplyError) as error:
+                logger.info("positions not compared: %s", error)
+                return
+            for local, before, (epoch, offset) in zip(part, shown, positions, strict=True):
+                if self._channels.get(local.id) is local:
+                    self._compare(local, before, epoch, int(offset or 0))
+
+    def _compare(self, local: LocalChannel, shown: int, epoch: bytes | None, offset: int) -> None:
+        if epoch is None:
+            self.deleted(local.id)
+        elif epoch.decode() != local.epoch or offset < shown:  # behind what was shown: Redis came back older
+            self._reset(local, epoch.decode(), offset)
+        elif offset > local.offset:
+            local.target = max(local.target, offset)
+            self._catch_up(local)
+
+    # -- Pub/Sub
+
+    def _open(self, channel: str) -> LocalChannel:
+        local = self._channels[channel] = LocalChannel(channel, self._loop.create_future())
+        local.opened.add_done_callback(_retrieve)
+        self._spawn(self._opening(local))
+        return local
+
+    async def _opening(self, local: LocalChannel) -> None:
+        """Listen first, then read where the channel stands: what comes between is in one of the two."""
+        try:
+            await self._listener.subscribe([self._keys.channel(local.id)])
+            position = await self._replay.position(local.id)
+            if position is None:
+                raise UnknownChannel.named(local.id)
+            local.epoch, local.offset = position
+            local.target = local.offset
+            if local.early[0] == local.epoch and local.early[1] > local.offset:
+                local.target = local.early[1]
+                self._catch_up(local)
+            local.opened.set_result(None)
+        except (ConnectionLost, ReplyError, PeykError) as error:
+            self._close_if_empty(local)
+            if not local.opened.done():
+                local.opened.set_exception(error)
+
+    def _close_if_empty(self, local: LocalChannel) -> None:
+        if not local.live and not local.readers and self._channels.get(local.id) is local:
+            del self._channels[local.id]
+            self._listener.unsubscribe(self._keys.channel(local.id))
+
+    def _names(self) -> list[str]:
+        return [CONTROL, *map(self._keys.channel, self._channels)]
+
+    async def _compare_all(self) -> None:
+        await self._check_positions(list(self._channels.values()))
+
+
+def _retrieve(future: asyncio.Future[None]) -> None:
+    """Mark an error as seen: those who wait for the channel get it, and there may be none."""
+    if not future.cancelled():
+        future.exception()
+
+
+def _dense(messages: list[Message]) -> list[Message]:
+    """The messages before the first hole between them."""
+    for i in range(1, len(messages)):
+        if messages[i].offset != messages[i - 1].offset + 1:
+            return messages[:i]
+    return messages
+
+
+def _within(lines: list[bytes], start: int, size: int) -> int:
+    """The end of the slice from `start` that weighs at most `size` bytes, at least one line long."""
+    end = start
+    while end < len(lines) and (end == start or size > 0):
+        size -= len(lines[end])
+        end += 1
+    return end

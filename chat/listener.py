@@ -1,0 +1,95 @@
+"""The node's ear: one Pub/Sub connection, opened again whenever it is lost. It never knows what it missed."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+
+from pipeline.resp import Connection, ConnectionLost, ReplyError, connect, pack
+from redis_config import Address
+
+logger = logging.getLogger(__name__)
+
+_BACKOFF = 0.05, 1.0  # seconds: first and longest wait before connecting again
+
+
+class Listener:
+    """Pub/Sub subscriptions of one node. `names()` says what must be listened to again after a loss."""
+
+    def __init__(
+        self,
+        address: Address,
+        on_message: Callable[[bytes, bytes], None],
+        names: Callable[[], Sequence[str]],
+        on_connected: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._address, self._on_message, self._names, self._on_connected = address, on_message, names, on_connected
+        self._connection: Connection | None = None
+        self._acks: dict[bytes, list[asyncio.Future[None]]] = {}  # SUBSCRIBEs not yet confirmed, in order
+        self._lost = asyncio.Event()
+        self._connected = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Returns when the first connection stands."""
+        self._task = asyncio.create_task(self._stay_connected())
+        await self._connected.wait()
+
+    async def close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        if self._connection is not None:
+            self._connection.abort()
+
+    async def subscribe(self, names: Sequence[str]) -> None:
+        """Listen to `names`; returns when Redis has confirmed each. Raises ConnectionLost."""
+        connection = self._connection
+        if connection is None or connection.lost:
+            raise ConnectionLost("Redis Pub/Sub is not connected")
+        futures: list[asyncio.Future[None]] = []
+        for name in names:
+            futures.append(asyncio.get_running_loop().create_future())
+            self._acks.setdefault(name.encode(), []).append(futures[-1])
+        connection.write(pack(["SUBSCRIBE", *names]))
+        await asyncio.gather(*futures)
+
+    def unsubscribe(self, name: str) -> None:
+        """Stop listening to `name`. A SUBSCRIBE sent later is confirmed after this, so the two cannot cross."""
+        if self._connection is not None:
+            self._connection.write(pack(["UNSUBSCRIBE", name]))
+
+    def _on_push(self, reply: list[bytes]) -> None:
+        kind, name, payload = reply
+        if kind == b"message":
+            self._on_message(name, payload)
+        elif kind == b"subscribe" and (acks := self._acks.get(name)):
+            future = acks.pop(0)
+            if not future.done():
+                future.set_result(None)
+            if not acks:
+                del self._acks[name]
+
+    def _on_lost(self) -> None:
+        self._lost.set()
+        acks, self._acks = self._acks, {}
+        for futures in acks.values():
+            for future in futures:
+                if not future.done():
+                    future.set_exception(ConnectionLost("Redis Pub/Sub was lost"))
+
+    async def _stay_connected(self) -> None:
+        wait = _BACKOFF[0]
+        while True:
+            try:
+                self._lost.clear()
+                self._connection = await connect(self._address, self._on_push, self._on_lost)
+                await self.subscribe(self._names())
+                wait = _BACKOFF[0]
+                self._connected.set()
+                await self._on_connected()
+                await self._lost.wait()
+                logger.info("Pub/Sub was lost; connecting again")
+            except (ConnectionLost, ReplyError) as error:
+                logger.info("Pub/Sub: %s; next try in %.2f s", error, wait)
+            await asyncio.sleep(wait)
+            wait = min(wait * 2, _BACKOFF[1])

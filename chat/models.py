@@ -1,0 +1,81 @@
+"""User, Channel and Stream: the three things Peyk knows, and the rules for their names."""
+
+import unicodedata
+from datetime import datetime
+from functools import lru_cache
+
+import msgspec
+from sqlalchemy import BigInteger, Column, DateTime
+from sqlmodel import Field, SQLModel
+
+from chat.errors import BadRequest
+
+NAME_LIMIT = 64
+NAME_RULE = f"1 to {NAME_LIMIT} letters, digits, marks, '_', '-' or '.' of any script, not starting with a dot"
+
+_ZWNJ = "\u200c"
+_ARABIC_TO_PERSIAN = str.maketrans({"ي": "ی", "ك": "ک"})
+
+
+def _is_name(text: str) -> bool:
+    if not 0 < len(text) <= NAME_LIMIT or text[0] == ".":
+        return False
+    return all(c in "_-." or unicodedata.category(c)[0] in "LM" or unicodedata.category(c) == "Nd" for c in text)
+
+
+@lru_cache(maxsize=8192)
+def channel_id(name: str) -> str:
+    """The id of the channel a person calls `name`: what different spellings of one name have in common.
+
+    Folds case, Unicode form (NFC), the Arabic and Persian forms of ye and kaf, and drops the zero-width
+    non-joiner, so `/join برنامه‌نویسی` and `/join برنامهنویسي` meet. Raises BadRequest naming the rule.
+    """
+    folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+    folded = folded.translate(_ARABIC_TO_PERSIAN).replace(_ZWNJ, "")
+    if len(name) > NAME_LIMIT or not _is_name(folded):
+        raise BadRequest(f"a channel name has {NAME_RULE}")
+    return folded
+
+
+@lru_cache(maxsize=8192)
+def user_name(name: str) -> str:
+    """`name` as it is shown: NFC, with the joiners Persian needs. Raises BadRequest naming the rule."""
+    name = unicodedata.normalize("NFC", name)
+    if not _is_name(name.replace(_ZWNJ, "")) or len(name) > NAME_LIMIT:
+        raise BadRequest(f"a user name has {NAME_RULE}")
+    return name
+
+
+class User(msgspec.Struct, frozen=True):
+    """Somebody who writes: `id` is the folded username, so two spellings are one person."""
+
+    id: str
+    username: str
+
+    @classmethod
+    def named(cls, username: str) -> "User":
+        return cls(id=channel_id(username), username=user_name(username))
+
+
+class Channel(msgspec.Struct, frozen=True):
+    """Where messages go: a Redis hash. `created_at` is in Unix milliseconds."""
+
+    id: str
+    name: str
+    description: str = ""
+    created_at: int = 0
+    owner: str = ""
+
+
+class Stream(SQLModel, table=True):
+    """One stored message. `id` is its entry id `<offset>-<ms>`; (channel_id, epoch, offset) is what makes it unique."""
+
+    __tablename__ = "stream"
+
+    channel_id: str = Field(primary_key=True, max_length=NAME_LIMIT)
+    epoch: str = Field(primary_key=True, max_length=16)
+    offset: int = Field(sa_column=Column(BigInteger, primary_key=True, autoincrement=False))
+    id: str = Field(max_length=40)
+    message: str  # one line of JSON
+    timestamp: datetime = Field(sa_column=Column(DateTime(timezone=True), index=True, nullable=False))
+    user: str = Field(max_length=NAME_LIMIT)

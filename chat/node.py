@@ -1,0 +1,102 @@
+"""A node: the parts of one process, opened in order and closed in reverse."""
+
+import asyncio
+import logging
+import secrets
+from contextlib import AsyncExitStack
+
+from chat.channels import DELETED, Channels
+from chat.errors import Unrecoverable
+from chat.hub import Hub
+from chat.protocol import History
+from chat.settings import ServerSettings
+from chat.subscriptions import Subscriptions
+from chat.websocket import Pinger
+from pipeline import fanout
+from pipeline.consumer import Consumer
+from pipeline.fanout import FanOut
+from pipeline.keys import Keys
+from pipeline.lease import NODES_CHANGED, Leases
+from pipeline.lease import Node as Member
+from pipeline.producer import Producer
+from pipeline.replay import Page, Replay
+from pipeline.resp import Link
+from redis_config import RedisServer, command_client, open_redis
+
+logger = logging.getLogger(__name__)
+
+
+class Node:
+    """One process of Peyk: `async with Node(settings, "serve") as node`. `kind` is serve, terminal or tool.
+
+    A server and a terminal play the fan-out; a terminal only where nobody else does; a tool (a command that
+    publishes or reads and ends) plays nothing.
+    """
+
+    def __init__(self, settings: ServerSettings, kind: str) -> None:
+        self.settings, self.kind = settings, kind
+        self.keys = Keys.of(settings)
+        self._stack = AsyncExitStack()
+        self.redis_server: RedisServer
+
+    async def __aenter__(self) -> "Node":
+        async with AsyncExitStack() as stack:
+            await self._open(stack)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self._stack.aclose()
+
+    async def _open(self, stack: AsyncExitStack) -> None:
+        settings = self.settings
+        self.redis_server = await open_redis(settings)
+        stack.push_async_callback(self.redis_server.close)
+        watch = asyncio.create_task(self.redis_server.watch())
+        stack.push_async_callback(asyncio.wait, [watch])
+        stack.callback(watch.cancel)
+        address = self.redis_server.address
+        self.redis = await stack.enter_async_context(command_client(address))
+        self.channels = Channels(self.redis, self.keys)
+        self.subscriptions = Subscriptions(self.redis, self.keys)
+        self.link = Link(address)
+        stack.callback(self.link.close)
+        self.replay = Replay(self.link, self.keys)
+        self.producer = await stack.enter_async_context(Producer(address, settings))
+        self.hub = Hub(address, settings, self.replay, self.link)
+        self.hub.on_control.append(self._on_control)
+        await self.hub.start()
+        stack.push_async_callback(self.hub.close)
+        self.pinger = Pinger(settings.ping_interval, settings.connect_timeout)
+        self.pinger.start()
+        stack.push_async_callback(self.pinger.close)
+        groups = () if self.kind == "tool" else (fanout.GROUP,)
+        self.leases = Leases(self.link, settings, Member(self.kind, secrets.token_hex(4), groups))
+        if groups:
+            consumer = Consumer(fanout.GROUP, FanOut(self.keys), address, settings, self.leases)
+            stack.push_async_callback(self.leases.close)
+            consumer.start()
+            stack.push_async_callback(consumer.close)
+            await self.leases.start()
+
+    def _on_control(self, payload: bytes) -> None:
+        if payload == NODES_CHANGED:
+            self.leases.wake()
+        elif payload.startswith(DELETED.encode()):
+            self.hub.deleted(payload[len(DELETED) :].decode())
+
+    async def history(self, channel: str, asked: History) -> Page:
+        """A page of history as the protocol asks for it: forward from `since`, or backward with `reverse`.
+
+        Raises UnknownChannel, and Unrecoverable when `since` is of another epoch.
+        """
+        limit = min(asked.limit, self.settings.page_limit) if asked.limit >= 0 else self.settings.page_limit
+        size = self.settings.page_bytes
+        since = asked.since
+        if asked.reverse:
+            page = await self.replay.before(channel, since.offset if since else None, limit, size)
+        else:
+            page = await self.replay.after(channel, since.offset if since else 0, limit, size)
+        if since is not None and since.epoch not in ("", page.epoch):
+            raise Unrecoverable(f"channel {channel} is in epoch {page.epoch} now; read its history anew")
+        return page

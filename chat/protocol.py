@@ -1,0 +1,199 @@
+"""The Centrifugal client protocol, version 2, in JSON: bytes in, commands out; replies and pushes in, bytes out.
+
+No I/O here. A frame holds newline-joined JSON objects. https://centrifugal.dev/docs/transports/client_protocol
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from chat.errors import BadRequest, PeykError, TooLarge
+from pipeline.encode import publication
+from pipeline.producer import Position
+from pipeline.replay import Page
+
+Raw = msgspec.Raw
+
+
+class Connect(msgspec.Struct):
+    token: str = ""
+    data: Any = None
+    name: str = ""
+    version: str = ""
+
+
+class Subscribe(msgspec.Struct):
+    channel: str
+    token: str = ""
+    recover: bool = False
+    epoch: str = ""
+    offset: int = 0
+    flag: int = 0
+
+    @property
+    def reject_unrecovered(self) -> bool:
+        return bool(self.flag & 2)
+
+
+class Unsubscribe(msgspec.Struct):
+    channel: str
+
+
+class Publish(msgspec.Struct):
+    channel: str
+    data: Raw
+    key: str = ""
+
+
+class StreamPosition(msgspec.Struct):
+    offset: int = 0
+    epoch: str = ""
+
+
+class History(msgspec.Struct):
+    channel: str
+    limit: int = 0
+    since: StreamPosition | None = None
+    reverse: bool = False
+
+
+class Rpc(msgspec.Struct):
+    method: str
+    data: Raw = Raw(b"{}")
+
+
+class Send(msgspec.Struct):
+    data: Any = None
+
+
+class Command(msgspec.Struct):
+    """One command: its id and exactly one of the others. All absent is a pong."""
+
+    id: int = 0
+    publish: Publish | None = None
+    subscribe: Subscribe | None = None
+    connect: Connect | None = None
+    unsubscribe: Unsubscribe | None = None
+    history: History | None = None
+    rpc: Rpc | None = None
+    send: Send | None = None
+    ping: dict[str, Any] | None = None
+
+
+class _AnyCommand(msgspec.Struct):
+    id: int = 0
+
+
+COMMANDS = ("connect", "subscribe", "unsubscribe", "publish", "history", "rpc", "send", "ping")
+_decode = msgspec.json.Decoder(Command).decode
+_decode_id = msgspec.json.Decoder(_AnyCommand).decode
+_decode_names = msgspec.json.Decoder(dict[str, Raw]).decode
+encode = msgspec.json.Encoder().encode
+
+
+class Malformed(BadRequest):
+    """A line that cannot be answered, because it has no readable id: the connection ends (3501)."""
+
+
+class CommandError(BadRequest):
+    """A command that is wrong in a way its sender can be told: `id` is its id."""
+
+    def __init__(self, command_id: int, message: str) -> None:
+        super().__init__(message)
+        self.id = command_id
+
+
+def decode_command(line: bytes) -> Command:
+    """One line of a frame as a command. Raises CommandError, or Malformed where there is no id to answer to."""
+    try:
+        return _decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        try:
+            command_id = _decode_id(line).id
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            raise Malformed(f"a frame holds lines of JSON objects such as {PING_LINE}: {error}") from None
+        raise CommandError(command_id, f"malformed command: {error}") from None
+
+
+def unknown_method(line: bytes) -> str:
+    """What a command asked for that has none of the names we know."""
+    return ", ".join(name for name in _decode_names(line) if name != "id")[:100]
+
+
+def json_line(data: bytes | Raw, limit: int) -> bytes:
+    """`data` as one compact line of JSON. Raises BadRequest if it is not strict JSON, TooLarge over `limit` bytes."""
+    raw = bytes(data)
+    try:
+        line = msgspec.json.format(raw, indent=-1)
+        line.decode()
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadRequest(f"data must be JSON: {error}") from None
+    if len(line) > limit:
+        raise TooLarge(f"a message has at most {limit} bytes; this one has {len(line)}")
+    return line
+
+
+KEY_LIMIT = 128  # bytes of an idempotency key
+
+
+def publish_params(data: Raw) -> Publish:
+    """The parameters of rpc `publish`."""
+    try:
+        return msgspec.json.decode(data, type=Publish)
+    except msgspec.DecodeError as error:
+        raise BadRequest(f'publish takes {{"channel","data","key"}}: {error}') from None
+
+
+def check_key(key: str) -> None:
+    if len(key.encode()) > KEY_LIMIT:
+        raise BadRequest(f"an idempotency key has at most {KEY_LIMIT} bytes")
+
+
+def position_body(position: Position) -> dict[str, Any]:
+    """What a publisher is told of its message."""
+    return {
+        "id": position.id,
+        "offset": position.offset,
+        "epoch": position.epoch,
+        "time": position.ms,
+        "duplicate": position.duplicate,
+    }
+
+
+PING_LINE = '{"id":1,"connect":{}}'
+PING = b"{}"
+
+
+def reply(command_id: int, name: str, result: Any) -> bytes:
+    """`{"id":…,"<name>":…}`; `result` is anything that encodes to JSON."""
+    return b'{"id":%d,"%b":%b}' % (command_id, name.encode(), encode(result))
+
+
+def error_reply(command_id: int, error: PeykError) -> bytes:
+    body: dict[str, Any] = {"code": error.code, "message": str(error)}
+    if error.temporary:
+        body["temporary"] = True
+    return reply(command_id, "error", body)
+
+
+def publish_reply(command_id: int) -> bytes:
+    return b'{"id":%d,"publish":{}}' % command_id
+
+
+def subscribe_reply(command_id: int, epoch: str, offset: int, recovered: bool | None, pubs: Iterable[bytes]) -> bytes:
+    """`recovered` None: the client did not ask for recovery."""
+    body = f'{{"recoverable":true,"positioned":true,"epoch":"{epoch}","offset":{offset}'
+    if recovered is not None:
+        body += f',"was_recovering":true,"recovered":{"true" if recovered else "false"}'
+    return b'{"id":%d,"subscribe":%b,"publications":[%b]}}' % (command_id, body.encode(), b",".join(pubs))
+
+
+def page_body(page: Page) -> bytes:
+    """A page of history: `{"publications":[…],"epoch":…,"offset":…}`; the offset is the channel's highest."""
+    pubs = b",".join(publication(message) for message in page.messages)
+    return b'{"publications":[%b],"epoch":"%b","offset":%d}' % (pubs, page.epoch.encode(), page.top)
+
+
+def unsubscribe_push(channel: str, code: int, reason: str) -> bytes:
+    return encode({"push": {"channel": channel, "unsubscribe": {"code": code, "reason": reason}}})

@@ -1,0 +1,114 @@
+"""The table of HTTP operations: what serves them, and /openapi.json, come from it."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from chat import api
+from chat.models import NAME_RULE, Channel
+from chat.session import VERSION
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One method of one path. `replies` maps a status to the type of its JSON body (None: empty)."""
+
+    method: str
+    path: str
+    endpoint: Endpoint
+    summary: str
+    replies: dict[int, Any]
+    body: type | None = None
+    query: tuple[str, ...] = ()
+    headers: tuple[str, ...] = ()
+
+
+_CHANNEL, _MESSAGES = "/api/channels/{id}", "/api/channels/{id}/messages"
+_SUBSCRIBER = "/api/channels/{id}/subscribers/{user}"
+OPERATIONS = (
+    Operation("GET", "/health", api.get_health, "The process is up.", {200: api.Health}),
+    Operation("GET", "/ready", api.get_ready, "Messages move; if not, which part.", {200: api.Health, 503: api.Health}),
+    Operation("GET", "/api/channels", api.list_channels, "Every channel.", {200: list[Channel]}),
+    Operation("POST", "/api/channels", api.create_channel, "Make a channel.", {201: Channel}, api.NewChannel),
+    Operation("GET", _CHANNEL, api.get_channel, "One channel.", {200: Channel}),
+    Operation("PATCH", _CHANNEL, api.update_channel, "Describe it.", {200: Channel}, api.ChangedChannel),
+    Operation("DELETE", _CHANNEL, api.delete_channel, "Remove it with its history.", {204: None}),
+    Operation("GET", _CHANNEL + "/subscribers", api.list_subscribers, "User ids.", {200: list[str]}),
+    Operation("GET", _SUBSCRIBER, api.get_subscriber, "Whether a user belongs.", {200: api.Subscriber}),
+    Operation(
+        "PUT", _SUBSCRIBER, api.put_subscriber, "Make a user a subscriber.", {200: api.Subscriber, 201: api.Subscriber}
+    ),
+    Operation("DELETE", _SUBSCRIBER, api.delete_subscriber, "End a subscription.", {204: None}),
+    Operation(
+        "POST",
+        _MESSAGES,
+        api.post_message,
+        "Publish. 201: in the stream; 200: this Idempotency-Key was there already.",
+        {200: api.Published, 201: api.Published},
+        api.NewMessage,
+        headers=("Idempotency-Key",),
+    ),
+    Operation(
+        "GET",
+        _MESSAGES,
+        api.get_messages,
+        "History: a page, NDJSON lines, or with Accept: text/event-stream a replay that stays live.",
+        {200: api.History},
+        query=("after", "before", "since", "limit"),
+        headers=("Last-Event-ID",),
+    ),
+)
+
+
+def routes() -> list[Route]:
+    """The Starlette routes of the table, and the table itself as OpenAPI."""
+
+    async def openapi(request: Request) -> Response:
+        return api.answer(_DOCUMENT)
+
+    table = [Route(o.path, o.endpoint, methods=[o.method]) for o in OPERATIONS]
+    return [*table, Route("/openapi.json", openapi)]
+
+
+def document() -> dict[str, Any]:
+    """The OpenAPI 3.1 description of the table."""
+    kinds: list[Any] = [api.Failure]
+    for operation in OPERATIONS:
+        kinds += [kind for kind in (operation.body, *operation.replies.values()) if kind is not None]
+    schemas, components = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")
+    schema_of = dict(zip(map(str, kinds), schemas, strict=True))
+    paths: dict[str, dict[str, Any]] = {}
+    for operation in OPERATIONS:
+        paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation, schema_of)
+    info = {"title": "Peyk", "version": VERSION.split()[1], "description": f"A name has {NAME_RULE}."}
+    return {"openapi": "3.1.0", "info": info, "paths": paths, "components": {"schemas": components}}
+
+
+def _operation(operation: Operation, schema_of: dict[str, Any]) -> dict[str, Any]:
+    def content(kind: Any) -> dict[str, Any]:
+        return {"content": {api.JSON: {"schema": schema_of[str(kind)]}}}
+
+    places = [("path", name) for name in ("id", "user") if f"{{{name}}}" in operation.path]
+    places += [("query", name) for name in operation.query] + [("header", name) for name in operation.headers]
+    parameters = [
+        {"in": place, "name": name, "required": place == "path", "schema": {"type": "string"}} for place, name in places
+    ]
+    responses: dict[str, Any] = {
+        str(status): {"description": operation.summary, **({} if kind is None else content(kind))}
+        for status, kind in operation.replies.items()
+    }
+    responses["default"] = {"description": "What went wrong and what to do.", **content(api.Failure)}
+    result: dict[str, Any] = {"summary": operation.summary, "parameters": parameters, "responses": responses}
+    if operation.body is not None:
+        result["requestBody"] = {"required": True, **content(operation.body)}
+    return result
+
+
+_DOCUMENT = document()

@@ -1,0 +1,72 @@
+"""Peyk's own methods, called through the protocol's `rpc`."""
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from chat.errors import BadRequest, UnknownMethod
+from chat.models import User
+
+if TYPE_CHECKING:
+    from chat.node import Node
+
+
+class Nothing(msgspec.Struct):
+    pass
+
+
+class Named(msgspec.Struct):
+    id: str
+
+
+class NewChannel(msgspec.Struct):
+    name: str
+    description: str = ""
+
+
+class ChangedChannel(msgspec.Struct):
+    id: str
+    description: str
+
+
+async def _list(node: "Node", user: User, params: Nothing) -> Any:
+    return {"channels": await node.channels.list()}
+
+
+async def _create(node: "Node", user: User, params: NewChannel) -> Any:
+    return await node.channels.create(params.name, params.description, user.id)
+
+
+async def _update(node: "Node", user: User, params: ChangedChannel) -> Any:
+    return await node.channels.update(params.id, params.description)
+
+
+async def _delete(node: "Node", user: User, params: Named) -> Any:
+    await node.channels.delete(params.id)
+    return {}
+
+
+async def _subscriptions(node: "Node", user: User, params: Nothing) -> Any:
+    return {"channels": await node.subscriptions.channels(user.id)}
+
+
+METHODS: dict[str, tuple[type, Callable[["Node", User, Any], Awaitable[Any]]]] = {
+    "channels.list": (Nothing, _list),
+    "channels.create": (NewChannel, _create),
+    "channels.update": (ChangedChannel, _update),
+    "channels.delete": (Named, _delete),
+    "subscriptions.list": (Nothing, _subscriptions),
+}
+
+
+async def call_method(node: "Node", user: User, method: str, data: msgspec.Raw) -> Any:
+    """Call `method` with its JSON parameters. Raises UnknownMethod, BadRequest and what the method raises."""
+    if method not in METHODS:
+        raise UnknownMethod(f"method {method[:64]} not found; there are publish, {', '.join(METHODS)}")
+    kind, function = METHODS[method]
+    try:
+        params: Any = msgspec.json.decode(bytes(data) or b"{}", type=kind)
+    except msgspec.DecodeError as error:
+        raise BadRequest(f"{method}: {error}") from None
+    return await function(node, user, params)

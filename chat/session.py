@@ -1,0 +1,327 @@
+"""One client: who it is, what it subscribes to, and the commands it gives."""
+
+import asyncio
+import logging
+import secrets
+from collections import deque
+from collections.abc import Coroutine
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
+
+from chat import protocol
+from chat.errors import (
+    AlreadySubscribed,
+    BadRequest,
+    PeykError,
+    Unavailable,
+    UnknownChannel,
+    UnknownMethod,
+    Unrecoverable,
+)
+from chat.local import Joined, Subscription, frame
+from chat.models import User, channel_id
+from chat.protocol import Command
+from chat.rpc import call_method
+from pipeline.encode import publication_of
+from pipeline.producer import Position
+from pipeline.resp import ConnectionLost, ReplyError
+
+if TYPE_CHECKING:
+    from chat.node import Node
+
+logger = logging.getLogger(__name__)
+
+VERSION = "peyk 0.1.0"
+AT_ONCE = 32  # commands of one client that may wait for Redis together, besides publishes
+BAD_REQUEST = 3501, "bad request"
+NO_PONG = 3012, "no pong"
+
+
+class Socket(Protocol):
+    """What a session needs of its connection."""
+
+    def write(self, data: bytes) -> None: ...
+    def close(self, code: int, reason: str) -> None: ...
+    def pause_reading(self) -> None: ...
+    def resume_reading(self) -> None: ...
+
+
+class Session:
+    """The state of one connection. `receive` takes its frames; the hub writes to it; nothing here waits."""
+
+    framed = True
+
+    __slots__ = (
+        "_inbox", "_node", "_out", "_publishing", "_socket", "_tasks",
+        "awaits_pong", "client", "closed", "full", "subscriptions", "user", "write",
+    )  # fmt: skip
+
+    def __init__(self, node: "Node", socket: Socket) -> None:
+        self._node, self._socket = node, socket
+        self.write = socket.write
+        self.client = secrets.token_hex(16)
+        self.user: User | None = None
+        self.subscriptions: dict[str, Subscription | None] = {}  # None: on its way
+        self.full = self.closed = self.awaits_pong = False
+        self._inbox: deque[bytes] = deque()  # lines that wait until the client is served with what it has
+        self._out: list[bytes] = []
+        self._publishing = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # -- in
+
+    def receive(self, data: bytes) -> None:
+        """A text frame: lines of commands."""
+        if self._inbox:
+            self._inbox.extend(data.split(b"\n"))
+            return
+        lines = data.split(b"\n") if b"\n" in data else [data]
+        for i, line in enumerate(lines):
+            if self.closed:
+                return
+            if self._busy():
+                self._inbox.extend(lines[i:])
+                self._socket.pause_reading()
+                return
+            if line:
+                self._handle(line)
+
+    def _busy(self) -> bool:
+        """Whether the client must wait: it does not read, or has too much under way."""
+        return self.full or self._publishing >= self._node.settings.pending_limit or len(self._tasks) >= AT_ONCE
+
+    def _resume(self) -> None:
+        """Go on with lines that waited, and read again when there are none."""
+        if not self._inbox:
+            return
+        while self._inbox and not self.closed and not self._busy():
+            if line := self._inbox.popleft():
+                self._handle(line)
+        if not self._inbox and not self.closed:
+            self._socket.resume_reading()
+
+    def _handle(self, line: bytes) -> None:
+        try:
+            command = protocol.decode_command(line)
+        except protocol.CommandError as error:
+            self.reply(protocol.error_reply(error.id, error))
+            return
+        except protocol.Malformed as error:
+            logger.info("client %s: %s", self.client, error)
+            self._socket.close(*BAD_REQUEST)
+            return
+        try:
+            self._dispatch(command, line)
+        except PeykError as error:
+            self.reply(protocol.error_reply(command.id, error))
+
+    def _dispatch(self, command: Command, line: bytes) -> None:
+        if command.connect is not None:
+            self._connect(command.id, command.connect)
+        elif self.user is None:
+            raise BadRequest('connect first: {"id":1,"connect":{"data":{"user":"<your name>"}}}')
+        elif command.publish is not None:
+            self._publish(command.id, command.publish, self.user)
+        elif command.subscribe is not None:
+            self._subscribe(command.id, command.subscribe, self.user)
+        elif command.rpc is not None:
+            if command.rpc.method == "publish":
+                self._rpc_publish(command.id, command.rpc, self.user)
+            else:
+                self._spawn(command.id, self._rpc(command.id, command.rpc, self.user))
+        elif command.history is not None:
+            self._spawn(command.id, self._history(command.id, command.history))
+        elif command.unsubscribe is not None:
+            self._unsubscribe(command.id, command.unsubscribe, self.user)
+        elif command.ping is not None:
+            self.reply(protocol.reply(command.id, "ping", {}))
+        elif not command.id and line.strip() == protocol.PING:
+            self.awaits_pong = False
+        elif command.send is None:
+            asked = protocol.unknown_method(line) or "nothing"
+            raise UnknownMethod(f"method {asked} not found; there are {', '.join(protocol.COMMANDS)}")
+
+    # -- out
+
+    def reply(self, line: bytes) -> None:
+        """Send a line at the end of this turn, with whatever else is said by then."""
+        if not self._out:
+            asyncio.get_running_loop().call_soon(self.flush)
+        self._out.append(line)
+
+    def flush(self) -> None:
+        """Send what was said, in one frame."""
+        if self._out and not self.closed:
+            out, self._out = self._out, []
+            self.write(frame(b"\n".join(out)))
+
+    def unsubscribed(self, channel: str, code: int, reason: str) -> None:
+        """The hub ended a subscription."""
+        self.subscriptions.pop(channel, None)
+        self.reply(protocol.unsubscribe_push(channel, code, reason))
+        self.flush()
+
+    def ping(self) -> None:
+        """Ask for a sign of life; whoever gave none since the last time is dropped."""
+        if self.awaits_pong:
+            self._socket.close(*NO_PONG)
+        elif not self.full:
+            self.awaits_pong = True
+            self.write(frame(protocol.PING))
+
+    def drop(self, code: int, reason: str) -> None:
+        """End the connection with a close code of the protocol."""
+        self._socket.close(code, reason)
+
+    def filled(self) -> None:
+        """The write buffer passed the high-water mark."""
+        self.full = True
+        self._node.hub.filled(self._subscribed())
+
+    def drained(self) -> None:
+        """The write buffer has room again."""
+        self.full = False
+        self._node.hub.drained(self._subscribed())
+        self._resume()
+
+    def close(self) -> None:
+        """The connection ended."""
+        self.closed = True
+        for subscription in self._subscribed():
+            self._node.hub.unsubscribe(subscription)
+        self.subscriptions.clear()
+        self._inbox.clear()
+        for task in self._tasks:
+            task.cancel()
+
+    def _subscribed(self) -> list[Subscription]:
+        return [s for s in self.subscriptions.values() if s is not None]
+
+    def _spawn(self, command_id: int, work: Coroutine[None, None, None]) -> None:
+        """Answer a command that waits for Redis."""
+        task = asyncio.create_task(self._answer(command_id, work))
+        self._tasks.add(task)
+        task.add_done_callback(self._finished)
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._resume()
+
+    async def _answer(self, command_id: int, work: Coroutine[None, None, None]) -> None:
+        try:
+            await work
+        except PeykError as error:
+            self.reply(protocol.error_reply(command_id, error))
+        except (ConnectionLost, ReplyError, OSError) as error:
+            logger.info("client %s: Redis failed a command: %s", self.client, error)
+            self.reply(protocol.error_reply(command_id, Unavailable("Redis does not answer; try again")))
+        except Exception:
+            logger.exception("client %s: a command failed", self.client)
+            self.reply(protocol.error_reply(command_id, PeykError("internal error; the server's log says more")))
+
+    # -- commands
+
+    def _connect(self, command_id: int, connect: protocol.Connect) -> None:
+        if self.user is not None:
+            raise BadRequest("connected already")
+        name = connect.data.get("user", "") if isinstance(connect.data, dict) else ""
+        if not isinstance(name, str):
+            raise BadRequest("connect.data.user must be a string")
+        self.user = User.named(name or f"guest-{self.client[:6]}")
+        interval = self._node.settings.ping_interval
+        result = {"client": self.client, "version": VERSION, "ping": interval, "pong": True}
+        self.reply(protocol.reply(command_id, "connect", result | {"data": {"user": self.user.username}}))
+
+    def _publish(self, command_id: int, publish: protocol.Publish, user: User) -> None:
+        self._append(publish, user, partial(self._published, command_id))
+
+    def _rpc_publish(self, command_id: int, rpc: protocol.Rpc, user: User) -> None:
+        self._append(protocol.publish_params(rpc.data), user, partial(self._rpc_published, command_id))
+
+    def _append(self, publish: protocol.Publish, user: User, done: "partial[None]") -> None:
+        settings = self._node.settings
+        data = protocol.json_line(publish.data, settings.message_limit)
+        protocol.check_key(publish.key)
+        channel = channel_id(publish.channel)
+        self._publishing += 1
+        self._node.producer.append(channel, data, user.username, self.client, publish.key, True, done)
+
+    def _published(self, command_id: int, outcome: Position | PeykError) -> None:
+        self._publishing -= 1
+        if isinstance(outcome, PeykError):
+            self.reply(protocol.error_reply(command_id, outcome))
+        else:
+            self.reply(protocol.publish_reply(command_id))
+        self._resume()
+
+    def _rpc_published(self, command_id: int, outcome: Position | PeykError) -> None:
+        self._publishing -= 1
+        if isinstance(outcome, PeykError):
+            self.reply(protocol.error_reply(command_id, outcome))
+        else:
+            self.reply(protocol.reply(command_id, "rpc", {"data": protocol.position_body(outcome)}))
+        self._resume()
+
+    def _subscribe(self, command_id: int, subscribe: protocol.Subscribe, user: User) -> None:
+        channel = channel_id(subscribe.channel)
+        if channel != subscribe.channel:
+            # Pushes carry the id, and are encoded once for everybody.
+            raise BadRequest(f"the id of this channel is {channel}; subscribe to that")
+        if channel in self.subscriptions:
+            raise AlreadySubscribed(f"subscribed to {channel} already")
+        self.subscriptions[channel] = None
+        self._spawn(command_id, self._join(command_id, channel, subscribe, user))
+
+    async def _join(self, command_id: int, channel: str, subscribe: protocol.Subscribe, user: User) -> None:
+        since = (subscribe.epoch, subscribe.offset) if subscribe.recover else None
+        answer = partial(self._joined, command_id, subscribe)
+        hub = self._node.hub
+        try:
+            try:
+                await hub.subscribe(self, channel, answer, since)
+            except UnknownChannel:
+                if not self._node.settings.create_channels:
+                    raise
+                await self._node.channels.ensure(channel)
+                await hub.subscribe(self, channel, answer, since)
+        except BaseException:
+            if self.subscriptions.get(channel, self) is None:
+                del self.subscriptions[channel]
+            raise
+        if not subscribe.recover:  # who recovers belongs already
+            await self._node.subscriptions.add(user, channel)
+
+    def _joined(self, command_id: int, subscribe: protocol.Subscribe, joined: Joined) -> None:
+        """The hub's answer: from this very moment on the subscription is pushed to."""
+        channel = subscribe.channel
+        rejected = subscribe.recover and subscribe.reject_unrecovered and not joined.recovered
+        if self.closed or channel not in self.subscriptions or rejected:
+            self.subscriptions.pop(channel, None)
+            self._node.hub.unsubscribe(joined.subscription)
+            if rejected:
+                error = Unrecoverable("the position cannot be recovered; subscribe anew and read history")
+                self.reply(protocol.error_reply(command_id, error))
+            return
+        self.subscriptions[channel] = joined.subscription
+        pubs = [publication_of(channel, line) for line in joined.lines]
+        recovered = joined.recovered if subscribe.recover else None
+        self.reply(protocol.subscribe_reply(command_id, joined.epoch, joined.offset, recovered, pubs))
+        self.flush()
+
+    def _unsubscribe(self, command_id: int, unsubscribe: protocol.Unsubscribe, user: User) -> None:
+        subscription = self.subscriptions.pop(unsubscribe.channel, None)
+        if subscription is not None:
+            self._node.hub.unsubscribe(subscription)
+        self._spawn(command_id, self._leave(command_id, channel_id(unsubscribe.channel), user))
+
+    async def _leave(self, command_id: int, channel: str, user: User) -> None:
+        await self._node.subscriptions.remove(user.id, channel)
+        self.reply(protocol.reply(command_id, "unsubscribe", {}))
+
+    async def _history(self, command_id: int, history: protocol.History) -> None:
+        page = await self._node.history(channel_id(history.channel), history)
+        self.reply(b'{"id":%d,"history":%b}' % (command_id, protocol.page_body(page)))
+
+    async def _rpc(self, command_id: int, rpc: protocol.Rpc, user: User) -> None:
+        result = await call_method(self._node, user, rpc.method, rpc.data)
+        self.reply(protocol.reply(command_id, "rpc", {"data": result}))

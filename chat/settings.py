@@ -1,0 +1,24 @@
+"""What the server may be told, beyond where its Redis is."""
+
+from pydantic import Field
+
+from redis_config import Settings
+
+
+class ServerSettings(Settings):
+    """The settings of `serve` and the terminal. Each has its default and its unit here and nowhere else."""
+
+    http_host: str = Field("127.0.0.1", description="address to listen on")
+    http_port: int = Field(5000, description="port to listen on")
+    message_limit: int = Field(64 * 1024, description="largest message, bytes of JSON")
+    frame_limit: int = Field(1024 * 1024, description="largest WebSocket frame, bytes")
+    high_water: int = Field(256 * 1024, description="unread bytes of a socket before it is no longer pushed to")
+    reader_timeout: float = Field(20, description="seconds a full socket may stand still before it is dropped")
+    recovery_limit: int = Field(1000, description="messages a reconnecting client is sent; beyond, it pages history")
+    page_limit: int = Field(1000, description="messages in one page of history")
+    page_bytes: int = Field(1024 * 1024, description="bytes in one page of history")
+    pending_limit: int = Field(1024, description="publishes of one client that may await their stream")
+    ping_interval: int = Field(25, description="seconds between the server's pings")
+    connect_timeout: int = Field(10, description="seconds a socket has to say its first command")
+    check_interval: float = Field(5, description="seconds between comparisons of positions with Redis")
+    shutdown_timeout: int = Field(10, description="seconds clients have to leave at shutdown")

@@ -1,0 +1,229 @@
+// One channel as this page follows it: a position (epoch, offset), and one repair for every way of falling behind.
+//
+// Everything up to the position was given to the view, in order, each message once. A push that is the next one moves
+// the position; any other push, a reconnect or a `recovered: false` only says how far there is to go, and #catchUp
+// reads that from history. Nothing is buffered meanwhile.
+
+import { ConnectionLost, ReplyError, randomKey } from "./client.js";
+
+const FIRST_PAGE = 50; // messages shown on joining
+const PAGE = 500; // messages read at a time when catching up
+const UNRECOVERABLE = 112;
+const RESUBSCRIBE = 2500; // unsubscribe codes from here on mean: come back
+
+/**
+ * `view` hears: reset(publications) in place of everything before, message(publication, message) where `message` is
+ * the one of ours it settles, event(publication) for what has no position, gap(first, last) of offsets that history no longer
+ * holds, and state(state, error): joining, live, ended. `keep` is how many messages the view can hold.
+ */
+export class Subscription {
+  state = "joining";
+  epoch = "";
+  offset = 0;
+  #top = 0; // the highest offset heard of since the last subscribe
+  #run = 0; // counts starts and stops: what belongs to an earlier one is dropped
+  #outgoing = new Set();
+  #queue = Promise.resolve();
+  #waiting = []; // publishes waiting for the channel to be live again
+
+  constructor(client, channel, view, keep) {
+    Object.assign(this, { client, channel, view, keep });
+  }
+
+  /** Follow the channel, now and after every reconnect. */
+  join() {
+    this.client.subscriptions.set(this.channel, this);
+    if (this.client.state === "connected") this.start();
+  }
+
+  /** Subscribe, at first or again, and come level with the channel. The client calls this on every connect. */
+  start() {
+    this.#become("joining");
+    this.#work((run) => this.#subscribe(run));
+  }
+
+  /** The connection is gone; start() will follow. */
+  stop() {
+    this.#run++;
+    if (this.state === "live") this.#become("joining");
+  }
+
+  leave() {
+    this.#run++;
+    this.client.subscriptions.delete(this.channel);
+    this.client.call({ unsubscribe: { channel: this.channel } }).catch(() => {}); // gone with the connection then
+    this.#become("ended", new ReplyError({ code: 0, message: "left" }));
+  }
+
+  receive(publication) {
+    const { offset } = publication;
+    if (!offset) return this.view.event(publication);
+    this.#top = Math.max(this.#top, offset);
+    if (this.state !== "live") return; // catching up: it will be read from history
+    if (offset === this.offset + 1) this.#advance(publication);
+    else if (offset > this.offset) this.#repair();
+  }
+
+  /** The server ended the subscription. */
+  dropped(code, reason) {
+    if (code >= RESUBSCRIBE) this.start();
+    else this.#end(new ReplyError({ code, message: reason }));
+  }
+
+  /** A page of what came before `offset`, oldest first. */
+  async earlier(offset) {
+    const since = { epoch: this.epoch, offset };
+    const page = await this.client.repeat({
+      history: { channel: this.channel, limit: FIRST_PAGE, since, reverse: true },
+    });
+    return page.publications.reverse();
+  }
+
+  /**
+   * Publish `message` ({data}), after those before it, each once: it is repeated with the same key until the server has
+   * said yes or no. Resolves with {offset, epoch, time}; rejects with what the server has against it.
+   */
+  publish(message) {
+    message.key ??= randomKey();
+    this.#outgoing.add(message);
+    const sent = this.#queue.then(() => this.#deliver(message));
+    this.#queue = sent.then(() => this.#outgoing.delete(message)).catch(() => {}); // a failed one may still turn up
+    return sent;
+  }
+
+  /** Think no more of a message that failed. */
+  discard(message) {
+    this.#outgoing.delete(message);
+  }
+
+  get unsent() {
+    return this.#outgoing.size;
+  }
+
+  async #deliver(message) {
+    for (;;) {
+      await this.#live(); // recovered first: what an earlier try stored is then known, and not sent again
+      if (message.stored) return message.stored;
+      try {
+        const { channel } = this;
+        return await this.client.rpc("publish", { channel, data: message.data, key: message.key });
+      } catch (error) {
+        if (!(error instanceof ConnectionLost)) throw error;
+      }
+    }
+  }
+
+  /** Resolves when what we know is level with the channel. */
+  #live() {
+    if (this.state === "live") return Promise.resolve();
+    if (this.state === "ended") return Promise.reject(this.error);
+    return new Promise((resolve, reject) => this.#waiting.push({ resolve, reject }));
+  }
+
+  #repair() {
+    this.#become("joining");
+    this.#work(() => {});
+  }
+
+  async #work(steps) {
+    const run = ++this.#run;
+    try {
+      await steps(run);
+      await this.#catchUp(run);
+      this.#become("live");
+    } catch (error) {
+      if (run === this.#run && !(error instanceof ConnectionLost)) this.#end(error);
+    }
+  }
+
+  async #ask(run, command) {
+    const reply = await this.client.repeat(command, Infinity);
+    if (run !== this.#run) throw new ConnectionLost(); // a later start has taken over
+    return reply;
+  }
+
+  async #subscribe(run) {
+    const { channel, epoch, offset } = this;
+    this.#top = 0;
+    const position = epoch ? { recover: true, epoch, offset } : {};
+    const reply = await this.#ask(run, { subscribe: { channel, ...position } });
+    if (reply.recovered) for (const publication of reply.publications ?? []) this.#advance(publication);
+    else if (reply.epoch !== epoch) await this.#load(run, FIRST_PAGE);
+    this.#top = Math.max(this.#top, reply.offset ?? 0);
+  }
+
+  /** The one repair: read history from the position to the top. */
+  async #catchUp(run) {
+    const { channel } = this;
+    while (this.offset < this.#top) {
+      if (this.#top - this.offset > this.keep) {
+        await this.#load(run, this.keep); // the view would drop the rest again
+        continue;
+      }
+      const since = { epoch: this.epoch, offset: this.offset };
+      const page = await this.#ask(run, { history: { channel, limit: PAGE, since } }).catch((error) => {
+        if (error.code === UNRECOVERABLE) return { epoch: null };
+        throw error;
+      });
+      if (page.epoch !== this.epoch) {
+        await this.#load(run, FIRST_PAGE);
+        continue;
+      }
+      for (const publication of page.publications) this.#advance(publication);
+      if (!page.publications.length) this.#skipTo(page.offset);
+    }
+  }
+
+  /** Begin anew with the latest `limit` messages: on joining, and when history itself began anew. */
+  async #load(run, limit) {
+    const { channel } = this;
+    const page = await this.#ask(run, { history: { channel, limit, reverse: true } });
+    const publications = page.publications.reverse();
+    if (page.epoch !== this.epoch) this.#top = 0;
+    this.epoch = page.epoch;
+    this.offset = page.offset;
+    for (const publication of publications) this.#recognise(publication);
+    this.view.reset(publications);
+  }
+
+  #advance(publication) {
+    if (publication.offset <= this.offset) return;
+    if (publication.offset > this.offset + 1) this.view.gap(this.offset + 1, publication.offset - 1);
+    this.offset = publication.offset;
+    this.view.message(publication, this.#recognise(publication));
+  }
+
+  /** History ends before the top: the rest is not kept any more. */
+  #skipTo(top) {
+    if (top > this.offset) this.view.gap(this.offset + 1, top);
+    this.offset = Math.max(this.offset, top);
+    this.#top = this.offset;
+  }
+
+  /** The outgoing message this publication is, if it is one of ours; its reply may never have come. */
+  #recognise({ data, info, offset, time }) {
+    if (!this.client.ids.includes(info?.client)) return undefined;
+    const text = JSON.stringify(data);
+    for (const message of this.#outgoing) {
+      if (message.stored || JSON.stringify(message.data) !== text) continue;
+      message.stored = { offset, time, epoch: this.epoch };
+      return message;
+    }
+    return undefined;
+  }
+
+  #end(error) {
+    this.#run++;
+    this.client.subscriptions.delete(this.channel); // a reconnect must not join, and so recreate, a deleted channel
+    this.#become("ended", error);
+  }
+
+  #become(state, error = null) {
+    this.state = state;
+    this.error = error;
+    if (state !== "joining") {
+      for (const { resolve, reject } of this.#waiting.splice(0)) state === "live" ? resolve() : reject(error);
+    }
+    this.view.state(state, error);
+  }
+}

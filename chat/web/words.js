@@ -1,0 +1,122 @@
+// What the page says, in English and Persian, and how it writes numbers, times and days.
+
+const WORDS = {
+  en: {
+    language: "فارسی",
+    tagline: "Chat that keeps its place",
+    askName: "What should others call you?",
+    nameRule: "1 to 64 letters, digits, marks, _ - or . and not a dot first",
+    enter: "Start chatting",
+    channels: "Channels",
+    newChannel: "New channel",
+    channelName: "Name",
+    channelDescription: "What is it about? (optional)",
+    create: "Join or create",
+    cancel: "Cancel",
+    more: (n) => `and ${n} more: join one by its name`,
+    noChannels: "No channels yet. Make the first.",
+    choose: "Choose a channel, or make a new one.",
+    back: "All channels",
+    leave: "Leave",
+    changeName: "Change name",
+    write: "Write a message…",
+    send: "Send",
+    joining: "Catching up…",
+    empty: "Nothing here yet. Say hello.",
+    earlier: "Earlier messages",
+    beginning: "The channel begins here",
+    forgotten: "Older messages are no longer kept",
+    full: (n) => `Only the latest ${n} messages are shown here`,
+    gap: (n) => (n === "1" ? "1 message here is no longer kept" : `${n} messages here are no longer kept`),
+    newMessages: "New messages",
+    sending: "Sending…",
+    failed: "Not sent",
+    tooLong: "too long",
+    retry: "Try again",
+    discard: "Discard",
+    connecting: "Connecting…",
+    waiting: "Connection lost. Reconnecting… What you write is sent when it is back.",
+    refused: "The server ended the connection",
+    deleted: "This channel was deleted.",
+    ended: "This channel cannot be followed",
+    rejoin: "Join again",
+    today: "Today",
+    yesterday: "Yesterday",
+  },
+  fa: {
+    language: "English",
+    tagline: "گفت‌وگویی که جایش را گم نمی‌کند",
+    askName: "دیگران شما را چه بنامند؟",
+    nameRule: "۱ تا ۶۴ حرف، رقم، نشانه، _ - یا . که با نقطه آغاز نشود",
+    enter: "آغاز گفت‌وگو",
+    channels: "کانال‌ها",
+    newChannel: "کانال تازه",
+    channelName: "نام",
+    channelDescription: "دربارهٔ چیست؟ (اختیاری)",
+    create: "پیوستن یا ساختن",
+    cancel: "انصراف",
+    more: (n) => `و ${n} کانال دیگر؛ با نام بپیوندید`,
+    noChannels: "هنوز کانالی نیست. نخستین را بسازید.",
+    choose: "کانالی برگزینید یا کانال تازه‌ای بسازید.",
+    back: "همهٔ کانال‌ها",
+    leave: "ترک",
+    changeName: "تغییر نام",
+    write: "پیامی بنویسید…",
+    send: "فرستادن",
+    joining: "در حال رسیدن به گفت‌وگو…",
+    empty: "هنوز چیزی گفته نشده. سلام کنید.",
+    earlier: "پیام‌های پیشین",
+    beginning: "آغاز کانال",
+    forgotten: "پیام‌های قدیمی‌تر دیگر نگهداری نمی‌شوند",
+    full: (n) => `اینجا تنها ${n} پیام آخر نمایش داده می‌شود`,
+    gap: (n) => `${n} پیام در اینجا دیگر نگهداری نمی‌شود`,
+    newMessages: "پیام‌های تازه",
+    sending: "در حال فرستادن…",
+    failed: "فرستاده نشد",
+    tooLong: "بیش از اندازه بلند است",
+    retry: "دوباره",
+    discard: "دور انداختن",
+    connecting: "در حال اتصال…",
+    waiting: "ارتباط قطع شد. در حال اتصال دوباره… نوشته‌هایتان پس از آن فرستاده می‌شود.",
+    refused: "سرور ارتباط را پایان داد",
+    deleted: "این کانال پاک شد.",
+    ended: "این کانال را نمی‌توان دنبال کرد",
+    rejoin: "پیوستن دوباره",
+    today: "امروز",
+    yesterday: "دیروز",
+  },
+};
+
+const asked = new URLSearchParams(location.search).get("lang");
+export const language = (asked ?? navigator.language).toLowerCase().startsWith("fa") ? "fa" : "en";
+export const otherLanguage = language === "fa" ? "en" : "fa";
+
+const locale = navigator.language.toLowerCase().startsWith(language) ? navigator.language : language;
+const numbers = new Intl.NumberFormat(locale);
+const times = new Intl.DateTimeFormat(locale, { hour: "2-digit", minute: "2-digit" });
+const days = new Intl.DateTimeFormat(locale, { weekday: "long", day: "numeric", month: "long" });
+const moments = new Intl.DateTimeFormat(locale, { dateStyle: "full", timeStyle: "medium" });
+
+export const number = (value) => numbers.format(value);
+export const time = (date) => times.format(date);
+export const moment = (date) => moments.format(date);
+
+/** What the page says for `key`; a number in it is written the language's way. */
+export function say(key, value) {
+  const words = WORDS[language][key];
+  return typeof words === "function" ? words(number(value)) : words;
+}
+
+export function day(date) {
+  const today = new Date();
+  if (date.toDateString() === today.toDateString()) return say("today");
+  today.setDate(today.getDate() - 1);
+  return date.toDateString() === today.toDateString() ? say("yesterday") : days.format(date);
+}
+
+/** Put the language's words into the page: data-say is an element's text, data-placeholder and data-label its attributes. */
+export function translate(root) {
+  for (const element of root.querySelectorAll("[data-say]")) element.textContent = say(element.dataset.say);
+  for (const element of root.querySelectorAll("[data-placeholder]")) element.placeholder = say(element.dataset.placeholder);
+  for (const element of root.querySelectorAll("[data-label]")) element.setAttribute("aria-label", say(element.dataset.label));
+}

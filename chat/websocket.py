@@ -1,0 +1,198 @@
+"""The socket: uvicorn's WebSocket protocol, shortened. A text frame goes straight to the session.
+
+uvicorn hands frames to the application through a queue and a task; here the protocol calls the session itself and
+the session writes frames it made, which measured twice the throughput. The handshake stays uvicorn's and Starlette's.
+"""
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any, cast
+
+from starlette.websockets import WebSocket
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import Frame
+
+from chat.session import Session
+
+if TYPE_CHECKING:
+    from chat.node import Node
+
+logger = logging.getLogger(__name__)
+
+SHUTDOWN = 3001, "shutdown"
+BINARY = 1003, "send text frames"
+NO_CONNECT = 3501, "connect first"
+_EXTENSION = "peyk"
+
+
+class SocketProtocol(WebSocketsSansIOProtocol):
+    """One WebSocket connection. Before the handshake is done, and for closing, it is uvicorn's."""
+
+    session: Session | None = None
+    high_water = 256 * 1024  # bytes unread; set from HIGH_WATER at start
+    reader_timeout = 20.0  # seconds; set from READER_TIMEOUT at start
+    _stuck: asyncio.TimerHandle | None = None
+    _unread = 0
+
+    def handle_connect(self, event: Any) -> None:
+        super().handle_connect(event)
+        if hasattr(self, "scope"):
+            cast(dict[str, Any], self.scope["extensions"])[_EXTENSION] = self
+
+    def attach(self, session: Session) -> None:
+        """From now on frames go to `session`."""
+        self.session = session
+        self.transport.set_write_buffer_limits(high=self.high_water, low=self.high_water // 4)
+
+    def send_receive_event_to_app(self) -> None:
+        """A whole message came in (uvicorn calls this)."""
+        session, frames = self.session, self.frames
+        if session is None:
+            super().send_receive_event_to_app()
+            return
+        self.frames = []
+        data = bytes(frames[0]) if len(frames) == 1 else b"".join(frames)
+        if self.close_sent:
+            return
+        try:
+            data.decode()
+        except UnicodeDecodeError:
+            self.close(1007, "text must be UTF-8")
+            return
+        session.receive(data)
+
+    def handle_text(self, event: Frame) -> None:
+        self.curr_msg_data_type = "text"
+        self.frames = [bytes(event.data)]
+        if event.fin:
+            self.send_receive_event_to_app()
+
+    # -- what a session does with its connection
+
+    def write(self, data: bytes) -> None:
+        """Send a frame. A session that was closed writes no more."""
+        self.transport.write(data)
+
+    def close(self, code: int, reason: str) -> None:
+        """Start the closing handshake; a client that does not answer it is dropped."""
+        if self.close_sent or self.transport.is_closing():
+            return
+        self.conn.send_close(code, reason)
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.close_sent = True
+        self.close_timer = self.loop.call_later(self.close_timeout, self.transport.abort)
+        self._end_session()
+
+    def pause_reading(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    # -- what the transport tells
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self.session is not None:
+            self.session.filled()
+            self._unread = self.transport.get_write_buffer_size()
+            self._stuck = self.loop.call_later(self.reader_timeout, self._check_progress)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._stuck is not None:
+            self._stuck.cancel()
+            self._stuck = None
+        if self.session is not None:
+            self.session.drained()
+
+    def _check_progress(self) -> None:
+        """A client that read nothing for reader_timeout is dropped: close() would wait for its unread bytes."""
+        unread = self.transport.get_write_buffer_size()
+        if unread >= self._unread:
+            logger.info("client %s reads nothing; dropped", self.session.client if self.session else "")
+            self.transport.abort()
+        else:
+            self._unread = unread
+            self._stuck = self.loop.call_later(self.reader_timeout, self._check_progress)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._stuck is not None:
+            self._stuck.cancel()
+        self._end_session()
+        super().connection_lost(exc)
+
+    def handle_close(self, event: Frame) -> None:
+        self._end_session()
+        super().handle_close(event)
+
+    def shutdown(self) -> None:
+        """The server stops: clients are told to come back (3001)."""
+        if self.session is not None:
+            self.close(*SHUTDOWN)
+        else:
+            super().shutdown()
+
+    def _end_session(self) -> None:
+        if self.session is not None and not self.session.closed:
+            self.session.close()
+
+
+async def endpoint(websocket: WebSocket) -> None:
+    """`/connection/websocket`: shake hands, give the connection a session, and wait until it ends."""
+    node: Node = websocket.app.state.node
+    socket: SocketProtocol = websocket.scope["extensions"][_EXTENSION]
+    await websocket.accept()
+    session = Session(node, socket)
+    socket.attach(session)
+    node.pinger.add(session)
+    try:
+        while (await websocket.receive())["type"] != "websocket.disconnect":
+            socket.close(*BINARY)
+    finally:
+        node.pinger.remove(session)
+
+
+class Pinger:
+    """One timer for all sockets: each is pinged every `interval` seconds, spread evenly over it."""
+
+    def __init__(self, interval: int, connect_timeout: int) -> None:
+        self._slots: list[set[Session]] = [set() for _ in range(max(1, interval))]
+        self._places: dict[Session, int] = {}
+        self._new: dict[Session, float] = {}
+        self._timeout = connect_timeout
+        self._now = 0
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._run())
+
+    async def close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    def add(self, session: Session) -> None:
+        place = self._places[session] = self._now % len(self._slots)
+        self._slots[place].add(session)
+        self._new[session] = asyncio.get_running_loop().time() + self._timeout
+
+    def remove(self, session: Session) -> None:
+        self._slots[self._places.pop(session)].discard(session)
+        self._new.pop(session, None)
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(1)
+            self._now += 1
+            for session, deadline in list(self._new.items()):
+                if session.user is not None:
+                    del self._new[session]
+                elif loop.time() > deadline:
+                    session.drop(*NO_CONNECT)
+            for session in list(self._slots[self._now % len(self._slots)]):
+                if session.user is not None and not session.closed:
+                    session.ping()

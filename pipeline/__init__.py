@@ -1,0 +1,1 @@
+"""The way of a message: append, consumer groups, fan-out, replay."""

@@ -1,0 +1,207 @@
+"""A consumer group at work: read the log, handle, ack, go on; nothing is acked before it was handled.
+
+The consumer's name is the partition's role, `owner`, and a lease says which node plays it (pipeline.lease). So a
+new owner finds what the last one had not acked as its own pending entries and handles them first: no claim scan,
+no idle wait, order kept. One cycle is one write and one reply: what the handler wants sent (the fan-out's PUBLISH),
+the acks, and the next blocking read.
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from pipeline.encode import Message, from_log
+from pipeline.keys import Keys
+from pipeline.lease import RENEWALS, Leases
+from pipeline.resp import Command, Connection, ConnectionLost, Link, ReplyError, connect
+from redis_config import Address, Settings
+
+logger = logging.getLogger(__name__)
+
+OWNER = "owner"
+READ_ENTRIES = 32  # log entries of a partition in one read; an entry is at most 1 MiB
+PENDING, NEW = "0", ">"
+_BACKOFF = 0.05, 2.0  # seconds: first and longest wait after a failure
+
+_TRIM = """
+local low
+for _, group in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
+  local g = {}
+  for i = 1, #group, 2 do g[group[i]] = group[i + 1] end
+  local id = g['last-delivered-id']
+  if g['pending'] > 0 then id = redis.call('XPENDING', KEYS[1], g['name'])[2] end
+  local ms, seq = string.match(id, '(%d+)-(%d+)')
+  ms, seq = tonumber(ms), tonumber(seq)
+  if not low or ms < low[1] or (ms == low[1] and seq < low[2]) then low = {ms, seq, id} end
+end
+if low then return redis.call('XTRIM', KEYS[1], 'MINID', low[3]) end
+return 0"""
+
+
+class Handler(Protocol):
+    """What a group does with messages."""
+
+    async def handle(self, messages: Sequence[Message]) -> Sequence[Command]:
+        """Handle messages in order and return Redis commands to send before the ack. Raising means: again, later."""
+
+
+class Consumer:
+    """One node's part in one consumer group."""
+
+    def __init__(self, group: str, handler: Handler, address: Address, settings: Settings, leases: Leases) -> None:
+        self._group, self._handler, self._address = group, handler, address
+        self._keys, self._leases = Keys.of(settings), leases
+        self._link = Link(address)
+        self._tick = settings.lease_ttl / RENEWALS
+        self._positions: dict[int, str] = {}
+        self._blocked: int | None = None  # the Redis id of a connection that waits in a read
+        self._stopping = False
+        self._task: asyncio.Task[None] | None = None
+        self._unblocks: set[asyncio.Task[None]] = set()
+        self._changed = asyncio.Event()
+
+    def start(self) -> None:
+        self._leases.on_change.append(self._wake)
+        self._task = asyncio.create_task(self._run())
+
+    async def close(self) -> None:
+        """Finish and ack what is in hand, then stop; the leases may be released after this."""
+        self._stopping = True
+        self._wake()
+        if self._task is not None:
+            done, _ = await asyncio.wait([self._task], timeout=self._tick + 1)
+            if not done:
+                self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        self._link.close()
+
+    def _wake(self) -> None:
+        """End a blocking read: the node's partitions changed, or it stops."""
+        self._changed.set()
+        if self._blocked is not None:
+            task = asyncio.create_task(self._unblock(self._blocked))
+            self._unblocks.add(task)
+            task.add_done_callback(self._unblocks.discard)
+
+    async def _unblock(self, client: int) -> None:
+        try:
+            await self._link.call("CLIENT", "UNBLOCK", client)
+        except (ConnectionLost, ReplyError) as error:
+            logger.info("%s: the read ends by itself: %s", self._group, error)
+
+    async def _run(self) -> None:
+        wait = _BACKOFF[0]
+        while not self._stopping:
+            connection = None
+            try:
+                connection = await connect(self._address)
+                client = await connection.call("CLIENT", "ID")
+                wait = _BACKOFF[0]
+                await self._consume(connection, client)
+            except (ConnectionLost, ReplyError) as error:
+                logger.info("%s: %s; reading again from what is pending in %.2f s", self._group, error, wait)
+            except Exception:
+                logger.exception("%s: a batch failed; trying again in %.2f s", self._group, wait)
+            finally:
+                self._positions.clear()
+                self._blocked = None
+                if connection is not None:
+                    connection.abort()
+            if not self._stopping:
+                await asyncio.sleep(wait)
+                wait = min(wait * 2, _BACKOFF[1])
+
+    async def _consume(self, connection: Connection, client: int) -> None:
+        """Cycle until the connection or the handler fails, or the node stops."""
+        loop = asyncio.get_running_loop()
+        outbox: list[Command] = []
+        check_at = 0.0
+        while True:
+            partitions, gone = await self._settle(connection)
+            if gone or not partitions or self._stopping:
+                # Ack first, then let go.
+                await self._send(connection, outbox)
+                outbox = []
+                if gone:
+                    await self._leases.release(self._group, gone)
+                if self._stopping:
+                    return
+                if not partitions:
+                    await self._changed.wait()
+                continue
+            checks: list[int] = []
+            if loop.time() >= check_at:
+                checks, check_at = partitions, loop.time() + self._tick
+            entries = await self._exchange(connection, client, outbox, partitions, checks)
+            messages, acks = self._take(entries)
+            outbox = [*await self._handler.handle(messages), *acks] if acks else []
+
+    async def _settle(self, connection: Connection) -> tuple[list[int], set[int]]:
+        """Bring the partitions read from in line with the leases: those to read, those to let go of."""
+        self._changed.clear()
+        gone = self._leases.unwanted[self._group] & self._positions.keys()
+        # What was taken over and never begun can be let go of as well.
+        gone |= self._leases.unwanted[self._group]
+        mine = self._leases.owned[self._group] - gone
+        for partition in self._positions.keys() - mine:
+            del self._positions[partition]
+        for partition in sorted(mine - self._positions.keys()):
+            try:
+                await connection.call("XGROUP", "CREATE", self._keys.log(partition), self._group, "0", "MKSTREAM")
+            except ReplyError as error:
+                if not str(error).startswith("BUSYGROUP"):
+                    raise
+            self._positions[partition] = PENDING
+        return sorted(mine), gone
+
+    async def _send(self, connection: Connection, commands: Sequence[Command]) -> None:
+        if commands:
+            _raise_errors(await connection.pipeline(commands))
+
+    async def _exchange(
+        self, connection: Connection, client: int, outbox: list[Command], partitions: list[int], checks: list[int]
+    ) -> list[Any]:
+        """Send what is due, then read: one write, one wait. `checks` are partitions to trim and to compare."""
+        logs = [self._keys.log(p) for p in partitions]
+        commands = list(outbox)
+        for p in checks:
+            commands.append(["XPENDING", self._keys.log(p), self._group])
+            commands.append(["EVAL", _TRIM, 1, self._keys.log(p)])
+        block = max(1, int(self._tick * 1000))
+        read: list[bytes | str | int] = ["XREADGROUP", "GROUP", self._group, OWNER, "COUNT", READ_ENTRIES]
+        read += ["BLOCK", block, "STREAMS", *logs, *[self._positions[p] for p in partitions]]
+        self._blocked = client
+        replies = await connection.pipeline([*commands, read], patience=self._tick + 5)
+        self._blocked = None
+        _raise_errors(replies)
+        entries = replies[-1] or []
+        for p, reply in zip(checks, replies[len(outbox) : -1 : 2], strict=True):
+            # After our acks nothing is pending, unless a zombie owner read entries under the shared name.
+            if reply[0] and self._positions[p] == NEW:
+                logger.warning(
+                    "%s: partition %d has %d entries another owner left; reading them", self._group, p, reply[0]
+                )
+                self._positions[p] = PENDING
+        return entries
+
+    def _take(self, streams: list[Any]) -> tuple[list[Message], list[Command]]:
+        """The messages read, in order, and the acks that will be due for them."""
+        messages: list[Message] = []
+        acks: list[Command] = []
+        numbers = {self._keys.log(p).encode(): p for p in self._positions}
+        for log, entries in streams:
+            for _, fields in entries:
+                if fields is not None:  # trimmed while pending
+                    messages += from_log(fields)
+            if entries:
+                acks.append(["XACK", log, self._group, *[entry[0] for entry in entries]])
+            elif self._positions.get(numbers[log]) == PENDING:
+                self._positions[numbers[log]] = NEW
+        return messages, acks
+
+
+def _raise_errors(replies: Sequence[Any]) -> None:
+    for reply in replies:
+        if isinstance(reply, ReplyError):
+            raise reply

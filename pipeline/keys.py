@@ -1,0 +1,73 @@
+"""Every Redis key, and the partition a channel belongs to. No other file spells a key."""
+
+from binascii import crc_hqx
+from dataclasses import dataclass
+
+from redis_config import Settings
+
+CONTROL = "control"
+NODES = "nodes"
+CHANNELS = "channels"
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Key names for one installation: its two prefixes and its number of partitions."""
+
+    channel_prefix: str
+    message_prefix: str
+    partitions: int
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Keys":
+        return cls(settings.channel_prefix, settings.message_prefix, settings.partitions)
+
+    def partition(self, channel: str) -> int:
+        """The partition whose log carries `channel`: CRC16 (XMODEM, as Redis Cluster hashes) modulo PARTITIONS."""
+        return crc_hqx(channel.encode(), 0) % self.partitions
+
+    def channel(self, channel: str) -> str:
+        """Hash: id, name, description, created_at, owner, epoch, offset. Also the channel's Pub/Sub name."""
+        return self.channel_prefix + channel
+
+    def channel_of(self, name: bytes) -> str:
+        """The channel whose Pub/Sub name is `name`."""
+        return name.decode()[len(self.channel_prefix) :]
+
+    def history(self, channel: str) -> str:
+        """Stream: what was said. Entry id `<offset>-<ms>`; fields user, client, data."""
+        return self.message_prefix + channel
+
+    def subscribers(self, channel: str) -> str:
+        """Set of user ids."""
+        return f"{self.channel_prefix}{channel}:subscribers"
+
+    @staticmethod
+    def user(user: str) -> str:
+        """Hash: id, username."""
+        return f"user:{user}"
+
+    @staticmethod
+    def user_channels(user: str) -> str:
+        """Set of channel ids the user joined."""
+        return f"user:{user}:channels"
+
+    @staticmethod
+    def log(partition: int) -> str:
+        """Stream: one entry per append batch; what the consumer groups work through."""
+        return f"log:{partition}"
+
+    @staticmethod
+    def lease(group: str, partition: int) -> str:
+        """String with a time to live: the node that plays this consumer now."""
+        return f"lease:{group}:{partition}"
+
+    @staticmethod
+    def idempotency(channel: str, user: str, key: str) -> str:
+        """String with a time to live: the position already given to this key."""
+        return f"idem:{channel}:{user}:{key}"
+
+    @staticmethod
+    def batch(partition: int, batch: str) -> str:
+        """String with a time to live: the reply an append batch already got."""
+        return f"batch:{partition}:{batch}"

@@ -1,0 +1,348 @@
+"""The append: messages of one event-loop turn become one call of publish.lua for each partition.
+
+Group commit: one batch is in flight per partition; what comes meanwhile is the next. A batch has an id under which
+Redis keeps its reply, so a batch whose reply was lost is sent again and appends nothing twice.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import secrets
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from importlib import resources
+from typing import Any, NamedTuple
+
+from chat.errors import OutcomeUnknown, PeykError, StorageFull, Unavailable, UnknownChannel
+from pipeline.keys import CHANNELS, Keys
+from pipeline.resp import Connection, ConnectionLost, ReplyError, connect, pack
+from redis_config import Address, Settings
+
+logger = logging.getLogger(__name__)
+
+BATCH_MESSAGES = 500
+BATCH_BYTES = 1024 * 1024
+QUEUE_MESSAGES = 50_000  # a partition; beyond it publishing is refused
+SEEN_CHANNELS = 100_000  # positions remembered, to notice a Redis that came back older
+SAVED_REPLY_MS = 30_000  # longer than a batch is ever resent
+_TICK = 0.25  # seconds between looks at what waits too long
+_BACKOFF = 0.05, 1.0  # seconds: first and longest wait before connecting again
+_RETRY = ("LOADING", "BUSY", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "NOREPLICAS")  # refused now, nothing written
+
+SCRIPT = resources.files(__package__).joinpath("publish.lua").read_text()
+_SHA = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
+
+
+def new_epoch() -> str:
+    """A random name for one life of a channel's stream."""
+    return secrets.token_urlsafe(6)
+
+
+class Position(NamedTuple):
+    """Where a message stands: its offset and time (Unix ms) in an epoch of its channel."""
+
+    offset: int
+    ms: int
+    epoch: str
+    duplicate: bool = False
+
+    @property
+    def id(self) -> str:
+        """Its entry id in the channel's history."""
+        return f"{self.offset}-{self.ms}"
+
+
+Done = Callable[[Position | PeykError], None]
+
+
+class Append:
+    """One message on its way in, and who wants to hear of it."""
+
+    __slots__ = ("channel", "client", "create", "data", "done", "key", "since", "store", "user")
+
+    def __init__(
+        self, channel: str, data: bytes, user: str, client: str, key: str, store: bool, since: float, done: Done
+    ) -> None:
+        self.channel, self.data, self.user, self.client, self.key = channel, data, user, client, key
+        self.store, self.since, self.done = store, since, done
+        self.create = False
+
+    def settle(self, outcome: Position | PeykError) -> None:
+        """Tell the publisher, once: what comes later (a reply after "unknown") is not told."""
+        done, self.done = self.done, _told
+        done(outcome)
+
+
+def _told(outcome: Position | PeykError) -> None:
+    pass
+
+
+class Batch:
+    """One EVALSHA: the same bytes each time it is sent."""
+
+    __slots__ = ("appends", "packed", "registers", "since")
+
+    def __init__(self, appends: list[Append], packed: bytes, registers: bool, since: float) -> None:
+        self.appends, self.packed, self.registers, self.since = appends, packed, registers, since
+
+
+class Lane:
+    """What waits for one partition."""
+
+    __slots__ = ("batch", "number", "queue")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.queue: deque[Append] = deque()
+        self.batch: Batch | None = None
+
+
+class Producer:
+    """Appends messages to the streams of one Redis. Use `async with`, or `start` and `close`."""
+
+    def __init__(self, address: Address, settings: Settings) -> None:
+        self._address, self._settings, self._keys = address, settings, Keys.of(settings)
+        self._lanes = [Lane(p) for p in range(settings.partitions)]
+        self._ready: list[Lane] = []  # lanes to send at the end of this turn
+        self._connection: Connection | None = None
+        self._seen: dict[str, tuple[str, int]] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self._lost = asyncio.Event()
+        self._settled = asyncio.Event()
+
+    async def start(self) -> None:
+        """Connect in the background, from now on whenever the connection is lost."""
+        self._loop = asyncio.get_running_loop()
+        self._tasks = [asyncio.create_task(self._stay_connected()), asyncio.create_task(self._watch())]
+
+    async def close(self) -> None:
+        """Wait for what is in flight (at most publish_timeout), then stop."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.publish_timeout):
+                while self._outstanding():
+                    self._settled.clear()
+                    await self._settled.wait()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for lane in self._lanes:
+            self._give_up(lane, float("inf"))
+        if self._connection is not None:
+            self._connection.abort()
+
+    async def __aenter__(self) -> "Producer":
+        await self.start()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
+
+    async def publish(
+        self, channel: str, data: bytes, *, user: str, client: str = "-", key: str = "", store: bool = True
+    ) -> Position:
+        """Append one message to `channel` (an id) and return its position once it is in the stream.
+
+        `data` is one line of JSON. With `key`, the same key by the same user within 5 minutes gives the same
+        position and no second entry. Raises UnknownChannel, StorageFull and Unavailable (not stored) and
+        OutcomeUnknown (retry with the same key).
+        """
+        future: asyncio.Future[Position] = self._loop.create_future()
+
+        def done(outcome: Position | PeykError) -> None:
+            if future.done():  # its waiter was cancelled
+                return
+            if isinstance(outcome, PeykError):
+                future.set_exception(outcome)
+            else:
+                future.set_result(outcome)
+
+        self.append(channel, data, user, client, key, store, done)
+        return await future
+
+    def append(self, channel: str, data: bytes, user: str, client: str, key: str, store: bool, done: Done) -> None:
+        """As publish, without a future: `done` is called with the position or the error."""
+        lane = self._lanes[self._keys.partition(channel)]
+        if len(lane.queue) >= QUEUE_MESSAGES:
+            done(Unavailable(f"more than {QUEUE_MESSAGES} messages wait for Redis; try again in a second"))
+            return
+        lane.queue.append(Append(channel, data, user, client, key, store, self._loop.time(), done))
+        self._schedule(lane)
+
+    def _outstanding(self) -> bool:
+        return any(lane.queue or lane.batch for lane in self._lanes)
+
+    # -- sending
+
+    def _schedule(self, lane: Lane) -> None:
+        if lane.batch is None and lane.queue and self._connection is not None:
+            if not self._ready:
+                self._loop.call_soon(self._flush)
+            if lane not in self._ready:
+                self._ready.append(lane)
+
+    def _flush(self) -> None:
+        """Send the batches of all ready lanes in one write: a write is a system call."""
+        lanes, self._ready = self._ready, []
+        connection = self._connection
+        if connection is None:
+            return
+        packed, callbacks = [], []
+        for lane in lanes:
+            if lane.batch is None and lane.queue:
+                lane.batch = batch = self._next_batch(lane)
+                packed.append(batch.packed)
+                callbacks += self._callbacks(lane, batch)
+        if packed:
+            connection.write(b"".join(packed), callbacks)
+
+    def _callbacks(self, lane: Lane, batch: Batch) -> list[Callable[[Any], None]]:
+        """One for each command that `batch.packed` holds."""
+        answer = partial(self._on_reply, lane, batch)
+        return [_ignore, answer] if batch.registers else [answer]
+
+    def _next_batch(self, lane: Lane) -> Batch:
+        """Take what waits in `lane`, at most BATCH_MESSAGES and BATCH_BYTES, as one packed EVALSHA."""
+        appends: list[Append] = []
+        places: dict[str, int] = {}
+        create: set[str] = set()
+        size, queue = 0, lane.queue
+        while queue and len(appends) < BATCH_MESSAGES and (size := size + len(queue[0].data)) <= BATCH_BYTES:
+            append = queue.popleft()
+            appends.append(append)
+            places.setdefault(append.channel, len(places) + 1)
+            if append.create:
+                create.add(append.channel)
+        keys = [self._keys.log(lane.number), self._keys.batch(lane.number, secrets.token_hex(8))]
+        s = self._settings
+        args: list[str | bytes | int] = [s.history_length, s.log_length, s.idempotency_ttl * 1000, SAVED_REPLY_MS]
+        args += [new_epoch(), len(places)]
+        for channel in places:
+            keys += [self._keys.channel(channel), self._keys.history(channel)]
+            args += [channel, int(channel in create), *self._seen.get(channel, ("", 0))]
+        for append in appends:
+            place = 0
+            if append.key:
+                keys.append(self._keys.idempotency(append.channel, append.user, append.key))
+                place = len(keys)
+            args += [places[append.channel], place, int(append.store), append.user, append.client, append.data]
+        packed = pack(["EVALSHA", _SHA, len(keys), *keys, *args])
+        if create:
+            # First in the list of channels, then made: a crash between leaves a name the listing skips.
+            packed = pack(["SADD", CHANNELS, *create]) + packed
+        return Batch(appends, packed, bool(create), self._loop.time())
+
+    # -- replies
+
+    def _on_reply(self, lane: Lane, batch: Batch, reply: Any) -> None:
+        if lane.batch is not batch:  # given up meanwhile
+            return
+        if isinstance(reply, bytes):
+            lane.batch = None
+            self._settle(lane, batch, reply)
+            self._schedule(lane)
+            self._settled.set()
+        elif isinstance(reply, ConnectionLost):
+            pass  # _stay_connected sends the batch again
+        else:
+            self._on_error(lane, batch, str(reply))
+
+    def _settle(self, lane: Lane, batch: Batch, reply: bytes) -> None:
+        """Give each message of the batch its line of the reply."""
+        unknown: list[Append] = []
+        for append, line in zip(batch.appends, reply.decode().split("\n"), strict=True):
+            offset, ms, *rest = line.split(" ", 3)
+            if offset != "!":
+                position = Position(int(offset), int(ms), rest[0], len(rest) > 1)
+                if append.store and not position.duplicate:
+                    self._seen[append.channel] = (position.epoch, position.offset)
+                append.settle(position)
+            elif ms == "UNKNOWN" and self._settings.create_channels and not append.create:
+                append.create = True
+                unknown.append(append)
+            elif ms == "UNKNOWN":
+                append.settle(UnknownChannel.named(append.channel))
+            else:
+                append.settle(Unavailable(f"Redis refused the message: {line[2:]}"))
+        lane.queue.extendleft(reversed(unknown))
+        while len(self._seen) > SEEN_CHANNELS:
+            del self._seen[next(iter(self._seen))]
+
+    def _on_error(self, lane: Lane, batch: Batch, error: str) -> None:
+        """An error for the whole batch: nothing of it was written (publish.lua), except where we cannot know."""
+        word = error.partition(" ")[0]
+        if word == "NOSCRIPT" and self._connection is not None:
+            self._connection.send(_ignore, ["SCRIPT", "LOAD", SCRIPT])
+            self._send(lane, batch)
+        elif word in _RETRY:
+            self._loop.call_later(_BACKOFF[1] / 4, self._send, lane, batch)
+        else:
+            logger.error("partition %d: Redis refused an append: %s", lane.number, error)
+            outcome: type[PeykError] = OutcomeUnknown
+            text = f"Redis answered: {error}; retry with the same idempotency key"
+            if word in ("OOM", "FULL"):
+                outcome, text = StorageFull, f"storage full, nothing was stored; try again later ({error})"
+            elif word in ("MISCONF", "READONLY", "NOAUTH", "NOPERM", "WRONGTYPE"):
+                outcome, text = Unavailable, f"Redis cannot store messages now: {error}"
+            lane.batch = None
+            for append in batch.appends:
+                append.settle(outcome(text))
+            self._schedule(lane)
+
+    def _send(self, lane: Lane, batch: Batch) -> None:
+        if self._connection is not None and lane.batch is batch:
+            self._connection.write(batch.packed, self._callbacks(lane, batch))
+
+    # -- time and faults
+
+    async def _stay_connected(self) -> None:
+        wait = _BACKOFF[0]
+        while True:
+            try:
+                connection = await connect(self._address, on_lost=self._lost.set)
+                await connection.call("SCRIPT", "LOAD", SCRIPT)
+            except (ConnectionLost, ReplyError) as error:
+                logger.info("producer: %s; next try in %.2f s", error, wait)
+                await asyncio.sleep(wait)
+                wait = min(wait * 2, _BACKOFF[1])
+                continue
+            wait = _BACKOFF[0]
+            self._lost.clear()
+            self._connection = connection
+            if connection.lost:
+                self._lost.set()
+            for lane in self._lanes:
+                if lane.batch is not None:
+                    self._send(lane, lane.batch)
+                self._schedule(lane)
+            await self._lost.wait()
+            self._connection, self._ready = None, []
+
+    async def _watch(self) -> None:
+        """Tell publishers within publish_timeout, drop batches after retry_window, drop a connection that hangs."""
+        while True:
+            await asyncio.sleep(_TICK)
+            now = self._loop.time()
+            for lane in self._lanes:
+                self._give_up(lane, now)
+
+    def _give_up(self, lane: Lane, now: float) -> None:
+        late = now - self._settings.publish_timeout
+        while lane.queue and lane.queue[0].since <= late:
+            lane.queue.popleft().settle(Unavailable("Redis does not answer, nothing was stored; try again"))
+        batch = lane.batch
+        if batch is None:
+            return
+        if batch.since <= late:
+            for append in batch.appends:
+                append.settle(OutcomeUnknown("Redis did not answer in time; retry with the same idempotency key"))
+            if self._connection is not None and batch.since <= late - self._settings.publish_timeout:
+                self._connection.abort()  # silent for twice as long: try another connection
+        if batch.since <= now - self._settings.retry_window:
+            lane.batch = None
+            self._schedule(lane)
+
+
+def _ignore(reply: Any) -> None:
+    pass

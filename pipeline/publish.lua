@@ -1,0 +1,103 @@
+-- Append one batch of messages of one partition: to each channel's history, then once to the partition's log.
+--
+-- KEYS  1 log, 2 the batch's saved reply, then a channel's hash and history for each channel,
+--       then the idempotency keys that messages refer to by their place in KEYS.
+-- ARGV  1 history length, 2 log length, 3 idempotency ms, 4 saved reply ms, 5 epoch for a channel that needs a new one,
+--       6 number of channels, then for each channel: id, create (1: make the channel if it is missing),
+--       epoch and offset the node has seen;
+--       then for each message: channel number, idempotency key's place (0: none), store (1, or 0: show only),
+--       user, client, data.
+-- Reply: one line a message: "<offset> <ms> <epoch>", with " dup" behind when the key was known already,
+--       or "! <what went wrong>". Nothing is written before everything was read; after the first write nothing raises.
+
+local saved = redis.call('GET', KEYS[2])
+if saved then return saved end
+if redis.call('XLEN', KEYS[1]) >= tonumber(ARGV[2]) then
+  return redis.error_reply('FULL the log of this partition holds ' .. ARGV[2] .. ' entries that a consumer group has not taken')
+end
+
+local time = redis.call('TIME')
+local ms = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
+local count = tonumber(ARGV[6])
+local channels, arg = {}, 7
+for i = 1, count do
+  local hash = redis.pcall('HMGET', KEYS[1 + 2 * i], 'epoch', 'offset')
+  local channel = {id = ARGV[arg], hash = KEYS[1 + 2 * i], history = KEYS[2 + 2 * i], changed = false}
+  if hash.err then
+    channel.broken = hash.err
+  elseif hash[1] then
+    channel.epoch, channel.offset = hash[1], tonumber(hash[2]) or 0
+    local seen = tonumber(ARGV[arg + 3])
+    if ARGV[arg + 2] == channel.epoch and seen > channel.offset then -- Redis came back older than what was shown
+      channel.epoch, channel.offset = ARGV[5], seen
+    end
+  elseif ARGV[arg + 1] == '1' then
+    channel.epoch, channel.offset, channel.new = ARGV[5], 0, true
+  else
+    channel.broken = 'UNKNOWN'
+  end
+  channels[i], arg = channel, arg + 4
+end
+
+local function store(channel, user, client, data)
+  local function add()
+    return redis.pcall('XADD', channel.history, 'MAXLEN', '~', ARGV[1],
+      string.format('%.0f', channel.offset + 1) .. '-' .. ms, 'user', user, 'client', client, 'data', data)
+  end
+  local id = add()
+  if type(id) == 'table' and id.err and string.find(id.err, 'equal or smaller', 1, true) then
+    -- The hash is behind its own stream (lost or restored alone): go on above it, in a new epoch.
+    local last = redis.call('XREVRANGE', channel.history, '+', '-', 'COUNT', 1)[1][1]
+    channel.epoch, channel.offset = ARGV[5], tonumber(string.match(last, '^%d+'))
+    id = add()
+  end
+  if type(id) == 'table' and id.err then return nil, id.err end
+  channel.offset, channel.changed = channel.offset + 1, true
+  return id
+end
+
+local replies, log = {}, {}
+while ARGV[arg] do
+  local channel, key = channels[tonumber(ARGV[arg])], tonumber(ARGV[arg + 1])
+  local user, client, data = ARGV[arg + 3], ARGV[arg + 4], ARGV[arg + 5]
+  local reply, id, err
+  if channel.broken then
+    reply = '! ' .. channel.broken
+  elseif ARGV[arg + 2] == '0' then
+    id, reply = '-', '0 ' .. ms .. ' -'
+    log[#log + 1] = channel.id
+    log[#log + 1] = '- - ' .. user .. ' ' .. client .. ' ' .. data
+  else
+    local known = key > 0 and redis.pcall('GET', KEYS[key])
+    if type(known) == 'string' then
+      reply = known .. ' dup'
+    else
+      id, err = store(channel, user, client, data)
+      if err and #log == 0 and string.find(err, '^OOM') then return redis.error_reply(err) end
+      if err then
+        reply = '! ' .. err
+      else
+        reply = string.format('%.0f', channel.offset) .. ' ' .. ms .. ' ' .. channel.epoch
+        log[#log + 1] = channel.id
+        log[#log + 1] = id .. ' ' .. channel.epoch .. ' ' .. user .. ' ' .. client .. ' ' .. data
+        if key > 0 then redis.pcall('SET', KEYS[key], reply, 'PX', ARGV[3]) end
+      end
+    end
+  end
+  replies[#replies + 1], arg = reply, arg + 6
+end
+
+for i = 1, count do
+  local channel = channels[i]
+  if channel.changed then
+    redis.pcall('HSET', channel.hash, 'epoch', channel.epoch, 'offset', string.format('%.0f', channel.offset))
+    if channel.new then redis.pcall('HSET', channel.hash, 'id', channel.id, 'name', channel.id, 'created_at', ms) end
+  end
+end
+if #log > 0 then
+  local logged = redis.pcall('XADD', KEYS[1], '*', unpack(log))
+  if type(logged) == 'table' and logged.err then return redis.error_reply(logged.err) end
+end
+local answer = table.concat(replies, '\n')
+redis.pcall('SET', KEYS[2], answer, 'PX', ARGV[4])
+return answer

@@ -1,0 +1,182 @@
+"""A raw Redis connection for the hot path: commands out in one write, replies back to callbacks, nothing retried.
+
+redis-py costs 50 µs of client CPU a command and retries on its own; an append that is retried behind our back
+appends twice. Here a command is sent at most once, and whoever sent it hears either its reply or ConnectionLost.
+"""
+
+import asyncio
+import ssl
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import hiredis
+
+from redis_config import Address
+
+Command = Sequence[bytes | str | int]
+Callback = Callable[[Any], None]
+"""Called once with the reply: bytes, int, list or None as Redis sent it, a ReplyError, or ConnectionLost."""
+
+
+def pack(command: Command) -> bytes:
+    """A command in the protocol's bytes."""
+    packed: bytes = hiredis.pack_command(tuple(command))  # type: ignore[arg-type]  # the stub says: a tuple of one
+    return packed
+
+
+ReplyError = hiredis.ReplyError
+_CONNECT_TIMEOUT = 2.0  # seconds
+_REPLY_TIMEOUT = 5.0  # seconds; a blocking command says its own
+
+
+class ConnectionLost(ConnectionError):
+    """The connection ended before the reply came: the command may or may not have run."""
+
+
+class Connection(asyncio.Protocol):
+    """One connection to Redis, RESP2. Replies come in the order of the commands."""
+
+    def __init__(self, on_push: Callback | None = None, on_lost: Callable[[], None] | None = None) -> None:
+        self._reader = hiredis.Reader()
+        self._waiting: deque[Callback] = deque()
+        self._on_push = on_push
+        self._on_lost = on_lost
+        self._transport: asyncio.Transport
+        self.lost = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by descent
+
+    def data_received(self, data: bytes) -> None:
+        self._reader.feed(data)
+        gets = self._reader.gets
+        while (reply := gets()) is not False:
+            if self._waiting:
+                self._waiting.popleft()(reply)
+            elif self._on_push is not None:
+                self._on_push(reply)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.lost = True
+        waiting, self._waiting = self._waiting, deque()
+        for callback in waiting:
+            callback(ConnectionLost(str(error or "Redis closed the connection")))
+        if self._on_lost is not None:
+            self._on_lost()
+
+    def send(self, callback: Callback, command: Command) -> None:
+        """Send one command; `callback` gets its reply."""
+        self.write(pack(command), (callback,))
+
+    def write(self, packed: bytes, callbacks: Sequence[Callback] = ()) -> None:
+        """Send packed commands in one write, one callback for each."""
+        if self.lost:
+            for callback in callbacks:
+                callback(ConnectionLost("the connection to Redis is closed"))
+            return
+        self._waiting.extend(callbacks)
+        self._transport.write(packed)
+
+    async def pipeline(self, commands: Sequence[Command], patience: float | None = _REPLY_TIMEOUT) -> list[Any]:
+        """Send commands in one write and wait for all replies; an error reply stands in the list as ReplyError.
+
+        Raises ConnectionLost, also after `patience` seconds: the connection is then dropped, since nobody could
+        tell its later replies apart.
+        """
+        done = asyncio.get_running_loop().create_future()
+        replies: list[Any] = []
+
+        def collect(reply: Any) -> None:
+            replies.append(reply)
+            if not done.done() and (len(replies) == len(commands) or isinstance(reply, ConnectionLost)):
+                done.set_result(None)
+
+        self.write(b"".join(map(pack, commands)), [collect] * len(commands))
+        try:
+            if patience is None:
+                await done
+            else:
+                async with asyncio.timeout(patience):
+                    await done
+        except TimeoutError:
+            self.abort()
+            raise ConnectionLost(f"Redis gave no reply in {patience:g} s") from None
+        if isinstance(replies[-1], ConnectionLost):
+            raise replies[-1]
+        return replies
+
+    async def call(self, *command: bytes | str | int, patience: float | None = _REPLY_TIMEOUT) -> Any:
+        """Send one command and return its reply. Raises ReplyError and ConnectionLost."""
+        (reply,) = await self.pipeline([command], patience)
+        if isinstance(reply, ReplyError):
+            raise reply
+        return reply
+
+    def abort(self) -> None:
+        """Drop the connection now; what still waits hears ConnectionLost."""
+        self._transport.abort()
+
+
+async def connect(
+    address: Address, on_push: Callback | None = None, on_lost: Callable[[], None] | None = None
+) -> Connection:
+    """Open, authenticate and select. Raises ConnectionLost or ReplyError; tries once.
+
+    `on_push` gets what no command waits for: the messages of Pub/Sub. `on_lost` is called when the connection ends.
+    """
+    loop = asyncio.get_running_loop()
+
+    def make() -> Connection:
+        return Connection(on_push, on_lost)
+
+    try:
+        async with asyncio.timeout(_CONNECT_TIMEOUT):
+            if address.path:
+                _, connection = await loop.create_unix_connection(make, address.path)
+            else:
+                context = ssl.create_default_context() if address.tls else None
+                _, connection = await loop.create_connection(make, address.host, address.port, ssl=context)
+    except (OSError, TimeoutError) as error:
+        raise ConnectionLost(f"no Redis at {address}: {error or 'timed out'}") from error
+    hello: list[Command] = []
+    if address.password:
+        user = [address.username] if address.username else []
+        hello.append(["AUTH", *user, address.password])
+    if address.db:
+        hello.append(["SELECT", address.db])
+    replies = await connection.pipeline([*hello, ["PING"]])
+    for reply in replies:
+        if isinstance(reply, ReplyError):
+            connection.abort()
+            raise reply
+    return connection
+
+
+class Link:
+    """A connection that is opened when it is needed and again after it was lost. Nothing is sent twice."""
+
+    def __init__(self, address: Address) -> None:
+        self._address = address
+        self._connection: Connection | None = None
+        self._opening = asyncio.Lock()
+
+    async def open(self) -> Connection:
+        """The connection, opened if there is none. Raises ConnectionLost."""
+        if self._connection is None or self._connection.lost:
+            async with self._opening:
+                if self._connection is None or self._connection.lost:
+                    self._connection = await connect(self._address)
+        return self._connection
+
+    async def call(self, *command: bytes | str | int) -> Any:
+        """As Connection.call."""
+        return await (await self.open()).call(*command)
+
+    async def pipeline(self, commands: Sequence[Command]) -> list[Any]:
+        """As Connection.pipeline."""
+        return await (await self.open()).pipeline(commands)
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.abort()
