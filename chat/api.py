@@ -41,8 +41,8 @@ class ChangedChannel(msgspec.Struct, forbid_unknown_fields=True):
 class NewMessage(msgspec.Struct, forbid_unknown_fields=True):
     """Either `text`, or `data`: any JSON value."""
 
-    text: str | None = None
-    data: msgspec.Raw | None = None
+    text: str | msgspec.UnsetType = msgspec.UNSET
+    data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     user: str = "anonymous"
 
 
@@ -217,9 +217,9 @@ async def post_message(request: Request) -> Response:
     """Publish: 201 once the message is in the stream; 200 if the idempotency key was known."""
     node = node_of(request)
     body = await body_of(request, NewMessage)
-    if (body.text is None) == (body.data is None):
+    if (body.text is msgspec.UNSET) == (body.data is msgspec.UNSET):
         raise BadRequest('a message has either "text" (a string) or "data" (any JSON value)')
-    data = encode({"text": body.text}) if body.data is None else bytes(body.data)
+    data = encode({"text": body.text}) if body.data is msgspec.UNSET else bytes(body.data)
     key = request.headers.get("idempotency-key", "")
     protocol.check_key(key)
     line = protocol.json_line(data, node.settings.message_limit)

@@ -6,7 +6,7 @@ from typing import Any
 from redis.asyncio import Redis
 
 from chat.errors import BadRequest, ChannelExists, UnknownChannel
-from chat.models import Channel, channel_id
+from chat.models import Channel, channel_id, is_line
 from pipeline.keys import CHANNELS, CONTROL, Keys
 from pipeline.producer import new_epoch
 
@@ -92,6 +92,6 @@ def _channel(fields: dict[Any, Any]) -> Channel | None:
 
 
 def _checked(description: str) -> str:
-    if len(description) > DESCRIPTION_LIMIT or not description.isprintable():
+    if len(description) > DESCRIPTION_LIMIT or not is_line(description):
         raise BadRequest(f"a description is one line of at most {DESCRIPTION_LIMIT} characters")
     return description

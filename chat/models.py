@@ -14,6 +14,7 @@ NAME_LIMIT = 64
 NAME_RULE = f"1 to {NAME_LIMIT} letters, digits, marks, '_', '-' or '.' of any script, not starting with a dot"
 
 _ZWNJ = "\u200c"
+_JOINERS = "\u200c\u200d"
 _ARABIC_TO_PERSIAN = str.maketrans({"ي": "ی", "ك": "ک"})
 
 
@@ -44,6 +45,11 @@ def user_name(name: str) -> str:
     if not _is_name(name.replace(_ZWNJ, "")) or len(name) > NAME_LIMIT:
         raise BadRequest(f"a user name has {NAME_RULE}")
     return name
+
+
+def is_line(text: str) -> bool:
+    """Whether `text` is one line without control, bidi and other unseen characters; joiners may stand in words."""
+    return all(c in _JOINERS or (unicodedata.category(c)[0] != "C" and c not in "\u2028\u2029") for c in text)
 
 
 class User(msgspec.Struct, frozen=True):

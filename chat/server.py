@@ -4,6 +4,7 @@ import resource
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
@@ -28,6 +29,15 @@ async def page(request: Request) -> Response:
     return FileResponse(WEB / "index.html", headers={"content-security-policy": _CSP, "cache-control": "no-cache"})
 
 
+class Assets(StaticFiles):
+    """The page's files; asked for again each time (they have ETags), so that an upgrade never mixes old and new."""
+
+    def file_response(self, *args: Any, **kwargs: Any) -> Response:
+        response = super().file_response(*args, **kwargs)
+        response.headers["cache-control"] = "no-cache"
+        return response
+
+
 def application(settings: ServerSettings) -> Starlette:
     """The ASGI application. Its lifespan opens and closes the node."""
 
@@ -46,7 +56,7 @@ def application(settings: ServerSettings) -> Starlette:
             Route("/", page),
             WebSocketRoute("/connection/websocket", endpoint),
             *routes(),
-            Mount("/web", StaticFiles(directory=WEB)),
+            Mount("/web", Assets(directory=WEB)),
         ],
         exception_handlers=dict.fromkeys(kinds, on_error),
         lifespan=lifespan,

@@ -5,7 +5,11 @@ the session writes frames it made, which measured twice the throughput. The hand
 """
 
 import asyncio
+import fcntl
 import logging
+import socket
+import struct
+import termios
 from typing import TYPE_CHECKING, Any, cast
 
 from starlette.websockets import WebSocket
@@ -23,6 +27,7 @@ SHUTDOWN = 3001, "shutdown"
 BINARY = 1003, "send text frames"
 NO_CONNECT = 3501, "connect first"
 _EXTENSION = "peyk"
+_CLOSE_TIMEOUT = 3.0  # seconds a client has to answer a close
 
 
 class SocketProtocol(WebSocketsSansIOProtocol):
@@ -43,6 +48,8 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         """From now on frames go to `session`."""
         self.session = session
         self.transport.set_write_buffer_limits(high=self.high_water, low=self.high_water // 4)
+        # The kernel's buffer would grow to several MiB for a client that does not read.
+        self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self.high_water)
 
     def send_receive_event_to_app(self) -> None:
         """A whole message came in (uvicorn calls this)."""
@@ -80,7 +87,7 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         self.conn.send_close(code, reason)
         self.transport.write(b"".join(self.conn.data_to_send()))
         self.close_sent = True
-        self.close_timer = self.loop.call_later(self.close_timeout, self.transport.abort)
+        self.close_timer = self.loop.call_later(_CLOSE_TIMEOUT, self.transport.abort)
         self._end_session()
 
     def pause_reading(self) -> None:
@@ -97,7 +104,7 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         super().pause_writing()
         if self.session is not None:
             self.session.filled()
-            self._unread = self.transport.get_write_buffer_size()
+            self._unread = self._unread_bytes()
             self._stuck = self.loop.call_later(self.reader_timeout, self._check_progress)
 
     def resume_writing(self) -> None:
@@ -110,13 +117,19 @@ class SocketProtocol(WebSocketsSansIOProtocol):
 
     def _check_progress(self) -> None:
         """A client that read nothing for reader_timeout is dropped: close() would wait for its unread bytes."""
-        unread = self.transport.get_write_buffer_size()
+        unread = self._unread_bytes()
         if unread >= self._unread:
             logger.info("client %s reads nothing; dropped", self.session.client if self.session else "")
             self.transport.abort()
         else:
             self._unread = unread
             self._stuck = self.loop.call_later(self.reader_timeout, self._check_progress)
+
+    def _unread_bytes(self) -> int:
+        """What the client has not taken yet, ours and the kernel's."""
+        fileno = self.transport.get_extra_info("socket").fileno()
+        (queued,) = struct.unpack("i", fcntl.ioctl(fileno, termios.TIOCOUTQ, b"\0" * 4))
+        return self.transport.get_write_buffer_size() + int(queued)
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._stuck is not None:
@@ -143,14 +156,17 @@ class SocketProtocol(WebSocketsSansIOProtocol):
 async def endpoint(websocket: WebSocket) -> None:
     """`/connection/websocket`: shake hands, give the connection a session, and wait until it ends."""
     node: Node = websocket.app.state.node
-    socket: SocketProtocol = websocket.scope["extensions"][_EXTENSION]
+    connection: SocketProtocol = websocket.scope["extensions"][_EXTENSION]
     await websocket.accept()
-    session = Session(node, socket)
-    socket.attach(session)
+    session = Session(node, connection)
+    connection.attach(session)
     node.pinger.add(session)
     try:
-        while (await websocket.receive())["type"] != "websocket.disconnect":
-            socket.close(*BINARY)
+        while (message := await websocket.receive())["type"] != "websocket.disconnect":
+            if message.get("text") is not None:  # came in before the session was there
+                session.receive(message["text"].encode())
+            else:
+                connection.close(*BINARY)
     finally:
         node.pinger.remove(session)
 

@@ -19,6 +19,7 @@ let client = null;
 let current = null; // the Channel on the screen
 let arrived = false; // the page opens the first channel by itself once; afterwards no hash means the list
 const joined = new Map(); // id -> Channel
+const stale = new Set(); // Channels to be drawn anew
 const sidebar = new Sidebar(joined, () => {
   sidebar.draw(current?.id);
   if (current) drawCurrent();
@@ -87,8 +88,10 @@ function drawBanner() {
   const subscription = current?.subscription;
   let [text, action, label] = ["", null, ""];
   if (state === "connecting" || state === "waiting") text = say(lostBefore() ? "waiting" : "connecting");
-  else if (state === "refused") [text, action, label] = [`${say("refused")}: ${client.reason}`, () => client.open(), "retry"];
-  else if (subscription?.state === "joining") text = say("joining");
+  else if (state === "refused") {
+    text = `${say("refused")}: ${client.reason}`;
+    [action, label] = [() => client.open(), "retry"];
+  } else if (subscription?.state === "joining") text = say("joining");
   else if (subscription?.state === "ended") {
     const { code, message } = subscription.error;
     text = code === DELETED ? say("deleted") : `${say("ended")}: ${message}`;
@@ -99,7 +102,6 @@ function drawBanner() {
   $("banner-action").textContent = label && say(label);
   show($("banner-action"), action !== null);
   show($("banner"), text !== "");
-  $("banner").dataset.state = subscription?.state === "ended" ? "ended" : state;
 }
 
 const lostBefore = () => client.ids.length > 0 || client.state === "waiting";
@@ -142,24 +144,18 @@ function leave() {
   location.hash = "";
 }
 
-/** Something of a joined channel changed. Many changes at once are drawn once. */
+/** Something of a joined channel changed. The many changes of one frame are drawn once. */
 function changed(channel) {
-  if (channel === current) scheduleDrawing();
-  else sidebar.drawUnread(channel.id);
-  drawTitle();
+  if (!stale.size) queueMicrotask(redraw);
+  stale.add(channel);
 }
 
-const scheduleDrawing = (() => {
-  let scheduled = false;
-  return () => {
-    if (scheduled) return;
-    scheduled = true;
-    queueMicrotask(() => {
-      scheduled = false;
-      if (current) drawCurrent();
-    });
-  };
-})();
+function redraw() {
+  if (stale.has(current)) drawCurrent();
+  for (const channel of stale) sidebar.drawUnread(channel.id);
+  stale.clear();
+  drawTitle();
+}
 
 function drawCurrent() {
   const { log, subscription } = current;
@@ -192,12 +188,14 @@ function scrolled() {
   if (!current) return;
   const { scrollTop, scrollHeight, clientHeight } = $("log");
   current.scroll = scrollHeight - scrollTop - clientHeight < NEAR ? null : scrollTop;
-  if (current.scroll === null) scheduleDrawing();
+  if (current.scroll === null) changed(current);
 }
 
 async function showEarlier() {
+  const channel = current;
   const { scrollHeight, scrollTop } = $("log");
-  await current.showEarlier();
+  await channel.showEarlier();
+  if (channel !== current) return;
   $("log").scrollTop = scrollTop + $("log").scrollHeight - scrollHeight; // what was being read stays where it was
 }
 
@@ -213,8 +211,7 @@ function back() {
   if (document.hidden) return;
   client?.hurry();
   sidebar.refresh();
-  if (current) drawCurrent();
-  drawTitle();
+  if (current) changed(current);
 }
 
 function listen() {

@@ -57,8 +57,8 @@ export class Channel {
   }
 
   async showEarlier() {
-    const { oldest } = this.log;
-    const publications = await this.subscription.earlier(oldest);
+    const publications = await this.subscription.earlier(this.log.oldest).catch(() => null);
+    if (!publications) return; // the connection went away: the button is still there
     const room = KEEP - this.log.size;
     for (const publication of publications.slice(-room)) this.log.add(publication);
     this.complete = publications.length === 0;

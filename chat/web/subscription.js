@@ -13,8 +13,8 @@ const RESUBSCRIBE = 2500; // unsubscribe codes from here on mean: come back
 
 /**
  * `view` hears: reset(publications) in place of everything before, message(publication, message) where `message` is
- * the one of ours it settles, event(publication) for what has no position, gap(first, last) of offsets that history no longer
- * holds, and state(state, error): joining, live, ended. `keep` is how many messages the view can hold.
+ * the one of ours it settles, event(publication) for what has no position, gap(first, last) of offsets that history no
+ * longer holds, and state(state, error): joining, live, ended. `keep` is how many messages the view can hold.
  */
 export class Subscription {
   state = "joining";

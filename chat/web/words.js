@@ -5,7 +5,7 @@ const WORDS = {
     language: "فارسی",
     tagline: "Chat that keeps its place",
     askName: "What should others call you?",
-    nameRule: "1 to 64 letters, digits, marks, _ - or . and not a dot first",
+    nameRule: "1 to 64 letters or digits, also _ - and . but no spaces, and no dot first",
     enter: "Start chatting",
     channels: "Channels",
     newChannel: "New channel",
@@ -31,7 +31,6 @@ const WORDS = {
     newMessages: "New messages",
     sending: "Sending…",
     failed: "Not sent",
-    tooLong: "too long",
     retry: "Try again",
     discard: "Discard",
     connecting: "Connecting…",
@@ -47,7 +46,7 @@ const WORDS = {
     language: "English",
     tagline: "گفت‌وگویی که جایش را گم نمی‌کند",
     askName: "دیگران شما را چه بنامند؟",
-    nameRule: "۱ تا ۶۴ حرف، رقم، نشانه، _ - یا . که با نقطه آغاز نشود",
+    nameRule: "۱ تا ۶۴ حرف یا رقم، و نیز _ - و . ؛ بی‌فاصله، و نه با نقطه در آغاز",
     enter: "آغاز گفت‌وگو",
     channels: "کانال‌ها",
     newChannel: "کانال تازه",
@@ -73,7 +72,6 @@ const WORDS = {
     newMessages: "پیام‌های تازه",
     sending: "در حال فرستادن…",
     failed: "فرستاده نشد",
-    tooLong: "بیش از اندازه بلند است",
     retry: "دوباره",
     discard: "دور انداختن",
     connecting: "در حال اتصال…",
@@ -114,9 +112,12 @@ export function day(date) {
   return date.toDateString() === today.toDateString() ? say("yesterday") : days.format(date);
 }
 
-/** Put the language's words into the page: data-say is an element's text, data-placeholder and data-label its attributes. */
+/** Put the language's words into the page: data-say is an element's text, data-placeholder and data-label attributes. */
 export function translate(root) {
-  for (const element of root.querySelectorAll("[data-say]")) element.textContent = say(element.dataset.say);
-  for (const element of root.querySelectorAll("[data-placeholder]")) element.placeholder = say(element.dataset.placeholder);
-  for (const element of root.querySelectorAll("[data-label]")) element.setAttribute("aria-label", say(element.dataset.label));
+  const each = (name, put) => {
+    for (const element of root.querySelectorAll(`[data-${name}]`)) put(element, say(element.dataset[name]));
+  };
+  each("say", (element, words) => (element.textContent = words));
+  each("placeholder", (element, words) => (element.placeholder = words));
+  each("label", (element, words) => element.setAttribute("aria-label", words));
 }

@@ -1,0 +1,69 @@
+# make run     set up and start Peyk at http://localhost:5000
+# make test    set up and run all tests, on real servers
+# make check   what a reviewer would ask: format, lint, types
+# make bench   the scenarios of README "Numbers"
+# make clean   remove everything these made; data/ stays
+#
+# Python packages go into .venv; Debian packages only for tests and bench, and only if missing.
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+CODE := $(wildcard redis_config.py app.py chat pipeline bridge bench tests)
+PERSIAN_FONT := /usr/share/fonts/truetype/noto/NotoSansArabic-Regular.ttf
+
+.PHONY: run test check bench clean
+
+run: .venv/run
+	exec $(BIN)/python app.py serve
+
+test: .venv/dev
+	@$(call debian,redis-server:redis-server redis-cli:redis-tools chromium:chromium \
+		$(PERSIAN_FONT):fonts-noto-core tmux:tmux curl:curl)
+	$(BIN)/python -m pytest $(ARGS)
+
+check: .venv/dev
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/mypy $(CODE)
+
+bench: .venv/dev
+	@$(call debian,cc:gcc /usr/include/stdio.h:libc6-dev)
+	$(BIN)/python -m bench $(ARGS)
+
+clean:
+	rm -rf .venv bench/.build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find $(CODE) -name __pycache__ -prune -exec rm -rf {} +
+
+# A stamp is there only while the installation behind it is complete; without it, .venv is made anew.
+.venv/run: requirements.txt
+	@$(PYTHON) -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+		|| { echo "Peyk needs Python 3.11 or newer with venv. On Debian: sudo apt-get install python3-venv;" \
+			"or name another Python: make PYTHON=/path/to/python3.11"; exit 1; } >&2
+	$(PYTHON) -m venv --clear .venv
+	$(PIP) install -r requirements.txt
+	@touch $@
+
+.venv/dev: requirements-dev.txt .venv/run
+	@rm -f .venv/run
+	$(PIP) install -r requirements-dev.txt || { touch .venv/run; exit 1; } # pip undoes what fails, not what is killed
+	@touch .venv/run $@
+
+# debian(thing:package …): install the packages whose command or file is missing, if we may. While apt runs, a policy-rc.d
+# keeps Debian from starting redis-server as a service: the tests start their own.
+define debian
+missing=""; for pair in $(1); do thing="$${pair%%:*}"; \
+  command -v "$$thing" >/dev/null || test -e "$$thing" || missing="$$missing $${pair#*:}"; done; \
+test -n "$$missing" || exit 0; \
+if [ "$$(id -u)" = 0 ]; then sudo=""; else sudo="sudo -n"; fi; \
+command -v apt-get >/dev/null && $$sudo true 2>/dev/null || { \
+  echo "Please run: sudo apt-get update && sudo apt-get install --no-install-recommends$$missing" >&2; exit 1; }; \
+echo "Installing Debian packages:$$missing"; \
+$$sudo sh -ec 'policy=/usr/sbin/policy-rc.d; \
+  if [ ! -e $$policy ]; then \
+    trap "rm -f $$policy" EXIT; trap "exit 1" INT TERM; \
+    printf "#!/bin/sh\nexit 101\n" >$$policy; chmod +x $$policy; \
+  fi; \
+  apt-get update -qq; \
+  DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$$@"' sh $$missing </dev/null
+endef

@@ -1,0 +1,49 @@
+"""Fixtures: a real Redis 7 and the embedded Valkey, emptied for each test."""
+
+import os
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+
+from chat.settings import ServerSettings
+from redis_config import Address, command_client
+from tests.services import RedisProcess, clean_environment
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nothing outside configures a test: no variable, no `.env`, a DATA_DIR of its own."""
+    for name in set(os.environ) - set(clean_environment()):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("DATA_DIR", str(tmp_path))
+    monkeypatch.setitem(ServerSettings.model_config, "env_file", None)
+
+
+@pytest.fixture(scope="session", params=["redis", "valkey"])
+def redis_process(request: pytest.FixtureRequest) -> Iterator[RedisProcess]:
+    """One server of each kind for the whole run."""
+    with RedisProcess(request.param) as process:
+        yield process
+
+
+@pytest.fixture(scope="session")
+def valkey_process() -> Iterator[RedisProcess]:
+    """One server, for tests that need not see both kinds."""
+    with RedisProcess("valkey") as process:
+        yield process
+
+
+@pytest.fixture
+def settings(redis_process: RedisProcess, tmp_path: Path) -> ServerSettings:
+    return ServerSettings(redis_url=redis_process.url, data_dir=tmp_path, _env_file=None)
+
+
+@pytest.fixture
+async def redis_client(settings: ServerSettings) -> AsyncIterator[Redis]:
+    """A client of the test's Redis, which is empty."""
+    async with command_client(Address.parse(settings)) as client:
+        await client.flushall()
+        await client.config_set("maxmemory", 0)
+        yield client

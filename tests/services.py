@@ -1,0 +1,217 @@
+"""Real servers for tests: private, on free loopback ports, in directories of their own, ended by pid."""
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+
+import redis
+
+from redis_config import find_valkey
+
+ROOT = Path(__file__).parent.parent
+START_TIMEOUT = 20.0  # seconds
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+def wait_until(predicate: Callable[[], object], timeout: float = 10.0, what: str = "") -> None:
+    """Look until `predicate` is true; fail after `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    while not predicate():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not so within {timeout} s: {what or predicate}")
+        time.sleep(0.02)
+
+
+async def until(predicate: Callable[[], object | Awaitable[object]], timeout: float = 10.0, what: str = "") -> None:  # noqa: ASYNC109
+    """As wait_until; `predicate` may be asynchronous."""
+    async with asyncio.timeout(timeout):
+        while True:
+            result = predicate()
+            if isinstance(result, Awaitable):
+                result = await result
+            if result:
+                return
+            await asyncio.sleep(0.01)
+
+
+def clean_environment(extra: Mapping[str, str] = {}) -> dict[str, str]:
+    """The environment without anything that configures Peyk, plus `extra`."""
+    ours = ("REDIS_", "HTTP_", "DATA_DIR", "CHANNEL_PREFIX", "MESSAGE_PREFIX", "PARTITIONS", "CREATE_CHANNELS")
+    kept = {name: value for name, value in os.environ.items() if not name.upper().startswith(ours)}
+    return kept | {"PYTHONUNBUFFERED": "1"} | dict(extra)
+
+
+class Process(ABC):
+    """One server process in a directory of its own."""
+
+    def __init__(self) -> None:
+        self.dir = Path(tempfile.mkdtemp(prefix="pk-"))
+        self.log = self.dir / "output.log"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @abstractmethod
+    def command(self) -> Sequence[str]:
+        """The command line, run in the repository's root."""
+
+    @abstractmethod
+    def is_up(self) -> bool:
+        """Whether it answers."""
+
+    def environment(self) -> dict[str, str]:
+        return clean_environment()
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self) -> "Process":
+        """Start and wait until it answers. Raises RuntimeError with its log."""
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self.command(), cwd=ROOT, env=self.environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+        deadline = time.monotonic() + START_TIMEOUT
+        while not self.is_up():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self.kill()
+                raise RuntimeError(f"{self.command()} did not start:\n{self.log.read_text(errors='replace')[-4000:]}")
+            time.sleep(0.02)
+        return self
+
+    def stop(self, sig: int = signal.SIGTERM) -> int:
+        """Ask it to end and wait; its exit code."""
+        if self._process is None:
+            return 0
+        if self._process.poll() is None:
+            self._process.send_signal(sig)
+        try:
+            return self._process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise
+
+    def kill(self) -> None:
+        """SIGKILL, and wait until it is gone."""
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+            self._process.wait(10)
+
+    def pause(self) -> None:
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        os.kill(self.pid, signal.SIGCONT)
+
+    def close(self) -> None:
+        """End it and remove its directory."""
+        self.kill()
+        shutil.rmtree(self.dir, ignore_errors=True)
+
+    def __enter__(self):  # type: ignore[no-untyped-def]
+        return self.start()
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+class RedisProcess(Process):
+    """Redis 7 (`kind` "redis", Debian's) or the Valkey of the wheel ("valkey"), with AOF."""
+
+    def __init__(self, kind: str = "valkey", args: Sequence[str] = ()) -> None:
+        super().__init__()
+        self.kind, self.args, self.port = kind, list(args), free_port()
+        self.password = ""
+
+    @property
+    def url(self) -> str:
+        return f"redis://{f':{self.password}@' if self.password else ''}127.0.0.1:{self.port}/0"
+
+    def command(self) -> Sequence[str]:
+        server = find_valkey() if self.kind == "valkey" else shutil.which("redis-server")
+        if server is None:
+            raise RuntimeError("redis-server is missing; make test installs it (apt-get install redis-server)")
+        basics = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.dir), "--save", ""]
+        return [server, *basics, "--appendonly", "yes", "--appendfsync", "everysec", *self.args]
+
+    def is_up(self) -> bool:
+        client = redis.Redis(port=self.port, password=self.password or None, socket_timeout=1)
+        with contextlib.closing(client):
+            try:
+                return bool(client.ping())
+            except redis.AuthenticationError:
+                return True
+            except (redis.RedisError, OSError):
+                return False
+
+    def restart(self) -> None:
+        """SIGKILL and start again on the same port and data."""
+        self.kill()
+        self.start()
+
+
+class PeykServer(Process):
+    """`python app.py serve` on a free port. Without REDIS_URL in `env` it has its own embedded Valkey."""
+
+    def __init__(self, env: Mapping[str, str] = {}, port: int = 0) -> None:
+        super().__init__()
+        self.env, self.port = {"DATA_DIR": str(self.dir), **env}, port or free_port()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def ws_url(self) -> str:
+        return f"ws://127.0.0.1:{self.port}/connection/websocket"
+
+    def environment(self) -> dict[str, str]:
+        return clean_environment(self.env)
+
+    def command(self) -> Sequence[str]:
+        return [sys.executable, "app.py", "serve", "--port", str(self.port)]
+
+    def is_up(self) -> bool:
+        try:
+            with urllib.request.urlopen(self.url + "/health", timeout=2) as reply:
+                return bool(reply.status == 200)
+        except (urllib.error.URLError, OSError):
+            return False
+
+    def close(self) -> None:
+        """Stop it in order, so that an embedded Valkey stops as well; then remove everything."""
+        if self._process is not None and self._process.poll() is None:
+            self.stop()
+        end_embedded(self.dir)
+        super().close()
+
+
+def end_embedded(data_dir: Path) -> None:
+    """Kill the embedded Valkey of a directory, where its users were killed and could not stop it."""
+    pidfile = data_dir / "valkey.pid"
+    if not pidfile.exists():
+        return
+    pid = int(pidfile.read_text())
+    command = Path(f"/proc/{pid}/cmdline")
+    if command.exists() and b"valkey" in command.read_bytes():
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: not command.exists() or not command.read_bytes(), what=f"pid {pid} ends")
