@@ -17,8 +17,8 @@ DELETED = "deleted "  # said on Pub/Sub `control`, before the channel's id
 class Channels:
     """Create, update, delete, list. Every method takes a name in any spelling (chat.models.channel_id)."""
 
-    def __init__(self, redis: Redis, keys: Keys) -> None:
-        self._redis, self._keys = redis, keys
+    def __init__(self, redis: Redis, keys: Keys, on_demand: bool) -> None:
+        self._redis, self._keys, self._on_demand = redis, keys, on_demand
 
     async def create(self, name: str, description: str = "", owner: str = "") -> Channel:
         """Make a channel. Raises ChannelExists and BadRequest."""
@@ -27,9 +27,11 @@ class Channels:
             raise ChannelExists(f"channel {channel.id} exists already; join it, or choose another name")
         return channel
 
-    async def ensure(self, name: str) -> Channel:
-        """The channel, made on the spot if it is missing."""
-        channel, _ = await self._make(name, "", "")
+    async def ensure(self, name: str, owner: str) -> Channel:
+        """The channel, made on the spot if it is missing and CREATE_CHANNELS allows it. Raises UnknownChannel."""
+        if not self._on_demand:
+            return await self.get(name)
+        channel, _ = await self._make(name, "", owner)
         return channel
 
     async def get(self, name: str) -> Channel:

@@ -57,7 +57,7 @@ class Node:
         stack.callback(watch.cancel)
         address = self.redis_server.address
         self.redis = await stack.enter_async_context(command_client(address))
-        self.channels = Channels(self.redis, self.keys)
+        self.channels = Channels(self.redis, self.keys, settings.create_channels)
         self.subscriptions = Subscriptions(self.redis, self.keys)
         self.link = Link(address)
         stack.callback(self.link.close)

@@ -280,9 +280,7 @@ class Session:
             try:
                 await hub.subscribe(self, channel, answer, since)
             except UnknownChannel:
-                if not self._node.settings.create_channels:
-                    raise
-                await self._node.channels.ensure(channel)
+                await self._node.channels.ensure(channel, user.id)
                 await hub.subscribe(self, channel, answer, since)
         except BaseException:
             if self.subscriptions.get(channel, self) is None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from chat.errors import BadRequest, PeykError, UnknownChannel
+from chat.errors import BadRequest, PeykError
 from chat.local import Joined, Subscription
 from chat.models import User, channel_id
 from chat.node import Node
@@ -111,25 +111,19 @@ class Terminal:
         """Create the channel if it is missing, subscribe, show what was said last, and go on live."""
         if not name:
             raise BadRequest("/join <channel>: which one?")
-        channel = channel_id(name)
-        if channel == self.channel:
-            raise BadRequest(f"you are in {channel} already")
-        try:
-            await self._node.channels.get(channel)
-        except UnknownChannel:
-            if not self._node.settings.create_channels:
-                raise
-            await self._node.channels.create(name, owner=self._user.id)
+        if channel_id(name) == self.channel:
+            raise BadRequest(f"you are in {harmless(name)} already")
+        channel = await self._node.channels.ensure(name, self._user.id)
         self._stop()
-        page = await self._node.replay.before(channel, None, HISTORY, self._node.settings.page_bytes)
-        await self._node.subscriptions.add(self._user, channel)
-        self.channel = channel
-        self._show(f"* joined {channel}")
+        page = await self._node.replay.before(channel.id, None, HISTORY, self._node.settings.page_bytes)
+        await self._node.subscriptions.add(self._user, channel.id)
+        self.channel = channel.id
+        self._show(f"* joined {channel.name}")
         for message in reversed(page.messages):
             data = msgspec.json.decode(message.data)
             self._show(shown(_Publication(data, message.ms, {"user": message.user})))
         since = page.epoch, page.messages[0].offset if page.messages else page.top
-        await self._node.hub.subscribe(self, channel, self._joined, since)
+        await self._node.hub.subscribe(self, channel.id, self._joined, since)
 
     async def leave(self, _: str) -> None:
         channel = self._current()
@@ -142,7 +136,7 @@ class Terminal:
         mine = set(await self._node.subscriptions.channels(self._user.id))
         for channel in await self._node.channels.list():
             mark = "»" if channel.id == self.channel else "+" if channel.id in mine else " "
-            self._show(f"{mark} {channel.id}  {harmless(channel.description)}".rstrip())
+            self._show(f"{mark} {channel.name}  {harmless(channel.description)}".rstrip())
 
     async def send(self, text: str) -> None:
         channel = self._current()
