@@ -15,9 +15,10 @@ from chat.events import event_stream
 from chat.health import ready
 from chat.models import User, channel_id, user_name
 from chat.protocol import encode, page_body
+from chat.rpc import NewChannel
 from pipeline.encode import publication
 from pipeline.replay import Page
-from pipeline.resp import ConnectionLost, ReplyError
+from pipeline.resp import FAILURES
 
 if TYPE_CHECKING:
     from chat.node import Node
@@ -27,11 +28,6 @@ logger = logging.getLogger(__name__)
 JSON, NDJSON, EVENTS = "application/json", "application/x-ndjson", "text/event-stream"
 DEFAULT_PAGE = 100  # messages
 Body = TypeVar("Body")
-
-
-class NewChannel(msgspec.Struct, forbid_unknown_fields=True):
-    name: str
-    description: str = ""
 
 
 class ChangedChannel(msgspec.Struct, forbid_unknown_fields=True):
@@ -107,7 +103,7 @@ async def on_error(request: Request, error: Exception) -> Response:
         code = {404: 104, 405: 104}.get(error.status_code, 107)
         text = f"{request.method} {request.url.path}: {error.detail}; see /openapi.json for what there is"
         return Response(encode(Failure(ErrorBody(code, text))), error.status_code, error.headers, JSON)
-    if isinstance(error, (ConnectionLost, ReplyError, OSError)):
+    if isinstance(error, FAILURES):
         logger.info("%s %s: Redis failed: %s", request.method, request.url.path, error)
         return failure(Unavailable("Redis does not answer; try again"))
     logger.exception("%s %s failed", request.method, request.url.path, exc_info=error)

@@ -33,7 +33,7 @@ class Hub:
     """All channels of this node."""
 
     def __init__(self, address: Address, settings: ServerSettings, replay: Replay, link: Link) -> None:
-        self._address, self._settings, self._keys = address, settings, Keys.of(settings)
+        self._settings, self._keys = settings, Keys.of(settings)
         self._replay, self._link = replay, link
         self._channels: dict[str, LocalChannel] = {}
         self._listener = Listener(address, self._on_message, self._names, self._compare_all)
@@ -120,13 +120,13 @@ class Hub:
             self._drop(local, [*local.live, *local.readers], DELETED)
             self._listener.unsubscribe(self._keys.channel(channel))
 
-    def _begin(self, local: LocalChannel, subscription: Subscription, recovered: bool, lines: list[bytes] = []) -> None:  # noqa: B006
+    def _begin(self, local: LocalChannel, subscription: Subscription, recovered: bool) -> None:
         """Answer and go live in one breath: nothing can be broadcast between the two."""
         offset = subscription.offset if recovered else local.offset
         answer, subscription.answer = subscription.answer, None
         local.add_live(subscription)
         if answer is not None:
-            answer(Joined(subscription, local.epoch, offset, recovered, lines))
+            answer(Joined(subscription, local.epoch, offset, recovered, []))
 
     async def _can_recover(self, local: LocalChannel, since: tuple[str, int], limited: bool) -> bool:
         epoch, offset = since
@@ -275,9 +275,10 @@ class Hub:
     def _drop(self, local: LocalChannel, subscriptions: list[Subscription], code: tuple[int, str]) -> None:
         """End subscriptions; those that still wait to hear where they begin begin at the current position."""
         for subscription in subscriptions:
-            if subscription.answer is not None and code == INSUFFICIENT:
+            waited = subscription.answer is not None
+            if waited:
                 self._begin(local, subscription, recovered=False)
-            else:
+            if not waited or code == DELETED:
                 local.live.discard(subscription)
                 local.readers.discard(subscription)
                 subscription.receiver.unsubscribed(local.id, *code)

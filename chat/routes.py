@@ -11,6 +11,7 @@ from starlette.routing import Route
 
 from chat import api
 from chat.models import NAME_RULE, Channel
+from chat.rpc import NewChannel
 from chat.session import VERSION
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -36,7 +37,7 @@ OPERATIONS = (
     Operation("GET", "/health", api.get_health, "The process is up.", {200: api.Health}),
     Operation("GET", "/ready", api.get_ready, "Messages move; if not, which part.", {200: api.Health, 503: api.Health}),
     Operation("GET", "/api/channels", api.list_channels, "Every channel.", {200: list[Channel]}),
-    Operation("POST", "/api/channels", api.create_channel, "Make a channel.", {201: Channel}, api.NewChannel),
+    Operation("POST", "/api/channels", api.create_channel, "Make a channel.", {201: Channel}, NewChannel),
     Operation("GET", _CHANNEL, api.get_channel, "One channel.", {200: Channel}),
     Operation("PATCH", _CHANNEL, api.update_channel, "Describe it.", {200: Channel}, api.ChangedChannel),
     Operation("DELETE", _CHANNEL, api.delete_channel, "Remove it with its history.", {204: None}),

@@ -16,16 +16,16 @@ class Nothing(msgspec.Struct):
     pass
 
 
-class Named(msgspec.Struct):
+class Named(msgspec.Struct, forbid_unknown_fields=True):
     id: str
 
 
-class NewChannel(msgspec.Struct):
+class NewChannel(msgspec.Struct, forbid_unknown_fields=True):
     name: str
     description: str = ""
 
 
-class ChangedChannel(msgspec.Struct):
+class ChangedChannel(msgspec.Struct, forbid_unknown_fields=True):
     id: str
     description: str
 

@@ -19,7 +19,7 @@ from chat.node import Node
 from chat.routes import routes
 from chat.settings import ServerSettings
 from chat.websocket import SocketProtocol, endpoint
-from pipeline.resp import ConnectionLost, ReplyError
+from pipeline.resp import FAILURES
 
 WEB = Path(__file__).parent / "web"
 _CSP = "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
@@ -50,7 +50,7 @@ def application(settings: ServerSettings) -> Starlette:
             )
             yield
 
-    kinds = (PeykError, ConnectionLost, ReplyError, OSError, 404, 405, 500)
+    kinds = (PeykError, *FAILURES, 404, 405, 500)
     return Starlette(
         routes=[
             Route("/", page),

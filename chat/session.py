@@ -24,7 +24,7 @@ from chat.protocol import Command
 from chat.rpc import call_method
 from pipeline.encode import publication_of
 from pipeline.producer import Position
-from pipeline.resp import ConnectionLost, ReplyError
+from pipeline.resp import FAILURES
 
 if TYPE_CHECKING:
     from chat.node import Node
@@ -163,9 +163,11 @@ class Session:
 
     def ping(self) -> None:
         """Ask for a sign of life; whoever gave none since the last time is dropped."""
+        if self.full:
+            return  # it may not have come to read the last one; the socket watches its progress
         if self.awaits_pong:
             self._socket.close(*NO_PONG)
-        elif not self.full:
+        else:
             self.awaits_pong = True
             self.write(frame(protocol.PING))
 
@@ -212,7 +214,7 @@ class Session:
             await work
         except PeykError as error:
             self.reply(protocol.error_reply(command_id, error))
-        except (ConnectionLost, ReplyError, OSError) as error:
+        except FAILURES as error:
             logger.info("client %s: Redis failed a command: %s", self.client, error)
             self.reply(protocol.error_reply(command_id, Unavailable("Redis does not answer; try again")))
         except Exception:
@@ -287,7 +289,10 @@ class Session:
                 del self.subscriptions[channel]
             raise
         if not subscribe.recover:  # who recovers belongs already
-            await self._node.subscriptions.add(user, channel)
+            try:
+                await self._node.subscriptions.add(user, channel)
+            except FAILURES as error:  # the client has its answer
+                logger.warning("client %s: %s is not on the list of %s: %s", self.client, user.id, channel, error)
 
     def _joined(self, command_id: int, subscribe: protocol.Subscribe, joined: Joined) -> None:
         """The hub's answer: from this very moment on the subscription is pushed to."""

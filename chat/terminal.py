@@ -16,9 +16,10 @@ from chat.models import User, channel_id
 from chat.node import Node
 from chat.protocol import encode, json_line
 from chat.settings import ServerSettings
-from pipeline.resp import ConnectionLost, ReplyError
+from pipeline.resp import FAILURES
 
 NAME, VERSION = "Peyk پیک", "1.0"
+RESUBSCRIBE = 2500  # unsubscribe codes from here on mean: subscribe again
 HISTORY = 20  # messages shown on joining
 HELP = "/join <channel>  /leave  /channels  /send <text>  /quit  — plain text sends"
 
@@ -64,6 +65,7 @@ class Terminal:
     def __init__(self, node: Node, user: User, show: Callable[[str], None]) -> None:
         self._node, self._user, self._show = node, user, show
         self._subscription: Subscription | None = None
+        self._task: asyncio.Task[None] | None = None
         self.channel = ""
         self.running = True
 
@@ -76,7 +78,11 @@ class Terminal:
     def unsubscribed(self, channel: str, code: int, reason: str) -> None:
         self._subscription = None
         self.channel = ""
-        self._show(f"* {channel}: {reason}; /join {channel} to come back")
+        if code < RESUBSCRIBE:
+            self._show(f"* {channel}: {reason}; /join {channel} to make it anew")
+        else:
+            self._show(f"* {channel}: some messages are no longer in the history")
+            self._task = asyncio.create_task(self.enter(f"/join {channel}"))
 
     def _joined(self, joined: Joined) -> None:
         self._subscription = joined.subscription
@@ -104,7 +110,7 @@ class Terminal:
                 await self.send(line.strip())
         except PeykError as error:
             self._show(f"! {error}")
-        except (ConnectionLost, ReplyError, OSError) as error:
+        except FAILURES as error:
             self._show(f"! Redis does not answer, try again: {error}")
 
     async def join(self, name: str) -> None:

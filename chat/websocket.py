@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 SHUTDOWN = 3001, "shutdown"
 BINARY = 1003, "send text frames"
+NOT_UTF8 = 1007, "text must be UTF-8"
 NO_CONNECT = 3501, "connect first"
 _EXTENSION = "peyk"
 _CLOSE_TIMEOUT = 3.0  # seconds a client has to answer a close
@@ -61,10 +62,13 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         data = bytes(frames[0]) if len(frames) == 1 else b"".join(frames)
         if self.close_sent:
             return
+        if self.curr_msg_data_type != "text":
+            self.close(*BINARY)
+            return
         try:
             data.decode()
         except UnicodeDecodeError:
-            self.close(1007, "text must be UTF-8")
+            self.close(*NOT_UTF8)
             return
         session.receive(data)
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import hiredis
+from redis.exceptions import RedisError
 
 from redis_config import Address
 
@@ -32,6 +33,10 @@ _REPLY_TIMEOUT = 5.0  # seconds; a blocking command says its own
 
 class ConnectionLost(ConnectionError):
     """The connection ended before the reply came: the command may or may not have run."""
+
+
+FAILURES = (ReplyError, RedisError, OSError)
+"""What a command to Redis may raise: its error replies, redis-py's errors, and lost connections."""
 
 
 class Connection(asyncio.Protocol):
