@@ -1,0 +1,259 @@
+"""The append under every fault: acked means stored once, refused means not stored, and nothing fails half-way."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from redis.asyncio import Redis
+
+from chat.errors import OutcomeUnknown, StorageFull, Unavailable, UnknownChannel
+from pipeline.producer import BATCH_MESSAGES, Position, Producer
+from redis_config import Address, Settings
+from tests.pipeline.proxy import Proxy
+from tests.services import RedisProcess
+
+DATA = b'{"text":"x"}'
+
+
+@pytest.fixture
+def quick(redis_process: RedisProcess) -> Settings:
+    return Settings(redis_url=redis_process.url, publish_timeout=0.5, _env_file=None)  # type: ignore[call-arg]
+
+
+@pytest.fixture
+async def producer(redis_client: Redis, quick: Settings) -> AsyncIterator[Producer]:
+    async with Producer(Address.parse(quick), quick) as producer:
+        yield producer
+
+
+async def publish(producer: Producer, channel: str = "c", key: str = "", user: str = "sara") -> Position:
+    return await producer.publish(channel, DATA, user=user, client="f00", key=key)
+
+
+async def log_entries(redis: Redis) -> int:
+    return sum([int(await redis.xlen(f"log:{p}")) for p in range(8)])
+
+
+# -- the normal way
+
+
+async def test_offsets_are_dense_and_are_the_entry_ids(producer: Producer, redis_client: Redis) -> None:
+    positions = [await publish(producer) for _ in range(3)]
+    assert [p.offset for p in positions] == [1, 2, 3]
+    entries = await redis_client.xrange("message:c")
+    assert [entry[0] for entry in entries] == [p.id for p in positions]
+    assert entries[0][1] == {"user": "sara", "client": "f00", "data": DATA.decode()}
+    channel = await redis_client.hgetall("channel:c")
+    assert channel["offset"] == "3" and channel["epoch"] == positions[0].epoch
+
+
+async def test_what_comes_in_one_turn_is_one_log_entry(producer: Producer, redis_client: Redis) -> None:
+    await publish(producer)
+    before = await log_entries(redis_client)
+    positions = await asyncio.gather(*[publish(producer) for _ in range(100)])
+    assert [p.offset for p in positions] == list(range(2, 102))
+    assert await log_entries(redis_client) == before + 1
+
+
+async def test_a_batch_has_a_size(producer: Producer, redis_client: Redis) -> None:
+    await publish(producer)
+    before = await log_entries(redis_client)
+    positions = await asyncio.gather(*[publish(producer) for _ in range(2 * BATCH_MESSAGES + 1)])
+    assert [p.offset for p in positions] == list(range(2, 2 * BATCH_MESSAGES + 3))
+    assert await log_entries(redis_client) == before + 3
+
+
+async def test_the_first_publish_makes_the_channel_and_keeps_order(producer: Producer, redis_client: Redis) -> None:
+    positions = await asyncio.gather(*[publish(producer, "new") for _ in range(5)])
+    assert [p.offset for p in positions] == [1, 2, 3, 4, 5]
+    assert await redis_client.smembers("channels") == {"new"}
+    assert (await redis_client.hgetall("channel:new"))["name"] == "new"
+
+
+async def test_a_message_that_is_only_shown_is_in_no_history(producer: Producer, redis_client: Redis) -> None:
+    await publish(producer)
+    await producer.publish("c", DATA, user="sara", store=False)
+    assert await redis_client.xlen("message:c") == 1
+    assert await log_entries(redis_client) == 2
+
+
+async def test_the_history_is_trimmed_to_its_length(redis_client: Redis, quick: Settings) -> None:
+    settings = quick.model_copy(update={"history_length": 100})
+    async with Producer(Address.parse(settings), settings) as producer:
+        await asyncio.gather(*[publish(producer) for _ in range(1000)])
+    assert 100 <= await redis_client.xlen("message:c") <= 300  # `~`: to the next whole node of the stream
+    assert (await redis_client.xrevrange("message:c", count=1))[0][0].startswith("1000-")
+
+
+# -- keys
+
+
+async def test_a_key_gives_the_same_position_and_no_second_entry(producer: Producer, redis_client: Redis) -> None:
+    first = await publish(producer, key="k")
+    again = await publish(producer, key="k")
+    assert not first.duplicate
+    assert again == first._replace(duplicate=True)
+    both = await asyncio.gather(publish(producer, key="m"), publish(producer, key="m"))
+    assert [p.duplicate for p in both] == [False, True] and both[0].offset == both[1].offset
+    assert await redis_client.xlen("message:c") == 2
+    assert 0 < await redis_client.pttl("idem:c:sara:k") <= 300_000
+
+
+async def test_a_key_belongs_to_its_user_and_channel(producer: Producer, redis_client: Redis) -> None:
+    await publish(producer, key="k")
+    assert not (await publish(producer, key="k", user="babak")).duplicate
+    assert not (await publish(producer, "d", key="k")).duplicate
+
+
+# -- refused: nothing is stored
+
+
+async def test_an_unknown_channel_is_refused_where_nobody_makes_channels(redis_client: Redis, quick: Settings) -> None:
+    settings = quick.model_copy(update={"create_channels": False})
+    async with Producer(Address.parse(settings), settings) as producer:
+        with pytest.raises(UnknownChannel, match="no channel c; create it first"):
+            await publish(producer)
+    assert await redis_client.keys("*") == [] or await redis_client.exists("message:c", "channel:c", "channels") == 0
+
+
+async def test_redis_full(producer: Producer, redis_client: Redis) -> None:
+    await publish(producer)
+    await redis_client.config_set("maxmemory", 1)
+    for attempt in (publish(producer), publish(producer, "new"), producer.publish("c", DATA, user="s", store=False)):
+        with pytest.raises(StorageFull, match="nothing was stored"):
+            await attempt
+    assert await redis_client.xlen("message:c") == 1
+    assert await redis_client.exists("channel:new", "message:new") == 0
+    assert await log_entries(redis_client) == 1
+    await redis_client.config_set("maxmemory", 0)
+    assert (await publish(producer)).offset == 2
+
+
+async def test_the_log_full(redis_client: Redis, quick: Settings) -> None:
+    settings = quick.model_copy(update={"log_length": 2})
+    async with Producer(Address.parse(settings), settings) as producer:
+        await publish(producer)
+        await publish(producer)
+        with pytest.raises(StorageFull, match="consumer group has not taken"):
+            await publish(producer)
+    assert await redis_client.xlen("message:c") == 2
+
+
+async def test_one_broken_channel_does_not_harm_its_neighbours(producer: Producer, redis_client: Redis) -> None:
+    """They are in one batch, of one partition: c and the channels of the wrong type."""
+    partition = producer._keys.partition("c")
+    same = [f"n{i}" for i in range(200) if producer._keys.partition(f"n{i}") == partition][:2]
+    await redis_client.set(f"channel:{same[0]}", "no hash")
+    await redis_client.hset(f"channel:{same[1]}", mapping={"epoch": "e", "offset": "0"})
+    await redis_client.set(f"message:{same[1]}", "no stream")
+    await publish(producer)
+    outcomes = await asyncio.gather(
+        publish(producer), *[publish(producer, name) for name in same], publish(producer), return_exceptions=True
+    )
+    assert [getattr(o, "offset", type(o)) for o in outcomes] == [2, Unavailable, Unavailable, 3]
+    assert "WRONGTYPE" in str(outcomes[1])
+    assert await redis_client.get(f"message:{same[1]}") == "no stream"
+
+
+# -- faults
+
+
+async def test_the_script_is_missing(producer: Producer, redis_client: Redis) -> None:
+    await publish(producer)
+    await redis_client.script_flush()
+    assert (await publish(producer)).offset == 2
+
+
+async def test_a_lost_reply_appends_nothing_twice(redis_client: Redis, quick: Settings) -> None:
+    async with Proxy(Address.parse(quick)) as proxy, Producer(proxy.address, quick) as producer:
+        assert (await publish(producer)).offset == 1
+        proxy.cut_replies = 1
+        positions = await asyncio.gather(*[publish(producer) for _ in range(10)])
+        assert proxy.cuts == 1
+        assert [p.offset for p in positions] == list(range(2, 12))
+        assert not any(p.duplicate for p in positions)
+    assert await redis_client.xlen("message:c") == 11
+
+
+async def test_redis_refuses_connections_and_comes_back(redis_client: Redis, quick: Settings) -> None:
+    async with Proxy(Address.parse(quick)) as proxy, Producer(proxy.address, quick) as producer:
+        await publish(producer)
+        proxy.refuse = True
+        proxy.cut()
+        with pytest.raises((Unavailable, OutcomeUnknown)):
+            await publish(producer)
+        with pytest.raises(Unavailable, match="nothing was stored"):
+            await publish(producer)
+        stored = await redis_client.xlen("message:c")
+        proxy.refuse = False
+        later = await _until_stored(producer)
+        assert later.offset > stored
+    assert await redis_client.xlen("message:c") == later.offset
+
+
+async def _until_stored(producer: Producer) -> Position:
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                return await publish(producer)
+            except (Unavailable, OutcomeUnknown):
+                continue
+
+
+async def test_a_silent_redis_is_not_lied_about() -> None:
+    """Paused, it has the batch in its socket: unknown, and with the same key the truth comes out."""
+    with RedisProcess("valkey") as process:
+        settings = Settings(redis_url=process.url, publish_timeout=0.5, _env_file=None)  # type: ignore[call-arg]
+        async with Producer(Address.parse(settings), settings) as producer:
+            await publish(producer)
+            process.pause()
+            with pytest.raises(OutcomeUnknown, match="same idempotency key"):
+                await publish(producer, key="k")
+            process.resume()
+            async with asyncio.timeout(10):
+                while not isinstance(outcome := await _tried(producer, "k"), Position):
+                    pass
+            assert outcome.offset == 2
+            assert (await publish(producer)).offset == 3
+
+
+async def _tried(producer: Producer, key: str) -> Position | Exception:
+    try:
+        return await publish(producer, key=key)
+    except (Unavailable, OutcomeUnknown) as error:
+        return error
+
+
+async def test_redis_killed_and_started_again() -> None:
+    with RedisProcess("redis") as process:
+        settings = Settings(redis_url=process.url, publish_timeout=0.5, _env_file=None)  # type: ignore[call-arg]
+        async with Producer(Address.parse(settings), settings) as producer:
+            acked = [(await publish(producer)).offset for _ in range(5)]
+            process.restart()
+            acked.append((await _until_stored(producer)).offset)
+            assert acked == sorted(set(acked))
+
+
+async def test_the_hash_is_lost_while_the_stream_lives(producer: Producer, redis_client: Redis) -> None:
+    before = [await publish(producer) for _ in range(3)][-1]
+    await redis_client.delete("channel:c")
+    after = await publish(producer)
+    assert after.offset == 4 and after.epoch != before.epoch
+
+
+async def test_redis_comes_back_older_than_what_was_shown(producer: Producer, redis_client: Redis) -> None:
+    before = [await publish(producer) for _ in range(5)][-1]
+    await redis_client.hset("channel:c", "offset", "2")
+    await redis_client.xtrim("message:c", maxlen=0, approximate=False)
+    after = await publish(producer)
+    assert after.offset == 6 and after.epoch != before.epoch
+    assert (await publish(producer)).epoch == after.epoch
+
+
+async def test_closing_finishes_what_is_in_hand(redis_client: Redis, quick: Settings) -> None:
+    producer = Producer(Address.parse(quick), quick)
+    await producer.start()
+    waiting = [asyncio.create_task(publish(producer)) for _ in range(100)]
+    await asyncio.gather(waiting[0])
+    await producer.close()
+    assert len(await asyncio.gather(*waiting)) == 100

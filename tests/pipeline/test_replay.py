@@ -1,0 +1,82 @@
+"""Reading a history: from an offset, before one, since a time, within limits."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from redis.asyncio import Redis
+
+from chat.errors import UnknownChannel
+from chat.settings import ServerSettings
+from pipeline.keys import Keys
+from pipeline.producer import Producer
+from pipeline.replay import Replay
+from pipeline.resp import Link
+from redis_config import Address
+
+SIZE = 1 << 20
+
+
+@pytest.fixture
+async def replay(settings: ServerSettings, redis_client: Redis) -> AsyncIterator[Replay]:
+    link = Link(Address.parse(settings))
+    yield Replay(link, Keys.of(settings))
+    link.close()
+
+
+async def fill(settings: ServerSettings, count: int, data: bytes = b"1") -> None:
+    async with Producer(Address.parse(settings), settings) as producer:
+        await asyncio.gather(*[producer.publish("c", data, user="u") for _ in range(count)])
+
+
+async def test_after_before_and_limits(replay: Replay, settings: ServerSettings) -> None:
+    await fill(settings, 300)
+
+    async def after(offset: int, limit: int) -> list[int]:
+        return [m.offset for m in (await replay.after("c", offset, limit, SIZE)).messages]
+
+    async def before(offset: int | None, limit: int) -> list[int]:
+        return [m.offset for m in (await replay.before("c", offset, limit, SIZE)).messages]
+
+    assert await after(0, 1000) == list(range(1, 301))
+    assert await after(290, 3) == [291, 292, 293]
+    assert await after(300, 10) == [] == await after(10**6, 10)
+    assert await before(None, 2) == [300, 299]
+    assert await before(3, 10) == [2, 1]
+    assert await before(1, 10) == []
+    assert await before(None, 1000) == list(range(300, 0, -1))
+    page = await replay.after("c", 0, 0, SIZE)
+    assert page.messages == [] and page.top == 300 and page.epoch
+
+
+async def test_a_page_has_a_size_and_at_least_one_message(replay: Replay, settings: ServerSettings) -> None:
+    await fill(settings, 50, b'"%b"' % (b"x" * 10_000))
+    assert len((await replay.after("c", 0, 1000, 100_000)).messages) == 9
+    assert len((await replay.after("c", 0, 1000, 10)).messages) == 1
+
+
+async def test_since_finds_the_first_message_of_a_time(
+    replay: Replay, settings: ServerSettings, redis_client: Redis
+) -> None:
+    times = [1000, 1000, 1005, 1010, 1010, 1010, 1020]
+    for i, ms in enumerate(times, 1):
+        await redis_client.xadd("message:c", {"user": "u", "client": "-", "data": "1"}, id=f"{i}-{ms}")
+    await redis_client.hset("channel:c", mapping={"epoch": "e", "offset": len(times)})
+    for ms in range(995, 1025):
+        naive = next((i for i, at in enumerate(times) if at >= ms), len(times))
+        assert await replay.since("c", ms) == naive, ms
+    await redis_client.xtrim("message:c", maxlen=3, approximate=False)
+    assert await replay.since("c", 0) == 4  # what is left begins behind offset 4
+
+
+async def test_since_where_nothing_is_left(replay: Replay, redis_client: Redis) -> None:
+    await redis_client.hset("channel:c", mapping={"epoch": "e", "offset": 7})
+    assert await replay.since("c", 0) == 7
+
+
+async def test_an_unknown_channel(replay: Replay) -> None:
+    for read in (replay.after("c", 0, 10, SIZE), replay.before("c", None, 10, SIZE), replay.after("c", 0, 0, SIZE)):
+        with pytest.raises(UnknownChannel):
+            await read
+    assert await replay.position("c") is None
+    assert await replay.chunk("c", 0) is None
