@@ -15,11 +15,13 @@ import urllib.request
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import redis
 
 from redis_config import find_valkey
 
+RedisClient = Any  # redis-py's types do not know that we decode
 ROOT = Path(__file__).parent.parent
 START_TIMEOUT = 20.0  # seconds
 

@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
-from redis.asyncio import Redis
 
 from pipeline.consumer import Consumer
 from pipeline.encode import Message
@@ -15,18 +14,18 @@ from pipeline.producer import Producer
 from pipeline.resp import Command, Link
 from pipeline.status import group_states
 from redis_config import Address, Settings
-from tests.services import RedisProcess, until
+from tests.services import RedisClient, RedisProcess, until
 
 CHANNELS = [f"c{i}" for i in range(16)]
 
 
 @pytest.fixture
 def quick(redis_process: RedisProcess) -> Settings:
-    return Settings(redis_url=redis_process.url, lease_ttl=0.8, _env_file=None)  # type: ignore[call-arg]
+    return Settings(redis_url=redis_process.url, lease_ttl=0.8, _env_file=None)
 
 
 @pytest.fixture
-async def producer(redis_client: Redis, quick: Settings) -> AsyncIterator[Producer]:
+async def producer(redis_client: RedisClient, quick: Settings) -> AsyncIterator[Producer]:
     async with Producer(Address.parse(quick), quick) as producer:
         yield producer
 
@@ -85,9 +84,7 @@ class Member:
 
 
 @asynccontextmanager
-async def member(
-    settings: Settings, name: str, group: str = "fanout", kind: str = "serve"
-) -> AsyncIterator[Member]:
+async def member(settings: Settings, name: str, group: str = "fanout", kind: str = "serve") -> AsyncIterator[Member]:
     one = Member(settings, name, group, kind)
     await one.start()
     try:
@@ -97,18 +94,16 @@ async def member(
 
 
 async def publish(producer: Producer, count: int, channels: Sequence[str] = CHANNELS) -> None:
-    await asyncio.gather(
-        *[producer.publish(channel, b"1", user="u") for _ in range(count) for channel in channels]
-    )
+    await asyncio.gather(*[producer.publish(channel, b"1", user="u") for _ in range(count) for channel in channels])
 
 
-async def pending(redis: Redis, group: str = "fanout") -> int:
+async def pending(redis: RedisClient, group: str = "fanout") -> int:
     counts = [(await redis.xpending(f"log:{p}", group))["pending"] for p in range(8) if await redis.exists(f"log:{p}")]
     return sum(counts)
 
 
 async def test_every_message_is_handled_once_in_order_and_acked(
-    producer: Producer, redis_client: Redis, quick: Settings
+    producer: Producer, redis_client: RedisClient, quick: Settings
 ) -> None:
     await publish(producer, 20)  # before anybody listens
     async with member(quick, "a") as a:
@@ -119,11 +114,13 @@ async def test_every_message_is_handled_once_in_order_and_acked(
         await until(lambda: _none_pending(redis_client))
 
 
-async def _none_pending(redis: Redis, group: str = "fanout") -> bool:
+async def _none_pending(redis: RedisClient, group: str = "fanout") -> bool:
     return await pending(redis, group) == 0
 
 
-async def test_nothing_is_acked_that_was_not_handled(producer: Producer, redis_client: Redis, quick: Settings) -> None:
+async def test_nothing_is_acked_that_was_not_handled(
+    producer: Producer, redis_client: RedisClient, quick: Settings
+) -> None:
     async with member(quick, "a") as a:
         a.handler.broken = True
         await publish(producer, 3)
@@ -135,7 +132,7 @@ async def test_nothing_is_acked_that_was_not_handled(producer: Producer, redis_c
 
 
 async def test_a_new_owner_takes_what_the_dead_one_had_first(
-    producer: Producer, redis_client: Redis, quick: Settings
+    producer: Producer, redis_client: RedisClient, quick: Settings
 ) -> None:
     dead = Member(quick, "dead", "fanout")
     dead.handler.broken = True
@@ -154,7 +151,7 @@ async def test_a_new_owner_takes_what_the_dead_one_had_first(
     assert [c["name"] for c in consumers] == ["owner"]  # no names pile up
 
 
-async def test_members_share_and_hand_over(producer: Producer, redis_client: Redis, quick: Settings) -> None:
+async def test_members_share_and_hand_over(producer: Producer, redis_client: RedisClient, quick: Settings) -> None:
     async with member(quick, "a") as a:
         await until(lambda: len(a.owned) == 8)
         async with member(quick, "b") as b, member(quick, "c") as c:
@@ -171,7 +168,7 @@ async def test_members_share_and_hand_over(producer: Producer, redis_client: Red
         assert seen == list(range(1, 21)), channel
 
 
-async def test_leaving_frees_the_leases_at_once(redis_client: Redis, quick: Settings) -> None:
+async def test_leaving_frees_the_leases_at_once(redis_client: RedisClient, quick: Settings) -> None:
     long = quick.model_copy(update={"lease_ttl": 60.0})
     async with member(long, "a") as a:
         await until(lambda: len(a.owned) == 8)
@@ -194,7 +191,7 @@ async def test_a_terminal_makes_way_for_a_server(producer: Producer, quick: Sett
 
 
 async def test_the_log_keeps_what_any_group_still_needs(
-    producer: Producer, redis_client: Redis, quick: Settings
+    producer: Producer, redis_client: RedisClient, quick: Settings
 ) -> None:
     for p in range(8):
         await redis_client.xgroup_create(f"log:{p}", "slow", "0", mkstream=True)
@@ -210,15 +207,15 @@ async def test_the_log_keeps_what_any_group_still_needs(
             await until(lambda: _trimmed(redis_client), what="what all acked is gone")
 
 
-async def _log_entries(redis: Redis) -> int:
+async def _log_entries(redis: RedisClient) -> int:
     return sum([int(await redis.xlen(f"log:{p}")) for p in range(8)])
 
 
-async def _trimmed(redis: Redis) -> bool:
+async def _trimmed(redis: RedisClient) -> bool:
     return all([await redis.xlen(f"log:{p}") <= 1 for p in range(8)])  # the last delivered entry stays
 
 
-async def _checked(redis: Redis, one: Member) -> bool:
+async def _checked(redis: RedisClient, one: Member) -> bool:
     """Whether XTRIM ran since: each check runs XINFO GROUPS."""
     stats = await redis.info("commandstats")
     key = "cmdstat_xinfo|groups"
@@ -228,7 +225,7 @@ async def _checked(redis: Redis, one: Member) -> bool:
 
 
 async def test_what_a_zombie_read_under_the_shared_name_is_found(
-    producer: Producer, redis_client: Redis, quick: Settings
+    producer: Producer, redis_client: RedisClient, quick: Settings
 ) -> None:
     async with member(quick, "a") as a:
         await publish(producer, 1, ["c0"])
@@ -250,7 +247,7 @@ async def test_what_a_zombie_read_under_the_shared_name_is_found(
 
 
 async def test_everything_lost_in_redis_is_begun_anew(
-    producer: Producer, redis_client: Redis, quick: Settings
+    producer: Producer, redis_client: RedisClient, quick: Settings
 ) -> None:
     async with member(quick, "a") as a:
         await publish(producer, 1)
@@ -260,7 +257,9 @@ async def test_everything_lost_in_redis_is_begun_anew(
         await until(lambda: len(a.handler.messages) == 2 * len(CHANNELS))
 
 
-async def test_status_tells_lag_pending_and_owner(producer: Producer, redis_client: Redis, quick: Settings) -> None:
+async def test_status_tells_lag_pending_and_owner(
+    producer: Producer, redis_client: RedisClient, quick: Settings
+) -> None:
     link = Link(Address.parse(quick))
     keys = Keys.of(quick)
     assert await group_states(link, keys) == []

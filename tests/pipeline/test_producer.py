@@ -4,24 +4,23 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
-from redis.asyncio import Redis
 
 from chat.errors import OutcomeUnknown, StorageFull, Unavailable, UnknownChannel
 from pipeline.producer import BATCH_MESSAGES, Position, Producer
 from redis_config import Address, Settings
 from tests.pipeline.proxy import Proxy
-from tests.services import RedisProcess
+from tests.services import RedisClient, RedisProcess
 
 DATA = b'{"text":"x"}'
 
 
 @pytest.fixture
 def quick(redis_process: RedisProcess) -> Settings:
-    return Settings(redis_url=redis_process.url, publish_timeout=0.5, _env_file=None)  # type: ignore[call-arg]
+    return Settings(redis_url=redis_process.url, publish_timeout=0.5, _env_file=None)
 
 
 @pytest.fixture
-async def producer(redis_client: Redis, quick: Settings) -> AsyncIterator[Producer]:
+async def producer(redis_client: RedisClient, quick: Settings) -> AsyncIterator[Producer]:
     async with Producer(Address.parse(quick), quick) as producer:
         yield producer
 
@@ -30,14 +29,14 @@ async def publish(producer: Producer, channel: str = "c", key: str = "", user: s
     return await producer.publish(channel, DATA, user=user, client="f00", key=key)
 
 
-async def log_entries(redis: Redis) -> int:
+async def log_entries(redis: RedisClient) -> int:
     return sum([int(await redis.xlen(f"log:{p}")) for p in range(8)])
 
 
 # -- the normal way
 
 
-async def test_offsets_are_dense_and_are_the_entry_ids(producer: Producer, redis_client: Redis) -> None:
+async def test_offsets_are_dense_and_are_the_entry_ids(producer: Producer, redis_client: RedisClient) -> None:
     positions = [await publish(producer) for _ in range(3)]
     assert [p.offset for p in positions] == [1, 2, 3]
     entries = await redis_client.xrange("message:c")
@@ -47,7 +46,7 @@ async def test_offsets_are_dense_and_are_the_entry_ids(producer: Producer, redis
     assert channel["offset"] == "3" and channel["epoch"] == positions[0].epoch
 
 
-async def test_what_comes_in_one_turn_is_one_log_entry(producer: Producer, redis_client: Redis) -> None:
+async def test_what_comes_in_one_turn_is_one_log_entry(producer: Producer, redis_client: RedisClient) -> None:
     await publish(producer)
     before = await log_entries(redis_client)
     positions = await asyncio.gather(*[publish(producer) for _ in range(100)])
@@ -55,7 +54,7 @@ async def test_what_comes_in_one_turn_is_one_log_entry(producer: Producer, redis
     assert await log_entries(redis_client) == before + 1
 
 
-async def test_a_batch_has_a_size(producer: Producer, redis_client: Redis) -> None:
+async def test_a_batch_has_a_size(producer: Producer, redis_client: RedisClient) -> None:
     await publish(producer)
     before = await log_entries(redis_client)
     positions = await asyncio.gather(*[publish(producer) for _ in range(2 * BATCH_MESSAGES + 1)])
@@ -63,21 +62,23 @@ async def test_a_batch_has_a_size(producer: Producer, redis_client: Redis) -> No
     assert await log_entries(redis_client) == before + 3
 
 
-async def test_the_first_publish_makes_the_channel_and_keeps_order(producer: Producer, redis_client: Redis) -> None:
+async def test_the_first_publish_makes_the_channel_and_keeps_order(
+    producer: Producer, redis_client: RedisClient
+) -> None:
     positions = await asyncio.gather(*[publish(producer, "new") for _ in range(5)])
     assert [p.offset for p in positions] == [1, 2, 3, 4, 5]
     assert await redis_client.smembers("channels") == {"new"}
     assert (await redis_client.hgetall("channel:new"))["name"] == "new"
 
 
-async def test_a_message_that_is_only_shown_is_in_no_history(producer: Producer, redis_client: Redis) -> None:
+async def test_a_message_that_is_only_shown_is_in_no_history(producer: Producer, redis_client: RedisClient) -> None:
     await publish(producer)
     await producer.publish("c", DATA, user="sara", store=False)
     assert await redis_client.xlen("message:c") == 1
     assert await log_entries(redis_client) == 2
 
 
-async def test_the_history_is_trimmed_to_its_length(redis_client: Redis, quick: Settings) -> None:
+async def test_the_history_is_trimmed_to_its_length(redis_client: RedisClient, quick: Settings) -> None:
     settings = quick.model_copy(update={"history_length": 100})
     async with Producer(Address.parse(settings), settings) as producer:
         await asyncio.gather(*[publish(producer) for _ in range(1000)])
@@ -88,7 +89,7 @@ async def test_the_history_is_trimmed_to_its_length(redis_client: Redis, quick: 
 # -- keys
 
 
-async def test_a_key_gives_the_same_position_and_no_second_entry(producer: Producer, redis_client: Redis) -> None:
+async def test_a_key_gives_the_same_position_and_no_second_entry(producer: Producer, redis_client: RedisClient) -> None:
     first = await publish(producer, key="k")
     again = await publish(producer, key="k")
     assert not first.duplicate
@@ -99,7 +100,7 @@ async def test_a_key_gives_the_same_position_and_no_second_entry(producer: Produ
     assert 0 < await redis_client.pttl("idem:c:sara:k") <= 300_000
 
 
-async def test_a_key_belongs_to_its_user_and_channel(producer: Producer, redis_client: Redis) -> None:
+async def test_a_key_belongs_to_its_user_and_channel(producer: Producer, redis_client: RedisClient) -> None:
     await publish(producer, key="k")
     assert not (await publish(producer, key="k", user="babak")).duplicate
     assert not (await publish(producer, "d", key="k")).duplicate
@@ -108,7 +109,9 @@ async def test_a_key_belongs_to_its_user_and_channel(producer: Producer, redis_c
 # -- refused: nothing is stored
 
 
-async def test_an_unknown_channel_is_refused_where_nobody_makes_channels(redis_client: Redis, quick: Settings) -> None:
+async def test_an_unknown_channel_is_refused_where_nobody_makes_channels(
+    redis_client: RedisClient, quick: Settings
+) -> None:
     settings = quick.model_copy(update={"create_channels": False})
     async with Producer(Address.parse(settings), settings) as producer:
         with pytest.raises(UnknownChannel, match="no channel c; create it first"):
@@ -116,7 +119,7 @@ async def test_an_unknown_channel_is_refused_where_nobody_makes_channels(redis_c
     assert await redis_client.keys("*") == [] or await redis_client.exists("message:c", "channel:c", "channels") == 0
 
 
-async def test_redis_full(producer: Producer, redis_client: Redis) -> None:
+async def test_redis_full(producer: Producer, redis_client: RedisClient) -> None:
     await publish(producer)
     await redis_client.config_set("maxmemory", 1)
     for attempt in (publish(producer), publish(producer, "new"), producer.publish("c", DATA, user="s", store=False)):
@@ -129,7 +132,7 @@ async def test_redis_full(producer: Producer, redis_client: Redis) -> None:
     assert (await publish(producer)).offset == 2
 
 
-async def test_the_log_full(redis_client: Redis, quick: Settings) -> None:
+async def test_the_log_full(redis_client: RedisClient, quick: Settings) -> None:
     settings = quick.model_copy(update={"log_length": 2})
     async with Producer(Address.parse(settings), settings) as producer:
         await publish(producer)
@@ -139,7 +142,7 @@ async def test_the_log_full(redis_client: Redis, quick: Settings) -> None:
     assert await redis_client.xlen("message:c") == 2
 
 
-async def test_one_broken_channel_does_not_harm_its_neighbours(producer: Producer, redis_client: Redis) -> None:
+async def test_one_broken_channel_does_not_harm_its_neighbours(producer: Producer, redis_client: RedisClient) -> None:
     """They are in one batch, of one partition: c and the channels of the wrong type."""
     partition = producer._keys.partition("c")
     same = [f"n{i}" for i in range(200) if producer._keys.partition(f"n{i}") == partition][:2]
@@ -158,13 +161,13 @@ async def test_one_broken_channel_does_not_harm_its_neighbours(producer: Produce
 # -- faults
 
 
-async def test_the_script_is_missing(producer: Producer, redis_client: Redis) -> None:
+async def test_the_script_is_missing(producer: Producer, redis_client: RedisClient) -> None:
     await publish(producer)
     await redis_client.script_flush()
     assert (await publish(producer)).offset == 2
 
 
-async def test_a_lost_reply_appends_nothing_twice(redis_client: Redis, quick: Settings) -> None:
+async def test_a_lost_reply_appends_nothing_twice(redis_client: RedisClient, quick: Settings) -> None:
     async with Proxy(Address.parse(quick)) as proxy, Producer(proxy.address, quick) as producer:
         assert (await publish(producer)).offset == 1
         proxy.cut_replies = 1
@@ -175,7 +178,7 @@ async def test_a_lost_reply_appends_nothing_twice(redis_client: Redis, quick: Se
     assert await redis_client.xlen("message:c") == 11
 
 
-async def test_redis_refuses_connections_and_comes_back(redis_client: Redis, quick: Settings) -> None:
+async def test_redis_refuses_connections_and_comes_back(redis_client: RedisClient, quick: Settings) -> None:
     async with Proxy(Address.parse(quick)) as proxy, Producer(proxy.address, quick) as producer:
         await publish(producer)
         proxy.refuse = True
@@ -203,7 +206,7 @@ async def _until_stored(producer: Producer) -> Position:
 async def test_a_silent_redis_is_not_lied_about() -> None:
     """Paused, it has the batch in its socket: unknown, and with the same key the truth comes out."""
     with RedisProcess("valkey") as process:
-        settings = Settings(redis_url=process.url, publish_timeout=0.5, _env_file=None)  # type: ignore[call-arg]
+        settings = Settings(redis_url=process.url, publish_timeout=0.5, _env_file=None)
         async with Producer(Address.parse(settings), settings) as producer:
             await publish(producer)
             process.pause()
@@ -226,7 +229,7 @@ async def _tried(producer: Producer, key: str) -> Position | Exception:
 
 async def test_redis_killed_and_started_again() -> None:
     with RedisProcess("redis") as process:
-        settings = Settings(redis_url=process.url, publish_timeout=0.5, _env_file=None)  # type: ignore[call-arg]
+        settings = Settings(redis_url=process.url, publish_timeout=0.5, _env_file=None)
         async with Producer(Address.parse(settings), settings) as producer:
             acked = [(await publish(producer)).offset for _ in range(5)]
             process.restart()
@@ -234,14 +237,14 @@ async def test_redis_killed_and_started_again() -> None:
             assert acked == sorted(set(acked))
 
 
-async def test_the_hash_is_lost_while_the_stream_lives(producer: Producer, redis_client: Redis) -> None:
+async def test_the_hash_is_lost_while_the_stream_lives(producer: Producer, redis_client: RedisClient) -> None:
     before = [await publish(producer) for _ in range(3)][-1]
     await redis_client.delete("channel:c")
     after = await publish(producer)
     assert after.offset == 4 and after.epoch != before.epoch
 
 
-async def test_redis_comes_back_older_than_what_was_shown(producer: Producer, redis_client: Redis) -> None:
+async def test_redis_comes_back_older_than_what_was_shown(producer: Producer, redis_client: RedisClient) -> None:
     before = [await publish(producer) for _ in range(5)][-1]
     await redis_client.hset("channel:c", "offset", "2")
     await redis_client.xtrim("message:c", maxlen=0, approximate=False)
@@ -250,7 +253,7 @@ async def test_redis_comes_back_older_than_what_was_shown(producer: Producer, re
     assert (await publish(producer)).epoch == after.epoch
 
 
-async def test_closing_finishes_what_is_in_hand(redis_client: Redis, quick: Settings) -> None:
+async def test_closing_finishes_what_is_in_hand(redis_client: RedisClient, quick: Settings) -> None:
     producer = Producer(Address.parse(quick), quick)
     await producer.start()
     waiting = [asyncio.create_task(publish(producer)) for _ in range(100)]

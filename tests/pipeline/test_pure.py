@@ -125,7 +125,8 @@ def test_unseen_takes_each_message_once_and_sees_each_hole(position: int, first:
 @given(st.lists(st.tuples(st.integers(1, 30), st.integers(0, 5)), max_size=30))
 def test_merging_any_runs_shows_a_dense_prefix_once(runs: list[tuple[int, int]]) -> None:
     """Live runs in any order, each hole filled from history first: what is shown is 1, 2, 3 …"""
-    position, shown = 0, []
+    position = 0
+    shown: list[int] = []
     for first, more in runs:
         last = first + more
         if unseen(position, first, last) is None:  # a hole: history has what is missing

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
-from redis.asyncio import Redis
 
 from chat.errors import UnknownChannel
 from chat.settings import ServerSettings
@@ -13,12 +12,13 @@ from pipeline.producer import Producer
 from pipeline.replay import Replay
 from pipeline.resp import Link
 from redis_config import Address
+from tests.services import RedisClient
 
 SIZE = 1 << 20
 
 
 @pytest.fixture
-async def replay(settings: ServerSettings, redis_client: Redis) -> AsyncIterator[Replay]:
+async def replay(settings: ServerSettings, redis_client: RedisClient) -> AsyncIterator[Replay]:
     link = Link(Address.parse(settings))
     yield Replay(link, Keys.of(settings))
     link.close()
@@ -56,7 +56,7 @@ async def test_a_page_has_a_size_and_at_least_one_message(replay: Replay, settin
 
 
 async def test_since_finds_the_first_message_of_a_time(
-    replay: Replay, settings: ServerSettings, redis_client: Redis
+    replay: Replay, settings: ServerSettings, redis_client: RedisClient
 ) -> None:
     times = [1000, 1000, 1005, 1010, 1010, 1010, 1020]
     for i, ms in enumerate(times, 1):
@@ -69,7 +69,7 @@ async def test_since_finds_the_first_message_of_a_time(
     assert await replay.since("c", 0) == 4  # what is left begins behind offset 4
 
 
-async def test_since_where_nothing_is_left(replay: Replay, redis_client: Redis) -> None:
+async def test_since_where_nothing_is_left(replay: Replay, redis_client: RedisClient) -> None:
     await redis_client.hset("channel:c", mapping={"epoch": "e", "offset": 7})
     assert await replay.since("c", 0) == 7
 

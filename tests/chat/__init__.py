@@ -1,0 +1,1 @@
+"""The edge, from outside: sockets, HTTP, event streams, and a foreign client."""

@@ -1,0 +1,436 @@
+"""The socket and the session, over a real connection to a real server."""
+
+import asyncio
+import json
+import os
+import signal
+import socket as sockets
+import struct
+from typing import Any
+
+import httpx2 as httpx
+import pytest
+import redis
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
+
+from tests.chat.conftest import Dial, Talk
+from tests.services import PeykServer, RedisProcess, until
+
+PING = {"id": 1, "connect": {}}
+
+
+async def subscribe(talk: Talk, channel: str, **more: Any) -> dict[str, Any]:
+    reply: dict[str, Any] = (await talk.ask(subscribe={"channel": channel, **more}))["subscribe"]
+    return reply
+
+
+async def publish(talk: Talk, channel: str, *texts: object) -> None:
+    for text in texts:
+        assert await talk.ask(publish={"channel": channel, "data": {"text": text}}) == {"publish": {}}
+
+
+def direct(process: RedisProcess) -> "redis.Redis":
+    return redis.Redis(port=process.port, decode_responses=True)
+
+
+# -- the protocol
+
+
+async def test_connect_tells_client_version_and_ping(dial: Dial) -> None:
+    async with dial("") as talk:
+        reply = (await talk.ask(connect={"data": {"user": "Sara"}}))["connect"]
+        assert len(reply["client"]) == 32 and reply["version"].startswith("peyk ")
+        assert (reply["ping"], reply["pong"], reply["data"]) == (25, True, {"user": "Sara"})
+        assert await talk.fail(connect={}) == (107, "connected already")
+
+
+async def test_a_message_reaches_every_subscriber_once_with_its_sender(dial: Dial) -> None:
+    async with dial("sara") as sara, dial("بابک") as babak:
+        for talk in (sara, babak):
+            reply = await subscribe(talk, "ws-one")
+            assert reply["recoverable"] and reply["positioned"] and reply["offset"] == 0 and reply["epoch"]
+            assert "recovered" not in reply and reply["publications"] == []
+        await publish(sara, "ws-one", "hello")
+        await publish(babak, "ws-one", "سلام")
+        for talk in (sara, babak):
+            assert await talk.texts(2) == [(1, {"text": "hello"}), (2, {"text": "سلام"})]
+        pub = babak.pushes[0]["pub"]
+        assert pub["info"]["user"] == "sara" and pub["time"] > 1_600_000_000_000
+        assert babak.pushes[1]["pub"]["info"]["user"] == "بابک"
+
+
+async def test_several_commands_in_one_frame(dial: Dial) -> None:
+    async with dial("") as talk:
+        lines = [PING, {"id": 2, "subscribe": {"channel": "ws-many"}}]
+        lines += [{"id": i, "publish": {"channel": "ws-many", "data": i}} for i in range(3, 20)]
+        await talk.socket.send("\n".join(map(json.dumps, lines)) + "\n")
+        for number in range(1, 20):
+            assert "error" not in await talk.reply(number)
+        history = (await talk.ask(history={"channel": "ws-many", "limit": 100}))["history"]
+        assert [p["data"] for p in history["publications"]] == list(range(3, 20))
+
+
+async def test_history_forward_backward_and_position_only(dial: Dial) -> None:
+    async with dial() as talk:
+        await publish(talk, "ws-history", *range(1, 11))
+
+        async def history(**asked: Any) -> tuple[list[int], int]:
+            reply = (await talk.ask(history={"channel": "ws-history", **asked}))["history"]
+            return [p["offset"] for p in reply["publications"]], reply["offset"]
+
+        epoch = (await talk.ask(history={"channel": "ws-history"}))["history"]["epoch"]
+        assert await history() == ([], 10)
+        assert await history(limit=3) == ([1, 2, 3], 10)
+        assert await history(limit=3, since={"offset": 5, "epoch": epoch}) == ([6, 7, 8], 10)
+        assert await history(limit=3, reverse=True) == ([10, 9, 8], 10)
+        assert await history(limit=9, reverse=True, since={"offset": 3, "epoch": epoch}) == ([2, 1], 10)
+        assert await history(limit=-1) == (list(range(1, 11)), 10)
+        code, text = await talk.fail(history={"channel": "ws-history", "since": {"offset": 1, "epoch": "other"}})
+        assert code == 112 and "read its history anew" in text
+
+
+async def test_unsubscribe_ends_pushes_and_membership(dial: Dial, http: httpx.AsyncClient) -> None:
+    async with dial("leaver") as talk, dial("other") as other:
+        await subscribe(talk, "ws-leave")
+        await until(lambda: _member(http, "ws-leave", "leaver"))
+        assert await talk.ask(rpc={"method": "subscriptions.list"}) == {"rpc": {"data": {"channels": ["ws-leave"]}}}
+        assert await talk.ask(unsubscribe={"channel": "ws-leave"}) == {"unsubscribe": {}}
+        assert not await _member(http, "ws-leave", "leaver")
+        await publish(other, "ws-leave", "x")
+        await talk.ask(history={"channel": "ws-leave"})
+        assert talk.pushes == []
+
+
+async def _member(http: httpx.AsyncClient, channel: str, user: str) -> bool:
+    reply = await http.get(f"/api/channels/{channel}/subscribers/{user}")
+    return reply.status_code == 200 and bool(reply.json()["subscribed"])
+
+
+async def test_rpc_channels(dial: Dial) -> None:
+    async with dial("owner") as talk:
+        made = (await talk.ask(rpc={"method": "channels.create", "data": {"name": "Ws-Rpc", "description": "d"}}))[
+            "rpc"
+        ]
+        assert made["data"]["id"] == "ws-rpc" and made["data"]["name"] == "Ws-Rpc" and made["data"]["owner"] == "owner"
+        assert (await talk.fail(rpc={"method": "channels.create", "data": {"name": "ws-rpc"}}))[0] == 105
+        data = {"id": "ws-rpc", "description": "گفت‌وگو"}
+        assert (await talk.ask(rpc={"method": "channels.update", "data": data}))["rpc"]["data"][
+            "description"
+        ] == "گفت‌وگو"
+        listed = (await talk.ask(rpc={"method": "channels.list", "data": {}}))["rpc"]["data"]["channels"]
+        assert "ws-rpc" in [c["id"] for c in listed]
+        assert await talk.ask(rpc={"method": "channels.delete", "data": {"id": "ws-rpc"}}) == {"rpc": {"data": {}}}
+        assert (await talk.fail(rpc={"method": "channels.delete", "data": {"id": "ws-rpc"}}))[0] == 102
+
+
+async def test_rpc_publish_may_be_repeated(dial: Dial) -> None:
+    async with dial() as talk:
+        call = {"method": "publish", "data": {"channel": "Ws-Key", "data": {"text": "x"}, "key": "k1"}}
+        first = (await talk.ask(rpc=call))["rpc"]["data"]
+        again = (await talk.ask(rpc=call))["rpc"]["data"]
+        assert first["id"] == f"1-{first['time']}" and first["offset"] == 1 and not first["duplicate"]
+        assert again == first | {"duplicate": True}
+
+
+async def test_deleting_a_channel_tells_its_subscribers_not_to_come_back(dial: Dial, http: httpx.AsyncClient) -> None:
+    async with dial() as talk:
+        await subscribe(talk, "ws-gone")
+        assert (await http.delete("/api/channels/ws-gone")).status_code == 204
+        assert (await talk.push("unsubscribe"))["unsubscribe"]["code"] == 2000
+        assert (await subscribe(talk, "ws-gone"))["offset"] == 0  # asked for again, it is made anew
+
+
+# -- recovery
+
+
+async def test_recovery_gives_what_was_missed(dial: Dial) -> None:
+    async with dial() as talk, dial("back") as back:
+        epoch = (await subscribe(talk, "ws-back"))["epoch"]
+        await publish(talk, "ws-back", *range(1, 31))
+        reply = await subscribe(back, "ws-back", recover=True, epoch=epoch, offset=10)
+        assert reply["was_recovering"] and reply["recovered"] and reply["offset"] == 10
+        offsets = [p["offset"] for p in reply["publications"]]
+        await publish(talk, "ws-back", "live")
+        last = 31 - 10 - len(offsets)
+        assert offsets + [o for o, _ in await back.texts(last)] == list(range(11, 32))
+
+
+@pytest.mark.parametrize(
+    ("position", "recovered"),
+    [((None, 60), True), ((None, 10), True), ((None, 9), False), ((None, 61), False), (("other", 60), False)],
+    ids=["level", "at the limit", "beyond the limit", "ahead of the top", "another epoch"],
+)
+async def test_what_can_be_recovered(dial: Dial, position: tuple[str | None, int], recovered: bool) -> None:
+    async with dial() as talk, dial("back") as back:
+        reply = (await talk.ask(history={"channel": "ws-limit"})).get("history")
+        if reply is None:
+            await publish(talk, "ws-limit", *range(60))
+            reply = (await talk.ask(history={"channel": "ws-limit"}))["history"]
+        epoch, offset = position
+        got = await subscribe(back, "ws-limit", recover=True, epoch=epoch or reply["epoch"], offset=offset)
+        assert got["recovered"] is recovered
+        assert got["offset"] == (offset if recovered else 60)
+        assert len(got["publications"]) == (60 - offset if recovered else 0)
+
+
+async def test_what_was_trimmed_cannot_be_recovered(dial: Dial, redis_of_module: RedisProcess) -> None:
+    async with dial() as talk, dial("back") as back, dial("strict") as strict:
+        await publish(talk, "ws-trim", *range(20))
+        with direct(redis_of_module) as client:
+            client.xtrim("message:ws-trim", maxlen=5, approximate=False)
+            epoch = client.hget("channel:ws-trim", "epoch")
+        reply = await subscribe(back, "ws-trim", recover=True, epoch=epoch, offset=10)
+        assert (reply["recovered"], reply["offset"]) == (False, 20)
+        asked = {"channel": "ws-trim", "recover": True, "epoch": epoch, "offset": 10, "flag": 2}
+        assert (await strict.fail(subscribe=asked))[0] == 112
+        reply = await subscribe(strict, "ws-trim", recover=True, epoch=epoch, offset=15)
+        assert reply["recovered"] and [p["offset"] for p in reply["publications"]] == [16, 17, 18, 19, 20]
+
+
+async def test_a_hole_in_pubsub_is_filled_from_the_stream(dial: Dial, redis_of_module: RedisProcess) -> None:
+    """Messages are put into the stream behind the fan-out's back; the next run shows that they are missing."""
+    async with dial() as talk:
+        epoch = (await subscribe(talk, "ws-hole"))["epoch"]
+        await publish(talk, "ws-hole", 1)
+        await talk.texts(1)
+        with direct(redis_of_module) as client:
+            for offset in (2, 3):
+                fields = {"user": "u", "client": "-", "data": json.dumps({"text": offset})}
+                client.xadd("message:ws-hole", fields, id=f"{offset}-1000")
+            client.hset("channel:ws-hole", "offset", 3)
+            stale = f"{epoch} 1 1 1000\n" + json.dumps({"push": {"channel": "ws-hole", "pub": {"data": "again"}}})
+            client.publish("channel:ws-hole", stale)
+            foreign = "other 4 4 1000\n" + json.dumps({"push": {"channel": "ws-hole", "pub": {"data": "foreign"}}})
+            client.publish("channel:ws-hole", foreign)
+        await publish(talk, "ws-hole", 4)
+        assert await talk.texts(4) == [(i, {"text": i}) for i in (1, 2, 3, 4)]
+
+
+async def test_a_new_epoch_is_told(dial: Dial, redis_of_module: RedisProcess) -> None:
+    async with dial() as talk:
+        await subscribe(talk, "ws-epoch")
+        await publish(talk, "ws-epoch", 1)
+        with direct(redis_of_module) as client:
+            client.delete("channel:ws-epoch")
+        await talk.ask(publish={"channel": "ws-epoch", "data": 2})
+        assert (await talk.push("unsubscribe"))["unsubscribe"]["code"] == 2500
+
+
+# -- bad input
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "says"),
+    [
+        ({"history": {"channel": "never-made"}}, 102, "create it first"),
+        ({"subscribe": {"channel": "a b"}}, 107, "1 to 64 letters"),
+        ({"subscribe": {"channel": "General"}}, 107, "the id of this channel is general"),
+        ({"publish": {"channel": "a{b", "data": 1}}, 107, "1 to 64 letters"),
+        ({"publish": {"channel": "*", "data": 1}}, 107, "1 to 64 letters"),
+        ({"publish": {"channel": "a\u0007", "data": 1}}, 107, "1 to 64 letters"),
+        ({"publish": {"channel": "\u202ea", "data": 1}}, 107, "1 to 64 letters"),
+        ({"publish": {"channel": "x" * 65, "data": 1}}, 107, "1 to 64 letters"),
+        ({"publish": {"channel": 5, "data": 1}}, 107, "publish.channel"),
+        ({"publish": {"channel": "bad-input"}}, 107, "data"),
+        ({"publish": {"channel": "bad-input", "data": "x" * 65536}}, 107, "at most 65536 bytes"),
+        ({"history": {"channel": "bad-input", "limit": "all"}}, 107, "history.limit"),
+        ({"history": {"channel": "bad-input", "since": {"offset": "x"}}}, 107, "history.since.offset"),
+        ({"dance": {}}, 104, "method dance not found; there are connect"),
+        ({"rpc": {"method": "dance"}}, 104, "there are publish, channels.list"),
+        ({"rpc": {"method": "publish", "data": {"channel": "x"}}}, 107, "publish takes"),
+        ({"rpc": {"method": "publish", "data": {"channel": "x", "data": 1, "key": "k" * 129}}}, 107, "128 bytes"),
+        ({"rpc": {"method": "channels.create", "data": {}}}, 107, "name"),
+        ({"rpc": {"method": "channels.create", "data": {"name": "q", "description": "a\nb"}}}, 107, "one line"),
+        ({}, 104, "nothing not found"),
+    ],
+)
+async def test_bad_commands_are_explained_and_change_nothing(
+    dial: Dial, redis_of_module: RedisProcess, command: dict[str, Any], code: int, says: str
+) -> None:
+    async with dial() as talk:
+        with direct(redis_of_module) as client:
+            keys = set(client.scan_iter("message:*")), set(client.scan_iter("channel:*"))
+            got, text = await talk.fail(**command)
+            assert got == code and says in text
+            assert (set(client.scan_iter("message:*")), set(client.scan_iter("channel:*"))) == keys
+        assert (await talk.ask(ping={})) == {"ping": {}}  # the connection lives
+
+
+async def test_the_largest_message_is_taken(dial: Dial) -> None:
+    async with dial() as talk:
+        assert await talk.ask(publish={"channel": "ws-large", "data": "x" * (65536 - 2)}) == {"publish": {}}
+
+
+async def test_nothing_is_done_before_connect(dial: Dial) -> None:
+    async with dial("") as talk:
+        code, text = await talk.fail(publish={"channel": "ws-early", "data": 1})
+        assert code == 107 and "connect first" in text
+        assert (await talk.fail(connect={"data": {"user": "a b"}}))[0] == 107
+        assert "connect" in await talk.ask(connect={})
+
+
+async def test_subscribing_twice(dial: Dial) -> None:
+    async with dial() as talk:
+        await subscribe(talk, "ws-twice")
+        assert (await talk.fail(subscribe={"channel": "ws-twice"}))[0] == 105
+
+
+@pytest.mark.parametrize(
+    ("frame", "code"),
+    [("not json", 3501), ("[1]", 3501), ('{"id":"x"}', 3501), (b"{}", 1003), ("x" * (1024 * 1024 + 1), 1009)],
+    ids=["not JSON", "no object", "no id", "binary", "too large"],
+)
+async def test_frames_nobody_can_answer_end_the_connection(server: PeykServer, frame: str | bytes, code: int) -> None:
+    async with connect(server.ws_url, proxy=None) as socket:
+        await socket.send(json.dumps(PING))
+        await socket.recv()
+        await socket.send(frame)
+        with pytest.raises(ConnectionClosed):
+            await socket.recv()
+        assert socket.close_code == code
+
+
+async def test_text_that_is_not_utf8_and_fragments(server: PeykServer) -> None:
+    async with connect(server.ws_url, proxy=None) as socket:
+        await socket.send(['{"id":1,', '"connect"', ":{}}"])  # three fragments of one message
+        assert '"connect"' in str(await socket.recv())
+        await socket.send(b'{"id":2,"ping":{"\xff":1}}', text=True)
+        with pytest.raises(ConnectionClosed):
+            await socket.recv()
+        assert socket.close_code == 1007
+
+
+# -- sockets
+
+
+class Raw:
+    """A bare WebSocket that reads only when told to."""
+
+    def __init__(self, server: PeykServer) -> None:
+        self.socket = sockets.socket()
+        self.socket.setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF, 4096)
+        self.socket.connect(("127.0.0.1", server.port))
+        head = "GET /connection/websocket HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        self.socket.sendall((head + "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n").encode())
+        self.socket.sendall(b"Sec-WebSocket-Version: 13\r\n\r\n")
+        self.buffer = b""
+        while b"\r\n\r\n" not in self.buffer:
+            self.buffer += self.socket.recv(4096)
+        self.buffer = self.buffer.partition(b"\r\n\r\n")[2]
+        self.socket.setblocking(False)
+
+    def send(self, *commands: dict[str, Any]) -> None:
+        text = "\n".join(map(json.dumps, commands)).encode()
+        self.socket.sendall(bytes((0x81, 0xFE)) + struct.pack("!H", len(text)) + bytes(4) + text)
+
+    async def lines(self) -> list[dict[str, Any]]:
+        """The lines of the next frame."""
+        loop = asyncio.get_running_loop()
+        while (end := self._end()) is None:
+            data = await asyncio.wait_for(loop.sock_recv(self.socket, 1 << 16), 10)
+            assert data, "the server closed"
+            self.buffer += data
+        start, stop = end
+        body, self.buffer = self.buffer[start:stop], self.buffer[stop:]
+        return [json.loads(line) for line in body.split(b"\n")]
+
+    def _end(self) -> tuple[int, int] | None:
+        if len(self.buffer) < 10:
+            size = self.buffer[1] & 127 if len(self.buffer) > 1 else 127
+            return (2, 2 + size) if size < 126 and len(self.buffer) >= 2 + size else None
+        size, start = self.buffer[1] & 127, 2
+        if size == 126:
+            size, start = struct.unpack("!H", self.buffer[2:4])[0], 4
+        elif size == 127:
+            size, start = struct.unpack("!Q", self.buffer[2:10])[0], 10
+        return (start, start + size) if len(self.buffer) >= start + size else None
+
+
+async def test_a_slow_reader_is_pushed_nothing_then_gets_everything_in_order(dial: Dial) -> None:
+    """While it does not read, others are served; its bytes here are bounded; then it reads on from its position."""
+    with PeykServer({"HIGH_WATER": "65536"}) as server:
+        slow = Raw(server)
+        slow.send(PING, {"id": 2, "subscribe": {"channel": "slow"}})
+        offsets: list[int] = []
+        while not offsets:
+            offsets += [line["subscribe"]["offset"] for line in await slow.lines() if "subscribe" in line]
+        async with dial("fast", server) as fast:
+            await subscribe(fast, "slow")
+            for start in range(0, 3000, 100):
+                lines = [{"id": 9, "publish": {"channel": "slow", "data": "x" * 1000}} for _ in range(100)]
+                await fast.socket.send("\n".join(map(json.dumps, lines)))
+                await fast.texts(start + 100)
+        seen: list[int] = []
+        while len(seen) < 3000:
+            for line in await slow.lines():
+                if line == {}:
+                    slow.send({})
+                else:
+                    seen.append(line["push"]["pub"]["offset"])
+        slow.socket.close()
+        assert seen == list(range(1, 3001))
+
+
+async def test_who_reads_nothing_is_dropped() -> None:
+    with PeykServer({"HIGH_WATER": "65536", "READER_TIMEOUT": "0.5"}) as server:
+        slow = Raw(server)
+        slow.send(PING, {"id": 2, "subscribe": {"channel": "slow"}})
+        async with connect(server.ws_url, proxy=None) as socket, httpx.AsyncClient(trust_env=False) as http:
+            await socket.send(json.dumps(PING))
+            await http.post(f"{server.url}/api/channels/slow/messages", json={"data": 0})
+
+            async def gone() -> bool:
+                await http.post(f"{server.url}/api/channels/slow/messages", json={"data": "x" * 60_000})
+                return "reads nothing; dropped" in server.log.read_text()
+
+            await until(gone, 20)
+        slow.socket.close()
+
+
+async def test_who_never_connects_is_dropped() -> None:
+    with PeykServer({"CONNECT_TIMEOUT": "1"}) as server:
+        async with connect(server.ws_url, proxy=None) as socket:
+            with pytest.raises(ConnectionClosed):
+                await socket.recv()
+            assert socket.close_code == 3501
+
+
+async def test_who_does_not_answer_pings_is_dropped() -> None:
+    with PeykServer({"PING_INTERVAL": "1"}) as server:
+        async with connect(server.ws_url, proxy=None) as socket:
+            await socket.send(json.dumps(PING))
+            frames = []
+            with pytest.raises(ConnectionClosed):
+                while True:
+                    frames.append(await socket.recv())
+            assert frames[1:] == ["{}"] and socket.close_code == 3012
+
+
+async def test_clients_are_told_to_come_back_when_the_server_stops(dial: Dial) -> None:
+    with PeykServer() as server:
+        async with dial("sara", server) as talk:
+            await subscribe(talk, "general")
+            stopping = asyncio.create_task(asyncio.to_thread(server.stop))
+            with pytest.raises(ConnectionClosed):
+                await talk.push("never")
+            assert talk.socket.close_code == 3001
+            assert await stopping == -signal.SIGTERM  # uvicorn ends by the signal it was sent, when all is done
+
+
+async def test_redis_away_and_back_under_an_open_socket() -> None:
+    """The embedded Valkey is killed: sockets stay, publishing says so, and it comes back by itself."""
+    with PeykServer() as server:
+        async with connect(server.ws_url, proxy=None) as socket:
+            talk = Talk(socket)
+            await talk.ask(connect={})
+            await subscribe(talk, "away")
+            await publish(talk, "away", 1)
+            os.kill(int((server.dir / "valkey.pid").read_text()), signal.SIGKILL)
+            async with asyncio.timeout(20):
+                tries = 0
+                while "publish" not in (reply := await talk.ask(publish={"channel": "away", "data": "back"})):
+                    assert reply["error"]["temporary"] is True
+                    tries += 1
+            offsets = [o for o, _ in await talk.texts(2)]
+            assert offsets == list(range(1, len(offsets) + 1))
