@@ -60,7 +60,8 @@ class User(msgspec.Struct, frozen=True):
 
     @classmethod
     def named(cls, username: str) -> "User":
-        return cls(id=channel_id(username), username=user_name(username))
+        name = user_name(username)
+        return cls(id=channel_id(name), username=name)
 
 
 class Channel(msgspec.Struct, frozen=True):

@@ -1,0 +1,162 @@
+"""The five functions of the specification, and the command line."""
+
+import asyncio
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+import app
+from bridge.sql import SqlArchive
+from chat.errors import BadRequest, UnknownChannel
+from tests.services import ROOT, clean_environment, end_embedded, until
+
+
+@pytest.fixture
+def data_dir(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="pk-") as name:
+        monkeypatch.setenv("DATA_DIR", name)
+        yield Path(name)
+        end_embedded(Path(name))
+
+
+@pytest.fixture
+async def functions(data_dir: Path) -> AsyncIterator[None]:
+    """The functions on an embedded Valkey; their node is closed behind each test."""
+    yield
+    await app.close_node()
+
+
+@pytest.mark.usefixtures("functions")
+class TestFunctions:
+    async def test_a_published_message_is_received_by_subscribers(self) -> None:
+        first: list[str] = []
+        second: list[str] = []
+        assert await app.subscribe_to_channel("General", first.append) == "Subscribed to channel general"
+        await app.subscribe_to_channel("general", second.append)
+        assert await app.publish_message("general", "سلام") == "Message published to channel general"
+        await until(lambda: first and first[-1].endswith("] app: سلام") and second == [*second[:1], first[-1]])
+
+    async def test_a_produced_message_is_stored_in_the_stream_model(self, data_dir: Path) -> None:
+        produced = await app.produce_message("general", "hello")
+        assert produced.startswith("Message produced to channel general: 1-")
+        assert await app.consume_message("general") == "Consumed 1 messages from channel general"
+        async with SqlArchive(data_dir) as archive:
+            (row,) = await archive.messages("general")
+        assert row.id == produced.rpartition(" ")[2]
+        assert (row.channel_id, row.offset, row.message, row.user) == ("general", 1, '{"text":"hello"}', "app")
+        assert len(row.epoch) == 8 and row.timestamp.year >= 2026
+
+    async def test_consuming_again_stores_only_what_is_new(self, data_dir: Path) -> None:
+        for i in range(300):
+            await app.produce_message("general", str(i))
+        assert await app.consume_message("general") == "Consumed 300 messages from channel general"
+        assert await app.consume_message("general") == "Consumed 0 messages from channel general"
+        await app.produce_message("general", "last")
+        assert await app.consume_message("general") == "Consumed 1 messages from channel general"
+        async with SqlArchive(data_dir) as archive:
+            assert [row.offset for row in await archive.messages("general")] == list(range(1, 302))
+
+    async def test_consumed_messages_are_broadcast_to_subscribers(self) -> None:
+        """What is produced to the stream the consumer group takes, and broadcasts to who subscribed."""
+        lines: list[str] = []
+        await app.subscribe_to_channel("general", lines.append)
+        for i in range(50):
+            await app.produce_message("general", str(i))
+        await until(lambda: len([line for line in lines if " app: " in line]) == 50)
+        assert [line.rpartition(" ")[2] for line in lines if " app: " in line] == [str(i) for i in range(50)]
+        node = await app.open_node()
+        log = node.keys.log(node.keys.partition("general"))
+        await until(lambda: _acked(node, log), what="the group acked what it broadcast")
+
+    async def test_a_broadcast_is_shown_and_not_kept(self) -> None:
+        lines: list[str] = []
+        await app.subscribe_to_channel("general", lines.append)
+        assert await app.broadcast_message("general", "now") == "Message broadcast to channel general"
+        await until(lambda: lines and lines[-1].endswith(" app: now"))
+        assert await app.consume_message("general") == "Consumed 0 messages from channel general"
+
+    async def test_bad_names_and_unknown_channels(self) -> None:
+        for call in (app.publish_message("a b", "x"), app.subscribe_to_channel("*"), app.broadcast_message("", "x")):
+            with pytest.raises(BadRequest, match="1 to 64 letters"):
+                await call
+        with pytest.raises(UnknownChannel, match="create it first"):
+            await app.consume_message("never")
+
+
+async def _acked(node: app.Node, log: str) -> bool:
+    return bool((await node.link.call("XPENDING", log, "fanout"))[0] == 0)
+
+
+# -- the command line
+
+
+def run(data_dir: Path, *words: str, stdin: str = "", **env: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "app.py", *words],
+        cwd=ROOT,
+        env=clean_environment({"DATA_DIR": str(data_dir), **env}),
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_a_terminal_takes_lines_from_a_pipe_and_replay_gives_them_back(data_dir: Path) -> None:
+    done = run(data_dir, "--user", "sara", "--channel", "Pipe", stdin="hello\nسلام\n/send third\n/quit\nnever\n")
+    assert done.returncode == 0, done.stderr
+    assert "* joined Pipe" in done.stdout
+    replayed = run(data_dir, "replay", "pipe")
+    assert [line.split('"text":"')[1].split('"')[0] for line in replayed.stdout.splitlines()] == [
+        "hello",
+        "سلام",
+        "third",
+    ]
+    assert run(data_dir, "replay", "pipe", "--after", "2").stdout.count("\n") == 1
+    assert run(data_dir, "replay", "pipe", "--since", "2100-01-01").stdout == ""
+    status = run(data_dir, "status")
+    assert "pipe" in status.stdout and "fanout" in status.stdout and "embedded Valkey" in status.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("replay", "never"), "there is no channel never"),
+        (("replay", "a b"), "1 to 64 letters"),
+        (("replay", "x", "--since", "soon"), "since must be"),
+        (("--user", "a b"), "a user name has"),
+    ],
+)
+def test_errors_are_one_line_and_exit_code_1(data_dir: Path, words: tuple[str, ...], says: str) -> None:
+    done = run(data_dir, *words)
+    assert done.returncode == 1
+    assert says in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_a_setting_out_of_range_is_named(data_dir: Path) -> None:
+    done = run(data_dir, "status", PARTITIONS="0")
+    assert done.returncode == 1 and "PARTITIONS" in done.stderr
+
+
+async def test_replay_follow_goes_on_with_what_comes(data_dir: Path) -> None:
+    run(data_dir, "--channel", "live", "--user", "sara", stdin="one\n")
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("app.py", "replay", "live", "--follow"),
+        cwd=ROOT,
+        env=clean_environment({"DATA_DIR": str(data_dir)}),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    assert process.stdout is not None
+    async with asyncio.timeout(20):
+        assert b'"text":"one"' in await process.stdout.readline()
+        done = await asyncio.to_thread(run, data_dir, "--channel", "live", "--user", "b", stdin="two\n")
+        assert done.returncode == 0
+        assert b'"text":"two"' in await process.stdout.readline()
+    process.send_signal(2)
+    assert await asyncio.wait_for(process.wait(), 10) == 130
