@@ -12,6 +12,7 @@ import pytest
 import app
 from bridge.sql import SqlArchive
 from chat.errors import BadRequest, UnknownChannel
+from chat.node import Node
 from tests.services import ROOT, clean_environment, end_embedded, until
 
 
@@ -87,7 +88,7 @@ class TestFunctions:
             await app.consume_message("never")
 
 
-async def _acked(node: app.Node, log: str) -> bool:
+async def _acked(node: Node, log: str) -> bool:
     return bool((await node.link.call("XPENDING", log, "fanout"))[0] == 0)
 
 
