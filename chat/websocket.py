@@ -72,12 +72,6 @@ class SocketProtocol(WebSocketsSansIOProtocol):
             return
         session.receive(data)
 
-    def handle_text(self, event: Frame) -> None:
-        self.curr_msg_data_type = "text"
-        self.frames = [bytes(event.data)]
-        if event.fin:
-            self.send_receive_event_to_app()
-
     # -- what a session does with its connection
 
     def write(self, data: bytes) -> None:

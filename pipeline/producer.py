@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 BATCH_MESSAGES = 500
 BATCH_BYTES = 1024 * 1024
-QUEUE_MESSAGES = 50_000  # a partition; beyond it publishing is refused
+QUEUE_BYTES = 32 * 1024 * 1024  # of a partition, waiting for Redis; beyond it publishing is refused
 SEEN_CHANNELS = 100_000  # positions remembered, to notice a Redis that came back older
 SAVED_REPLY_MS = 30_000  # longer than a batch is ever resent
 _TICK = 0.25  # seconds between looks at what waits too long
@@ -91,10 +91,10 @@ class Batch:
 class Lane:
     """What waits for one partition."""
 
-    __slots__ = ("batch", "number", "queue")
+    __slots__ = ("batch", "number", "queue", "size")
 
     def __init__(self, number: int) -> None:
-        self.number = number
+        self.number, self.size = number, 0
         self.queue: deque[Append] = deque()
         self.batch: Batch | None = None
 
@@ -164,9 +164,10 @@ class Producer:
     def append(self, channel: str, data: bytes, user: str, client: str, key: str, store: bool, done: Done) -> None:
         """As publish, without a future: `done` is called with the position or the error."""
         lane = self._lanes[self._keys.partition(channel)]
-        if len(lane.queue) >= QUEUE_MESSAGES:
-            done(Unavailable(f"more than {QUEUE_MESSAGES} messages wait for Redis; try again in a second"))
+        if lane.size >= QUEUE_BYTES:
+            done(Unavailable(f"{QUEUE_BYTES} bytes wait for Redis already, nothing was stored; try again in a second"))
             return
+        lane.size += len(data)
         lane.queue.append(Append(channel, data, user, client, key, store, self._loop.time(), done))
         self._schedule(lane)
 
@@ -208,8 +209,10 @@ class Producer:
         places: dict[str, int] = {}
         create: set[str] = set()
         size, queue = 0, lane.queue
-        while queue and len(appends) < BATCH_MESSAGES and (size := size + len(queue[0].data)) <= BATCH_BYTES:
+        while queue and len(appends) < BATCH_MESSAGES and (not appends or size + len(queue[0].data) <= BATCH_BYTES):
             append = queue.popleft()
+            size += len(append.data)
+            lane.size -= len(append.data)
             appends.append(append)
             places.setdefault(append.channel, len(places) + 1)
             if append.create:
@@ -266,6 +269,7 @@ class Producer:
             else:
                 append.settle(Unavailable(f"Redis refused the message: {line[2:]}"))
         lane.queue.extendleft(reversed(unknown))
+        lane.size += sum(len(append.data) for append in unknown)
         while len(self._seen) > SEEN_CHANNELS:
             del self._seen[next(iter(self._seen))]
 
@@ -330,7 +334,9 @@ class Producer:
     def _give_up(self, lane: Lane, now: float) -> None:
         late = now - self._settings.publish_timeout
         while lane.queue and lane.queue[0].since <= late:
-            lane.queue.popleft().settle(Unavailable("Redis does not answer, nothing was stored; try again"))
+            append = lane.queue.popleft()
+            lane.size -= len(append.data)
+            append.settle(Unavailable("Redis does not answer, nothing was stored; try again"))
         batch = lane.batch
         if batch is None:
             return

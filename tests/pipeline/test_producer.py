@@ -9,7 +9,7 @@ from chat.errors import OutcomeUnknown, StorageFull, Unavailable, UnknownChannel
 from pipeline.producer import BATCH_MESSAGES, Position, Producer
 from redis_config import Address, Settings
 from tests.pipeline.proxy import Proxy
-from tests.services import RedisClient, RedisProcess
+from tests.services import RedisClient, RedisProcess, free_port
 
 DATA = b'{"text":"x"}'
 
@@ -251,6 +251,28 @@ async def test_redis_comes_back_older_than_what_was_shown(producer: Producer, re
     after = await publish(producer)
     assert after.offset == 6 and after.epoch != before.epoch
     assert (await publish(producer)).epoch == after.epoch
+
+
+async def test_what_waits_for_redis_has_a_limit(
+    redis_client: RedisClient, quick: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.producer.QUEUE_BYTES", 3 * len(DATA))
+    producer = Producer(Address("127.0.0.1", free_port()), quick)  # nobody there
+    await producer.start()
+    outcomes = await asyncio.gather(*[publish(producer) for _ in range(5)], return_exceptions=True)
+    assert [isinstance(o, Unavailable) for o in outcomes] == [True] * 5
+    assert ["wait for Redis already" in str(o) for o in outcomes] == [False] * 3 + [True] * 2
+    outcomes = await asyncio.gather(*[publish(producer) for _ in range(3)], return_exceptions=True)
+    assert all("does not answer" in str(o) for o in outcomes)  # there is room again
+    await producer.close()
+    assert await redis_client.exists("message:c") == 0
+
+
+async def test_a_batch_has_a_weight(producer: Producer, redis_client: RedisClient) -> None:
+    large = b'"' + b"x" * (400 * 1024) + b'"'
+    sent = [producer.publish("c", large, user="sara") for _ in range(6)]
+    assert [p.offset for p in await asyncio.gather(*sent)] == [1, 2, 3, 4, 5, 6]
+    assert await log_entries(redis_client) == 3  # two at a time: a batch has at most 1 MiB
 
 
 async def test_closing_finishes_what_is_in_hand(redis_client: RedisClient, quick: Settings) -> None:
