@@ -287,12 +287,14 @@ class Embedded:
             command, stdin=null, stdout=null, stderr=null, start_new_session=True
         )
         deadline = asyncio.get_running_loop().time() + START_TIMEOUT
-        while not await _answers(self.address):
-            if process.poll() is not None or asyncio.get_running_loop().time() > deadline:
-                tail = log.read_text(errors="replace")[-1000:] if log.exists() else "it wrote no log"
-                raise ConfigError(f"the embedded Valkey did not start; {log} says:\n{tail}")
-            await asyncio.sleep(0.02)
-        process.returncode = 0  # detached: it outlives us, and nobody waits for it
+        try:
+            while not await _answers(self.address):
+                if process.poll() is not None or asyncio.get_running_loop().time() > deadline:
+                    tail = log.read_text(errors="replace")[-1000:] if log.exists() else "it wrote no log"
+                    raise ConfigError(f"the embedded Valkey did not start; {log} says:\n{tail}")
+                await asyncio.sleep(0.02)
+        finally:
+            process.returncode = process.returncode or 0  # detached: it outlives us, and nobody waits for it
 
     async def _stop(self) -> None:
         client = _client(self.address, socket_timeout=10.0, retries=0)
