@@ -75,6 +75,7 @@ class Consumer:
                 self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         self._link.close()
+        await asyncio.gather(*self._unblocks)
 
     def _wake(self) -> None:
         """End a blocking read: the node's partitions changed, or it stops."""

@@ -150,11 +150,13 @@ async def connect(
         hello.append(["AUTH", *user, address.password])
     if address.db:
         hello.append(["SELECT", address.db])
-    replies = await connection.pipeline([*hello, ["PING"]])
-    for reply in replies:
-        if isinstance(reply, ReplyError):
-            connection.abort()
-            raise reply
+    try:
+        for reply in await connection.pipeline([*hello, ["PING"]]):
+            if isinstance(reply, ReplyError):
+                raise reply
+    except BaseException:  # cancelled as well: nobody else knows of this connection yet
+        connection.abort()
+        raise
     return connection
 
 
@@ -165,13 +167,17 @@ class Link:
         self._address = address
         self._connection: Connection | None = None
         self._opening = asyncio.Lock()
+        self._closed = False
 
     async def open(self) -> Connection:
         """The connection, opened if there is none. Raises ConnectionLost."""
         if self._connection is None or self._connection.lost:
             async with self._opening:
-                if self._connection is None or self._connection.lost:
+                if not self._closed and (self._connection is None or self._connection.lost):
                     self._connection = await connect(self._address)
+        if self._connection is None or self._closed:  # perhaps while we connected
+            self.close()
+            raise ConnectionLost("this node is stopping")
         return self._connection
 
     async def call(self, *command: bytes | str | int) -> Any:
@@ -183,5 +189,7 @@ class Link:
         return await (await self.open()).pipeline(commands)
 
     def close(self) -> None:
+        """Drop the connection; what is asked later hears ConnectionLost."""
+        self._closed = True
         if self._connection is not None:
             self._connection.abort()

@@ -48,7 +48,7 @@ async def test_connect_subscribe_publish_history_rpc(server: PeykServer) -> None
         assert error.code == 104
     await subscription.unsubscribe()
     assert subscription.state == SubscriptionState.UNSUBSCRIBED
-    await client.disconnect()
+    await _leave(client)
 
 
 async def test_it_recovers_what_it_missed_while_the_server_was_gone() -> None:
@@ -76,7 +76,13 @@ async def test_it_recovers_what_it_missed_while_the_server_was_gone() -> None:
             await _post(http, 12)
         await until(lambda: len(seen.publications) >= 12)
         assert seen.publications == [(i, {"text": str(i)}) for i in range(1, 13)]
-        await client.disconnect()
+        await _leave(client)
+
+
+async def _leave(client: Client) -> None:
+    """Disconnect; the client closes its socket in a task of its own, after disconnect() has returned."""
+    await client.disconnect()
+    await until(lambda: len(asyncio.all_tasks()) == 1)
 
 
 async def _post(http: httpx.AsyncClient, text: int) -> None:

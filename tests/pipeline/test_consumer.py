@@ -81,6 +81,7 @@ class Member:
                 await asyncio.gather(task, return_exceptions=True)
         self.consumer._link.close()
         self.link.close()
+        await asyncio.gather(*self.consumer._unblocks)
 
 
 @asynccontextmanager
