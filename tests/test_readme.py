@@ -65,6 +65,12 @@ def test_make_targets_of_the_readme_exist() -> None:
     assert "make run" in README and "make test" in README
 
 
+def test_the_numbers_are_numbers() -> None:
+    rows = re.findall(r"^\| S\d\w* \| .*? \| (.*) \|$", README, re.MULTILINE)
+    assert len(rows) == 4
+    assert all(re.search(r"\d", row) and "_" not in row for row in rows), rows
+
+
 def test_the_files_named_in_the_design_exist() -> None:
     named = re.findall(r"`?((?:chat|pipeline|bridge|bench|tests)/[a-z_]+\.(?:py|lua|c))", README)
     assert len(set(named)) > 8
