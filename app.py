@@ -3,7 +3,9 @@
     python app.py                      chat in this terminal
     python app.py serve                the server: page, WebSocket, HTTP, fan-out
     python app.py replay CHANNEL       history on standard output, one JSON line a message
-    python app.py status               partitions, groups, lag
+    python app.py status               partitions, groups, lag, dead letters
+    python app.py dead list GROUP      what a group could not handle; retry, drop
+    python app.py groups drop GROUP    end a group that nobody plays any more
 
 Where a message goes: chat/websocket.py → chat/session.py → pipeline/producer.py → pipeline/publish.lua
 → pipeline/fanout.py → chat/hub.py.
@@ -108,7 +110,15 @@ def parser() -> argparse.ArgumentParser:
     start.add_argument("--after", type=int, default=0, metavar="OFFSET", help="begin behind this offset")
     start.add_argument("--since", metavar="TIME", help="begin at Unix milliseconds or an ISO time")
     replay.add_argument("--follow", action="store_true", help="go on with what comes")
-    sub.add_parser("status", help="partitions, groups, lag, pending, last positions")
+    sub.add_parser("status", help="partitions, groups, lag, pending, dead letters, last positions")
+    dead = sub.add_parser("dead", help="messages a consumer group could not handle")
+    dead.add_argument("action", choices=("list", "retry", "drop"), help="show them, give them back, or forget them")
+    dead.add_argument("group", help="the consumer group, for example fanout")
+    dead.add_argument("id", nargs="*", help="the letters meant, by the id that list shows")
+    dead.add_argument("--all", action="store_true", help="all letters of the group")
+    groups = sub.add_parser("groups", help="end a consumer group that nobody plays any more")
+    groups.add_argument("action", choices=("drop",))
+    groups.add_argument("group")
     return top
 
 
@@ -124,6 +134,10 @@ def run(options: argparse.Namespace) -> None:
         asyncio.run(commands.replay(settings, options.channel, options.after, options.since, options.follow))
     elif options.command == "status":
         asyncio.run(commands.status(settings))
+    elif options.command == "dead":
+        asyncio.run(commands.dead(settings, options.action, options.group, options.id, options.all))
+    elif options.command == "groups":
+        asyncio.run(commands.drop_group(settings, options.group))
     else:
         asyncio.run(chat(settings, options.user, options.channel))
 

@@ -61,6 +61,7 @@ class Settings(BaseSettings):
     publish_timeout: float = Field(2.0, gt=0, description="seconds until a publisher hears that Redis is silent")
     retry_window: float = Field(10.0, gt=0, le=25, description="seconds a batch without a reply is sent again")
     idempotency_ttl: int = Field(300, ge=1, description="seconds an idempotency key is remembered")
+    poison_attempts: int = Field(5, ge=1, description="times a message is handled alone before it is a dead letter")
     lease_ttl: float = Field(4.0, gt=0, description="seconds until a dead node's partitions are taken over")
 
 

@@ -1,14 +1,18 @@
-"""The commands that look: `replay` and `status`."""
+"""The commands beside the server: `replay`, `status`, `dead` and `groups`."""
 
 from collections.abc import Sequence
 
 from chat.api import moment
+from chat.errors import BadRequest
 from chat.events import EventStream
 from chat.models import channel_id
 from chat.node import Node
+from chat.protocol import encode
 from chat.settings import ServerSettings
+from pipeline.dead import DeadLetters, dead_counts
 from pipeline.encode import publication
 from pipeline.replay import CHUNK
+from pipeline.status import drop_group as destroy
 from pipeline.status import group_states
 
 
@@ -45,14 +49,50 @@ async def status(settings: ServerSettings) -> None:
     async with Node(settings, "tool") as node:
         print(node.redis_server.describe())
         rows = [("partition", "group", "lag", "pending", "last entry", "owner")]
-        for s in await group_states(node.link, node.keys):
+        states = await group_states(node.link, node.keys)
+        for s in states:
             rows.append((str(s.partition), s.group, str(s.lag), str(s.pending), s.last, s.owner))
         _print_table(rows)
+        counts = await dead_counts(node.link, node.keys, sorted({s.group for s in states}))
+        _print_table([("group", "dead letters"), *[(group, str(count)) for group, count in counts.items()]])
         channels = [("channel", "partition", "epoch", "offset")]
         for channel in await node.channels.list():
             position = await node.replay.position(channel.id) or ("-", 0)
             channels.append((channel.id, str(node.keys.partition(channel.id)), position[0], str(position[1])))
         _print_table(channels)
+
+
+async def dead(settings: ServerSettings, action: str, group: str, ids: Sequence[str], everything: bool) -> None:
+    """List the dead letters of a group as JSON lines; or retry or drop those named. Raises BadRequest."""
+    async with Node(settings, "tool") as node:
+        letters = DeadLetters(node.link, node.keys, group)
+        found = {letter.id: letter for letter in await letters.list()}
+        if action == "list":
+            for letter in found.values():
+                row = {"id": letter.id, "reason": letter.reason, "count": letter.count, "log": letter.log}
+                texts = {"channel": letter.channel, "message": letter.message}
+                print(encode(row | {name: text.decode(errors="replace") for name, text in texts.items()}).decode())
+            return
+        if unknown := [i for i in ids if i not in found]:
+            raise BadRequest(f"group {group} has no dead letter {unknown[0]}; `dead list {group}` shows what there is")
+        if not ids and not everything:
+            raise BadRequest(f"which of the {len(found)} dead letters? name their ids, or say --all")
+        chosen = list(found.values()) if everything else [found[i] for i in ids]
+        await (letters.retry(chosen) if action == "retry" else letters.drop(chosen))
+        print(f"{len(chosen)} dead letters of {group}: {'given back to the log' if action == 'retry' else 'dropped'}")
+
+
+async def drop_group(settings: ServerSettings, group: str) -> None:
+    """Remove a consumer group from every log, so that the logs no longer wait for it. Raises BadRequest."""
+    async with Node(settings, "tool") as node:
+        states = await group_states(node.link, node.keys)
+        groups = sorted({s.group for s in states})
+        if group not in groups:
+            raise BadRequest(f"there is no group {group}; there are {', '.join(groups) or 'none'}")
+        if players := sorted({s.owner for s in states if s.group == group and s.owner != "-"}):
+            raise BadRequest(f"{', '.join(players)} plays {group} now; stop it first")
+        await destroy(node.link, node.keys, group)
+        print(f"group {group} is gone from every log")
 
 
 def _print_table(rows: Sequence[tuple[str, ...]]) -> None:

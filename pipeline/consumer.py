@@ -11,7 +11,8 @@ import logging
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from pipeline.encode import Message, from_log
+from pipeline.dead import set_aside
+from pipeline.encode import Message, from_log, to_log
 from pipeline.keys import Keys
 from pipeline.lease import RENEWALS, Leases
 from pipeline.resp import Command, Connection, ConnectionLost, Link, ReplyError, connect
@@ -23,6 +24,7 @@ OWNER = "owner"
 READ_ENTRIES = 32  # log entries of a partition in one read; an entry is at most 1 MiB
 PENDING, NEW = "0", ">"
 _BACKOFF = 0.05, 2.0  # seconds: first and longest wait after a failure
+_REASON = 500  # characters of an error kept with a dead letter
 
 _TRIM = """
 local low
@@ -39,11 +41,18 @@ if low then return redis.call('XTRIM', KEYS[1], 'MINID', low[3]) end
 return 0"""
 
 
+class Away(Exception):
+    """A handler's destination is away: nothing is wrong with the messages, they wait for it."""
+
+
 class Handler(Protocol):
     """What a group does with messages."""
 
     async def handle(self, messages: Sequence[Message]) -> Sequence[Command]:
-        """Handle messages in order and return Redis commands to send before the ack. Raising means: again, later."""
+        """Handle messages in order and return Redis commands to send before the ack.
+
+        Raises Away or OSError when all must wait; what else it raises is the messages' own fault.
+        """
 
 
 class Consumer:
@@ -54,6 +63,7 @@ class Consumer:
         self._keys, self._leases = Keys.of(settings), leases
         self._link = Link(address)
         self._tick = settings.lease_ttl / RENEWALS
+        self._attempts = settings.poison_attempts
         self._positions: dict[int, str] = {}
         self._blocked: int | None = None  # the Redis id of a connection that waits in a read
         self._stopping = False
@@ -100,7 +110,7 @@ class Consumer:
                 client = await connection.call("CLIENT", "ID")
                 wait = _BACKOFF[0]
                 await self._consume(connection, client)
-            except (ConnectionLost, ReplyError) as error:
+            except (Away, OSError, ReplyError) as error:
                 logger.info("%s: %s; reading again from what is pending in %.2f s", self._group, error, wait)
             except Exception:
                 logger.exception("%s: a batch failed; trying again in %.2f s", self._group, wait)
@@ -135,8 +145,51 @@ class Consumer:
             if loop.time() >= check_at:
                 checks, check_at = partitions, loop.time() + self._tick
             entries = await self._exchange(connection, client, outbox, partitions, checks)
-            messages, acks = self._take(entries)
-            outbox = [*await self._handler.handle(messages), *acks] if acks else []
+            messages, damaged, acks = self._take(entries)
+            await self._send(connection, damaged)
+            outbox = [*await self._handle(connection, messages), *acks] if acks else []
+
+    async def _handle(self, connection: Connection, messages: list[Message]) -> list[Command]:
+        """What the handler wants sent for `messages`.
+
+        If it fails they are handled one by one, and what still fails alone after all attempts is a dead letter.
+        """
+        try:
+            return list(await self._handler.handle(messages))
+        except (Away, OSError):
+            raise
+        except Exception as error:
+            logger.warning("%s: %r on a batch of %d; trying each message alone", self._group, error, len(messages))
+        wait = _BACKOFF[0]
+        for attempt in range(1, self._attempts + 1):
+            commands, failed = await self._one_by_one(messages)
+            if not failed:
+                return commands
+            await self._send(connection, commands)  # its neighbours do not wait for it
+            if attempt < self._attempts:
+                await asyncio.sleep(wait)
+                wait *= 2
+            messages = [message for message, _ in failed]
+        letters = [self._letter(*one) for one in failed]
+        await self._send(connection, letters)  # on their own: the ack must not follow a letter Redis refused
+        return []
+
+    def _letter(self, message: Message, error: Exception) -> Command:
+        logger.error("%s: set aside %s of channel %s: %r", self._group, message.id, message.channel, error)
+        log = self._keys.log(self._keys.partition(message.channel))
+        return set_aside(self._keys, self._group, log, to_log(message), repr(error)[:_REASON], self._attempts)
+
+    async def _one_by_one(self, messages: list[Message]) -> tuple[list[Command], list[tuple[Message, Exception]]]:
+        commands: list[Command] = []
+        failed: list[tuple[Message, Exception]] = []
+        for message in messages:
+            try:
+                commands += await self._handler.handle([message])
+            except (Away, OSError):
+                raise
+            except Exception as error:
+                failed.append((message, error))
+        return commands, failed
 
     async def _settle(self, connection: Connection) -> tuple[list[int], set[int]]:
         """Bring the partitions read from in line with the leases: those to read, those to let go of."""
@@ -186,20 +239,27 @@ class Consumer:
                 self._positions[p] = PENDING
         return entries
 
-    def _take(self, streams: list[Any]) -> tuple[list[Message], list[Command]]:
-        """The messages read, in order, and the acks that will be due for them."""
+    def _take(self, streams: list[Any]) -> tuple[list[Message], list[Command], list[Command]]:
+        """The messages read, in order; what is damaged, as dead letters; and the acks that will be due for both."""
         messages: list[Message] = []
+        damaged: list[Command] = []
         acks: list[Command] = []
         numbers = {self._keys.log(p).encode(): p for p in self._positions}
         for log, entries in streams:
             for _, fields in entries:
-                if fields is not None:  # trimmed while pending
-                    messages += from_log(fields)
+                for pair in (
+                    zip(fields[::2], fields[1::2], strict=True) if fields else ()
+                ):  # none: trimmed while pending
+                    try:
+                        messages.append(from_log(*pair))
+                    except ValueError as error:
+                        logger.error("%s: set aside a damaged message of channel %r: %s", self._group, pair[0], error)
+                        damaged.append(set_aside(self._keys, self._group, log.decode(), pair, repr(error)[:_REASON], 1))
             if entries:
                 acks.append(["XACK", log, self._group, *[entry[0] for entry in entries]])
             elif self._positions.get(numbers[log]) == PENDING:
                 self._positions[numbers[log]] = NEW
-        return messages, acks
+        return messages, damaged, acks
 
 
 def _raise_errors(replies: Sequence[Any]) -> None:

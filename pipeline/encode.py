@@ -56,15 +56,19 @@ def from_history(channel: str, epoch: str, entry: Sequence[Any]) -> Message:
     return Message(channel, int(offset), int(ms), epoch, user, client, values[b"data"])
 
 
-def from_log(fields: Sequence[bytes]) -> list[Message]:
-    """The messages of one log entry: its fields are channel, "<id> <epoch> <user> <client> <data>", channel, …"""
-    messages = []
-    for channel, value in zip(fields[::2], fields[1::2], strict=True):
-        entry, epoch, user, client, data = value.split(b" ", 4)
-        if entry == b"-":
-            offset, ms = 0, 0
-        else:
-            left, _, right = entry.partition(b"-")
-            offset, ms = int(left), int(right)
-        messages.append(Message(channel.decode(), offset, ms, epoch.decode(), user.decode(), client.decode(), data))
-    return messages
+def from_log(channel: bytes, value: bytes) -> Message:
+    """A message of a log entry, whose fields are channel, "<id> <epoch> <user> <client> <data>", channel, …
+
+    Raises ValueError if it is damaged.
+    """
+    entry, epoch, user, client, data = value.split(b" ", 4)
+    left, _, right = entry.partition(b"-")
+    offset, ms = (0, 0) if entry == b"-" else (int(left), int(right))
+    return Message(channel.decode(), offset, ms, epoch.decode(), user.decode(), client.decode(), data)
+
+
+def to_log(message: Message) -> tuple[bytes, bytes]:
+    """A message as it stood in the log."""
+    entry = message.id if message.offset else "-"
+    head = f"{entry} {message.epoch} {message.user} {message.client} ".encode()
+    return message.channel.encode(), head + message.data

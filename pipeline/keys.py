@@ -63,6 +63,11 @@ class Keys:
         return f"lease:{group}:{partition}"
 
     @staticmethod
+    def dead(group: str) -> str:
+        """Stream: what a group could not handle. Fields reason, count, log, channel, message."""
+        return f"dead:{group}"
+
+    @staticmethod
     def idempotency(channel: str, user: str, key: str) -> str:
         """String with a time to live: the position already given to this key."""
         return f"idem:{channel}:{user}:{key}"

@@ -32,6 +32,11 @@ async def group_states(link: Link, keys: Keys) -> list[GroupState]:
     return states
 
 
+async def drop_group(link: Link, keys: Keys, group: str) -> None:
+    """Remove a consumer group from every log."""
+    await link.pipeline([["XGROUP", "DESTROY", keys.log(p), group] for p in range(keys.partitions)])
+
+
 async def _state(link: Link, keys: Keys, partition: int, group: dict[bytes, object]) -> GroupState:
     log, name, last = keys.log(partition), _text(group[b"name"]), _text(group[b"last-delivered-id"])
     commands: list[Command] = [

@@ -1,6 +1,8 @@
 """The five functions of the specification, and the command line."""
 
 import asyncio
+import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -141,6 +143,44 @@ def test_errors_are_one_line_and_exit_code_1(data_dir: Path, words: tuple[str, .
 def test_a_setting_out_of_range_is_named(data_dir: Path) -> None:
     done = run(data_dir, "status", PARTITIONS="0")
     assert done.returncode == 1 and "PARTITIONS" in done.stderr
+
+
+@pytest.mark.usefixtures("functions")
+async def test_dead_letters_are_listed_given_back_and_dropped(data_dir: Path) -> None:
+    node = await app.open_node()
+    await node.redis.xadd("log:0", {"c": "damaged"})
+    await until(lambda: node.redis.xlen("dead:fanout"))
+    listed = await asyncio.to_thread(run, data_dir, "dead", "list", "fanout")
+    letter = json.loads(listed.stdout)
+    assert (letter["log"], letter["channel"], letter["message"], letter["count"]) == ("log:0", "c", "damaged", 1)
+    assert "ValueError" in letter["reason"]
+    status = await asyncio.to_thread(run, data_dir, "status")
+    assert re.search(r"^fanout +1$", status.stdout, re.MULTILINE)
+
+    unsaid = await asyncio.to_thread(run, data_dir, "dead", "drop", "fanout")
+    assert unsaid.returncode == 1 and "--all" in unsaid.stderr
+    unknown = await asyncio.to_thread(run, data_dir, "dead", "retry", "fanout", "1-1")
+    assert unknown.returncode == 1 and "no dead letter 1-1" in unknown.stderr
+    again = await asyncio.to_thread(run, data_dir, "dead", "retry", "fanout", letter["id"])
+    assert "given back" in again.stdout
+    await until(lambda: node.redis.xlen("dead:fanout"))  # damaged still, set aside anew
+    dropped = await asyncio.to_thread(run, data_dir, "dead", "drop", "fanout", "--all")
+    assert dropped.stdout.startswith("1 dead letters")
+    assert await node.redis.xlen("dead:fanout") == 0
+
+
+@pytest.mark.usefixtures("functions")
+async def test_a_group_that_nobody_plays_can_be_ended(data_dir: Path) -> None:
+    node = await app.open_node()
+    await app.produce_message("general", "hello")
+    for p in range(8):
+        await node.redis.xgroup_create(f"log:{p}", "old", "0", mkstream=True)
+    played = await asyncio.to_thread(run, data_dir, "groups", "drop", "fanout")
+    assert played.returncode == 1 and "plays fanout now" in played.stderr
+    dropped = await asyncio.to_thread(run, data_dir, "groups", "drop", "old")
+    assert dropped.stdout == "group old is gone from every log\n", dropped.stderr
+    missing = await asyncio.to_thread(run, data_dir, "groups", "drop", "old")
+    assert missing.returncode == 1 and "there are fanout" in missing.stderr
 
 
 async def test_replay_follow_goes_on_with_what_comes(data_dir: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.encode import Message, from_history, from_log, publication, publication_of, push
+from pipeline.encode import Message, from_history, from_log, publication, publication_of, push, to_log
 from pipeline.fanout import RUN_BYTES, FanOut
 from pipeline.keys import Keys
 from pipeline.lease import share
@@ -66,8 +66,11 @@ def test_history_and_log_entries_are_read_back() -> None:
     entry = [b"42-1763", [b"user", b"sara", b"client", b"f00", b"data", b'{"text":"a b"}']]
     expected = Message("c", 42, 1763, "e", "sara", "f00", b'{"text":"a b"}')
     assert from_history("c", "e", entry) == expected
-    assert from_log([b"c", b'42-1763 e sara f00 {"text":"a b"}']) == [expected]
-    assert from_log([b"c", b"- - sara f00 1"])[0].offset == 0
+    assert from_log(b"c", b'42-1763 e sara f00 {"text":"a b"}') == expected
+    shown = from_log(b"c", b"- - sara f00 1")
+    assert shown.offset == 0
+    for message in (expected, shown):
+        assert from_log(*to_log(message)) == message
 
 
 # -- dense runs
