@@ -11,6 +11,7 @@ from pipeline.keys import CHANNELS, CONTROL, Keys
 from pipeline.producer import new_epoch
 
 DESCRIPTION_LIMIT = 500  # characters
+_TOMBSTONE = 3600  # seconds a node that missed the word "deleted" has to find it out
 DELETED = "deleted "  # said on Pub/Sub `control`, before the channel's id
 
 
@@ -62,11 +63,13 @@ class Channels:
         members = await self._redis.smembers(self._keys.subscribers(channel.id))
         async with self._redis.pipeline(transaction=False) as pipe:
             pipe.delete(self._keys.channel(channel.id))
+            pipe.delete(self._keys.presence(channel.id))
             pipe.delete(self._keys.history(channel.id))
             pipe.delete(self._keys.subscribers(channel.id))
             for member in members:
                 pipe.srem(self._keys.user_channels(str(member)), channel.id)
             pipe.srem(CHANNELS, channel.id)
+            pipe.set(self._keys.tombstone(channel.id), 1, ex=_TOMBSTONE)
             pipe.publish(CONTROL, DELETED + channel.id)
             await pipe.execute()
 

@@ -14,8 +14,9 @@ from chat.listener import Listener
 from chat.local import Answer, Joined, LocalChannel, Receiver, Subscription, frame
 from chat.settings import ServerSettings
 from pipeline.encode import Message, push
-from pipeline.fanout import UNPOSITIONED
+from pipeline.fanout import PRESENCE, UNPOSITIONED
 from pipeline.keys import CONTROL, Keys
+from pipeline.positions import Standing, renew_epoch, standings
 from pipeline.replay import Page, Replay, unseen
 from pipeline.resp import ConnectionLost, Link, ReplyError
 from redis_config import Address
@@ -25,8 +26,6 @@ logger = logging.getLogger(__name__)
 INSUFFICIENT = 2500, "insufficient state"  # unsubscribe codes of the Centrifugal protocol
 DELETED = 2000, "channel deleted"
 _BACKOFF = 0.05, 1.0  # seconds: first and longest wait before connecting again
-_POSITIONS = "local r = {} for i, k in ipairs(KEYS) do r[i] = redis.call('HMGET', k, 'epoch', 'offset') end return r"
-_KEYS_AT_ONCE = 500
 
 
 class Hub:
@@ -80,9 +79,10 @@ class Hub:
         while True:
             local = self._channels.get(channel) or self._open(channel)
             await asyncio.shield(local.opened)
+            recoverable = since is not None and await self._can_recover(local, since, limited)
             if self._channels.get(channel) is local:
                 break
-        if since is None or not await self._can_recover(local, since, limited):
+        if since is None or not recoverable:
             self._begin(local, Subscription(receiver, local, local.offset, answer), recovered=False)
             return
         subscription = Subscription(receiver, local, since[1], answer)
@@ -114,11 +114,22 @@ class Hub:
                 self._catch_up(subscription.channel)
 
     def deleted(self, channel: str) -> None:
-        """The channel is gone: tell its subscribers, who do not come back by themselves."""
-        local = self._channels.pop(channel, None)
-        if local is not None:
-            self._drop(local, [*local.live, *local.readers], DELETED)
-            self._listener.unsubscribe(self._keys.channel(channel))
+        """The channel is gone on purpose: tell its subscribers, who do not come back by themselves."""
+        if channel in self._channels:
+            self._end(self._channels[channel], DELETED)
+
+    def position(self, channel: str) -> tuple[str, int] | None:
+        """The epoch and offset shown so far of a channel that somebody here reads."""
+        local = self._channels.get(channel)
+        return (local.epoch, local.offset) if local is not None and local.epoch else None
+
+    def _end(self, local: LocalChannel, code: tuple[int, str]) -> None:
+        """The channel is no more: nobody stays subscribed."""
+        self._drop(local, [*local.live, *local.readers], code)
+        for subscription in [*local.live]:  # had waited to hear where they begin
+            self.unsubscribe(subscription)
+            subscription.receiver.unsubscribed(local.id, *code)
+        self._close_if_empty(local)
 
     def _begin(self, local: LocalChannel, subscription: Subscription, recovered: bool) -> None:
         """Answer and go live in one breath: nothing can be broadcast between the two."""
@@ -157,6 +168,9 @@ class Hub:
         head, _, body = payload.partition(b"\n")
         if head == UNPOSITIONED:
             local.broadcast(body)
+            return
+        if head == PRESENCE:
+            local.announce(body)
             return
         epoch, first, last, ms = head.split(b" ")
         end = int(last)
@@ -198,18 +212,15 @@ class Hub:
                     await asyncio.sleep(wait)
                     wait = min(wait * 2, _BACKOFF[1])
                     continue
-                self._advance(local, low, shown, page)
+                if page is None or page.epoch != local.epoch or page.top < shown:
+                    await self._check_positions([local])
+                else:
+                    self._advance(local, low, page)
         finally:
             local.task = None
 
-    def _advance(self, local: LocalChannel, low: int, shown: int, page: Page | None) -> None:
-        """Take a page read from above `low`, when `shown` was the hub's own offset."""
-        if page is None:
-            self.deleted(local.id)
-            return
-        if page.epoch != local.epoch or page.top < shown:
-            self._reset(local, page.epoch, page.top)
-            return
+    def _advance(self, local: LocalChannel, low: int, page: Page) -> None:
+        """Take a page read from above `low`."""
         messages = _dense(page.messages)
         if messages and messages[0].offset == low + 1:
             self._serve(local, messages)
@@ -269,16 +280,15 @@ class Hub:
     def _reset(self, local: LocalChannel, epoch: str, top: int) -> None:
         """The channel began a new epoch: positions in the old one mean nothing now."""
         logger.warning("channel %s: new epoch %s at %d", local.id, epoch, top)
-        local.epoch, local.offset, local.target = epoch, top, top
+        local.epoch, local.offset, local.ms, local.target = epoch, top, 0, top
         self._drop(local, [*local.live, *local.readers], INSUFFICIENT)
 
     def _drop(self, local: LocalChannel, subscriptions: list[Subscription], code: tuple[int, str]) -> None:
         """End subscriptions; those that still wait to hear where they begin begin at the current position."""
         for subscription in subscriptions:
-            waited = subscription.answer is not None
-            if waited:
+            if subscription.answer is not None:
                 self._begin(local, subscription, recovered=False)
-            if not waited or code == DELETED:
+            else:
                 local.live.discard(subscription)
                 local.readers.discard(subscription)
                 subscription.receiver.unsubscribed(local.id, *code)
@@ -296,29 +306,31 @@ class Hub:
             await self._compare_all()
 
     async def _check_positions(self, channels: list[LocalChannel]) -> None:
-        """Compare positions with Redis: the way to notice a lost last message, a new epoch, a deleted channel."""
-        known = [local for local in channels if local.epoch]
-        for start in range(0, len(known), _KEYS_AT_ONCE):
-            part = known[start : start + _KEYS_AT_ONCE]
-            keys = [self._keys.channel(local.id) for local in part]
-            shown = [local.offset for local in part]
-            try:
-                positions = await self._link.call("EVAL", _POSITIONS, len(keys), *keys)
-            except (ConnectionLost, ReplyError) as error:
-                logger.info("positions not compared: %s", error)
-                return
-            for local, before, (epoch, offset) in zip(part, shown, positions, strict=True):
-                if self._channels.get(local.id) is local:
-                    self._compare(local, before, epoch, int(offset or 0))
+        """Compare positions with Redis: the way to notice a lost last message, a new epoch, a channel that is gone."""
+        known = [(local, local.epoch, local.offset, local.ms) for local in channels if local.epoch]
+        try:
+            found = await standings(self._link, self._keys, [(local.id, offset) for local, _, offset, _ in known])
+            for (local, epoch, offset, ms), standing in zip(known, found, strict=True):
+                if self._channels.get(local.id) is local and local.epoch == epoch:
+                    await self._compare(local, offset, ms, standing)
+        except (ConnectionLost, ReplyError) as error:
+            logger.info("positions not compared: %s", error)
 
-    def _compare(self, local: LocalChannel, shown: int, epoch: bytes | None, offset: int) -> None:
-        if epoch is None:
-            self.deleted(local.id)
-        elif epoch.decode() != local.epoch or offset < shown:  # behind what was shown: Redis came back older
-            self._reset(local, epoch.decode(), offset)
-        elif offset > local.offset:
-            local.target = max(local.target, offset)
+    async def _compare(self, local: LocalChannel, offset: int, ms: int, there: Standing) -> None:
+        """Take how a channel stands in Redis, which was asked when `offset`, of time `ms`, was shown here."""
+        if not there.epoch:
+            self._end(local, DELETED if there.deleted else INSUFFICIENT)
+        elif there.epoch != local.epoch:
+            self._reset(local, there.epoch, there.offset)
+        elif there.offset < offset or (ms and there.ms and there.ms != ms):
+            logger.warning("channel %s: Redis came back older than %d; a new epoch begins", local.id, offset)
+            await renew_epoch(self._link, self._keys, local.id, local.epoch)
+            await self._check_positions([local])
+        elif there.offset > local.offset:
+            local.target = max(local.target, there.offset)
             self._catch_up(local)
+        elif local.offset == offset and not local.ms:
+            local.ms = there.ms
 
     # -- Pub/Sub
 

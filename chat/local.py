@@ -34,11 +34,12 @@ Answer = Callable[[Joined], None]
 class Subscription:
     """One receiver in one channel: live, or reading from `offset`."""
 
-    __slots__ = ("answer", "channel", "offset", "receiver")
+    __slots__ = ("answer", "channel", "joins", "offset", "receiver")
 
     def __init__(self, receiver: Receiver, channel: "LocalChannel", offset: int, answer: Answer | None = None) -> None:
         self.receiver, self.channel, self.offset = receiver, channel, offset
         self.answer = answer  # waits to hear that it recovered
+        self.joins = False  # wants to hear who joins and leaves
 
 
 class LocalChannel:
@@ -80,6 +81,12 @@ class LocalChannel:
                 write(data)
         for write in self.plain:
             write(body)
+
+    def announce(self, body: bytes) -> None:
+        """Write joins and leaves to the live subscriptions that want them."""
+        for subscription in self.live:
+            if subscription.joins:
+                subscription.receiver.write(frame(body) if subscription.receiver.framed else body)
 
     def lowest(self) -> int | None:
         """The offset to catch up from: of the reader furthest behind, or the hub's own before a hole; None: level."""

@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 from chat.channels import DELETED, Channels
 from chat.errors import Unrecoverable
 from chat.hub import Hub
+from chat.presence import Presence
 from chat.protocol import History
 from chat.settings import ServerSettings
 from chat.subscriptions import Subscriptions
@@ -65,14 +66,20 @@ class Node:
         self.producer = await stack.enter_async_context(Producer(address, settings))
         self.hub = Hub(address, settings, self.replay, self.link)
         self.hub.on_control.append(self._on_control)
+        self.producer.shown = self.hub.position
         await self.hub.start()
         stack.push_async_callback(self.hub.close)
         self.pinger = Pinger(settings.ping_interval, settings.connect_timeout)
         self.pinger.start()
         stack.push_async_callback(self.pinger.close)
         groups = () if self.kind == "tool" else (fanout.GROUP,)
-        self.leases = Leases(self.link, settings, Member(self.kind, secrets.token_hex(4), groups))
+        member = Member(self.kind, secrets.token_hex(4), groups)
+        self.leases = Leases(self.link, settings, member)
+        self.presence = Presence(self.link, self.keys, settings, member)
         if groups:
+            self.presence.start()
+            stack.push_async_callback(self.presence.close)
+            self.leases.on_lapse, self.leases.on_dead = self.presence.lapsed, self.presence.died
             consumer = Consumer(fanout.GROUP, FanOut(self.keys), address, settings, self.leases)
             stack.push_async_callback(self.leases.close)
             consumer.start()

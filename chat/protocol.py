@@ -30,6 +30,7 @@ class Subscribe(msgspec.Struct):
     epoch: str = ""
     offset: int = 0
     flag: int = 0
+    join_leave: bool = False
 
     @property
     def reject_unrecovered(self) -> bool:
@@ -58,6 +59,12 @@ class History(msgspec.Struct):
     reverse: bool = False
 
 
+class Present(msgspec.Struct):
+    """presence, presence_stats"""
+
+    channel: str
+
+
 class Rpc(msgspec.Struct):
     method: str
     data: Raw = Raw(b"{}")
@@ -76,6 +83,8 @@ class Command(msgspec.Struct):
     connect: Connect | None = None
     unsubscribe: Unsubscribe | None = None
     history: History | None = None
+    presence: Present | None = None
+    presence_stats: Present | None = None
     rpc: Rpc | None = None
     send: Send | None = None
     ping: dict[str, Any] | None = None
@@ -85,7 +94,18 @@ class _AnyCommand(msgspec.Struct):
     id: int = 0
 
 
-COMMANDS = ("connect", "subscribe", "unsubscribe", "publish", "history", "rpc", "send", "ping")
+COMMANDS = (
+    "connect",
+    "subscribe",
+    "unsubscribe",
+    "publish",
+    "history",
+    "presence",
+    "presence_stats",
+    "rpc",
+    "send",
+    "ping",
+)
 _decode = msgspec.json.Decoder(Command).decode
 _decode_id = msgspec.json.Decoder(_AnyCommand).decode
 _decode_names = msgspec.json.Decoder(dict[str, Raw]).decode

@@ -131,6 +131,10 @@ class Session:
                 self._spawn(command.id, self._rpc(command.id, command.rpc, self.user))
         elif command.history is not None:
             self._spawn(command.id, self._history(command.id, command.history))
+        elif command.presence is not None:
+            self._spawn(command.id, self._presence(command.id, command.presence.channel))
+        elif command.presence_stats is not None:
+            self._spawn(command.id, self._presence_stats(command.id, command.presence_stats.channel))
         elif command.unsubscribe is not None:
             self._unsubscribe(command.id, command.unsubscribe, self.user)
         elif command.ping is not None:
@@ -158,6 +162,7 @@ class Session:
     def unsubscribed(self, channel: str, code: int, reason: str) -> None:
         """The hub ended a subscription."""
         self.subscriptions.pop(channel, None)
+        self._node.presence.remove(channel, self.client)
         self.reply(protocol.unsubscribe_push(channel, code, reason))
         self.flush()
 
@@ -190,11 +195,15 @@ class Session:
         """The connection ended."""
         self.closed = True
         for subscription in self._subscribed():
-            self._node.hub.unsubscribe(subscription)
+            self._stop(subscription)
         self.subscriptions.clear()
         self._inbox.clear()
         for task in self._tasks:
             task.cancel()
+
+    def _stop(self, subscription: Subscription) -> None:
+        self._node.hub.unsubscribe(subscription)
+        self._node.presence.remove(subscription.channel.id, self.client)
 
     def _subscribed(self) -> list[Subscription]:
         return [s for s in self.subscriptions.values() if s is not None]
@@ -306,6 +315,9 @@ class Session:
                 self.reply(protocol.error_reply(command_id, error))
             return
         self.subscriptions[channel] = joined.subscription
+        joined.subscription.joins = subscribe.join_leave
+        if self.user is not None:
+            self._node.presence.add(channel, self.client, self.user.username)
         pubs = [publication_of(channel, line) for line in joined.lines]
         recovered = joined.recovered if subscribe.recover else None
         self.reply(protocol.subscribe_reply(command_id, joined.epoch, joined.offset, recovered, pubs))
@@ -314,7 +326,7 @@ class Session:
     def _unsubscribe(self, command_id: int, unsubscribe: protocol.Unsubscribe, user: User) -> None:
         subscription = self.subscriptions.pop(unsubscribe.channel, None)
         if subscription is not None:
-            self._node.hub.unsubscribe(subscription)
+            self._stop(subscription)
         self._spawn(command_id, self._leave(command_id, channel_id(unsubscribe.channel), user))
 
     async def _leave(self, command_id: int, channel: str, user: User) -> None:
@@ -324,6 +336,15 @@ class Session:
     async def _history(self, command_id: int, history: protocol.History) -> None:
         page = await self._node.history(channel_id(history.channel), history)
         self.reply(b'{"id":%d,"history":%b}' % (command_id, protocol.page_body(page)))
+
+    async def _presence(self, command_id: int, channel: str) -> None:
+        clients = await self._node.presence.clients(channel_id(channel))
+        self.reply(protocol.reply(command_id, "presence", {"presence": clients}))
+
+    async def _presence_stats(self, command_id: int, channel: str) -> None:
+        clients = await self._node.presence.clients(channel_id(channel))
+        users = {info.user for info in clients.values()}
+        self.reply(protocol.reply(command_id, "presence_stats", {"num_clients": len(clients), "num_users": len(users)}))
 
     async def _rpc(self, command_id: int, rpc: protocol.Rpc, user: User) -> None:
         result = await call_method(self._node, user, rpc.method, rpc.data)

@@ -1,6 +1,7 @@
 """The line terminal: a person at a keyboard, straight on Redis, no server needed."""
 
 import asyncio
+import secrets
 import sys
 import threading
 import unicodedata
@@ -64,6 +65,7 @@ class Terminal:
 
     def __init__(self, node: Node, user: User, show: Callable[[str], None]) -> None:
         self._node, self._user, self._show = node, user, show
+        self._client = secrets.token_hex(16)
         self._subscription: Subscription | None = None
         self._task: asyncio.Task[None] | None = None
         self.channel = ""
@@ -77,6 +79,7 @@ class Terminal:
 
     def unsubscribed(self, channel: str, code: int, reason: str) -> None:
         self._subscription = None
+        self._node.presence.remove(channel, self._client)
         self.channel = ""
         if code < RESUBSCRIBE:
             self._show(f"* {channel}: {reason}; /join {channel} to make it anew")
@@ -86,6 +89,7 @@ class Terminal:
 
     def _joined(self, joined: Joined) -> None:
         self._subscription = joined.subscription
+        self._node.presence.add(joined.subscription.channel.id, self._client, self._user.username)
         for line in joined.lines:
             self.write(line)
 
@@ -147,7 +151,7 @@ class Terminal:
     async def send(self, text: str) -> None:
         channel = self._current()
         data = json_line(encode({"text": text}), self._node.settings.message_limit)
-        await self._node.producer.publish(channel, data, user=self._user.username)
+        await self._node.producer.publish(channel, data, user=self._user.username, client=self._client)
 
     async def quit(self, _: str) -> None:
         self.running = False
@@ -160,6 +164,7 @@ class Terminal:
     def _stop(self) -> None:
         if self._subscription is not None:
             self._node.hub.unsubscribe(self._subscription)
+            self._node.presence.remove(self._subscription.channel.id, self._client)
             self._subscription = None
 
 

@@ -9,6 +9,7 @@ from pipeline.resp import Command
 GROUP = "fanout"
 RUN_BYTES = 256 * 1024
 UNPOSITIONED = b"-"
+PRESENCE = b"@"  # joins and leaves, for those who asked for them
 
 
 class Run:

@@ -38,9 +38,22 @@ class Keys:
         """Stream: what was said. Entry id `<offset>-<ms>`; fields user, client, data."""
         return self.message_prefix + channel
 
+    def tombstone(self, channel: str) -> str:
+        """String with a time to live: this channel was deleted, not lost."""
+        return f"{self.channel_prefix}{channel}:deleted"
+
     def subscribers(self, channel: str) -> str:
         """Set of user ids."""
         return f"{self.channel_prefix}{channel}:subscribers"
+
+    def presence(self, channel: str) -> str:
+        """Hash: client → "<node> <info>". Present while the node's lease lives."""
+        return "presence:" + channel
+
+    @staticmethod
+    def present_at(node: str) -> str:
+        """Set: the channels a node has clients in."""
+        return f"node:{node}:channels"
 
     @staticmethod
     def user(user: str) -> str:

@@ -21,9 +21,13 @@ NODES_CHANGED = b"nodes"  # said on Pub/Sub `control` when a node comes, goes or
 _LIVE = """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', now))
+local before = redis.call('ZSCORE', KEYS[1], ARGV[1])
 redis.call('ZADD', KEYS[1], string.format('%.0f', now + ARGV[2]), ARGV[1])
-return redis.call('ZRANGE', KEYS[1], 0, -1)"""
+return {
+  before and tonumber(before) >= now and 1 or 0,
+  redis.call('ZRANGEBYSCORE', KEYS[1], string.format('%.0f', now), '+inf'),
+  redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', now - ARGV[3])),
+}"""
 
 _CLAIM = """
 local owner = redis.call('GET', KEYS[1])
@@ -62,12 +66,19 @@ class Leases:
     def __init__(self, link: Link, settings: Settings, node: Node) -> None:
         self._link, self._keys, self._node = link, Keys.of(settings), node
         self._ttl = int(settings.lease_ttl * 1000)
+        # With a renewal's wait before and behind, the dead are gone within presence_ttl.
+        self._grace = max(0, int(settings.presence_ttl * 1000 - 1.5 * self._ttl))
+        self._steady_since = 0.0
         self._partitions = settings.partitions
         self._task: asyncio.Task[None] | None = None
         self._woken = asyncio.Event()
         self.owned: dict[str, set[int]] = {group: set() for group in node.groups}
         self.unwanted: dict[str, set[int]] = {group: set() for group in node.groups}
         self.on_change: list[Callable[[], None]] = []
+        self.on_lapse: Callable[[], None] = lambda: None
+        """Called when this node's own lease was over, or forgotten."""
+        self.on_dead: Callable[[list[str]], None] = lambda nodes: None
+        """Called with nodes that are dead for good, until they are removed."""
 
     async def start(self) -> None:
         await self._renew_or_log()
@@ -115,7 +126,9 @@ class Leases:
 
     async def _renew(self) -> None:
         me = str(self._node)
-        members = [m.decode() for m in await self._link.call("EVAL", _LIVE, 1, NODES, me, self._ttl)]
+        steady, alive, dead = await self._link.call("EVAL", _LIVE, 1, NODES, me, self._ttl, self._grace)
+        members = [m.decode() for m in alive]
+        self._judge(bool(steady), [m.decode() for m in dead])
         for group in self._node.groups:
             wanted = share(self._partitions, group, me, members)
             owned = self.owned[group]
@@ -130,3 +143,12 @@ class Leases:
             if changed:
                 for callback in self.on_change:
                     callback()
+
+    def _judge(self, steady: bool, dead: list[str]) -> None:
+        """Tell who is dead; but while we were not well ourselves (Redis was away), everybody looks dead."""
+        now = asyncio.get_running_loop().time()
+        if not steady:
+            self._steady_since = now
+            self.on_lapse()
+        elif dead and now - self._steady_since > self._ttl / 1000:
+            self.on_dead(dead)

@@ -108,6 +108,8 @@ class Producer:
         self._ready: list[Lane] = []  # lanes to send at the end of this turn
         self._connection: Connection | None = None
         self._seen: dict[str, tuple[str, int]] = {}
+        self.shown: Callable[[str], tuple[str, int] | None] = lambda channel: None
+        """The position this node has shown of a channel, beside those it appended itself."""
         self._tasks: list[asyncio.Task[None]] = []
         self._lost = asyncio.Event()
         self._settled = asyncio.Event()
@@ -223,7 +225,7 @@ class Producer:
         args += [new_epoch(), len(places)]
         for channel in places:
             keys += [self._keys.channel(channel), self._keys.history(channel)]
-            args += [channel, int(channel in create), *self._seen.get(channel, ("", 0))]
+            args += [channel, int(channel in create), *self._highest(channel)]
         for append in appends:
             place = 0
             if append.key:
@@ -235,6 +237,13 @@ class Producer:
             # First in the list of channels, then made: a crash between leaves a name the listing skips.
             packed = pack(["SADD", CHANNELS, *create]) + packed
         return Batch(appends, packed, bool(create), self._loop.time())
+
+    def _highest(self, channel: str) -> tuple[str, int]:
+        """The highest position this node knows of, so that a Redis which came back older is noticed."""
+        seen, shown = self._seen.get(channel), self.shown(channel)
+        if seen is None or (shown is not None and shown[0] == seen[0]):
+            return max(seen or ("", 0), shown or ("", 0))
+        return seen
 
     # -- replies
 

@@ -7,6 +7,7 @@ import httpx2 as httpx
 from centrifuge import (
     Client,
     ClientState,
+    JoinContext,
     PublicationContext,
     ReplyError,
     SubscriptionEventHandler,
@@ -19,9 +20,13 @@ from tests.services import PeykServer, until
 class Seen(SubscriptionEventHandler):  # type: ignore[misc]  # the package has no types
     def __init__(self) -> None:
         self.publications: list[tuple[int, Any]] = []
+        self.joined: list[str] = []
 
     async def on_publication(self, ctx: PublicationContext) -> None:
         self.publications.append((ctx.pub.offset, ctx.pub.data))
+
+    async def on_join(self, ctx: JoinContext) -> None:
+        self.joined.append(ctx.info.user)
 
 
 async def test_connect_subscribe_publish_history_rpc(server: PeykServer) -> None:
@@ -29,9 +34,12 @@ async def test_connect_subscribe_publish_history_rpc(server: PeykServer) -> None
     await client.connect()
     await client.ready()
     seen = Seen()
-    subscription = client.new_subscription("sdk", events=seen, recoverable=True)
+    subscription = client.new_subscription("sdk", events=seen, recoverable=True, join_leave=True)
     await subscription.subscribe()
     await subscription.ready()
+    await until(lambda: seen.joined == ["sara"])
+    assert [info.user for info in (await subscription.presence()).clients.values()] == ["sara"]
+    assert (await subscription.presence_stats()).num_users == 1
     for text in ("hello", "سلام"):
         await subscription.publish({"text": text})
     await until(lambda: seen.publications == [(1, {"text": "hello"}), (2, {"text": "سلام"})])
