@@ -26,7 +26,7 @@ from chat.errors import PeykError
 from chat.models import User
 from chat.node import Node
 from chat.protocol import encode, json_line
-from chat.settings import ServerSettings
+from chat.settings import ServerSettings, log
 from chat.terminal import Terminal, chat
 from pipeline.resp import ConnectionLost
 from redis_config import ConfigError
@@ -104,6 +104,7 @@ def parser() -> argparse.ArgumentParser:
     serve = sub.add_parser("serve", help="run the server")
     serve.add_argument("--host", help="address to listen on (HTTP_HOST)")
     serve.add_argument("--port", type=int, help="port to listen on (HTTP_PORT)")
+    serve.add_argument("--workers", type=int, help="server processes that share the port (HTTP_WORKERS)")
     replay = sub.add_parser("replay", help="write a channel's history to standard output, one JSON line a message")
     replay.add_argument("channel")
     start = replay.add_mutually_exclusive_group()
@@ -124,7 +125,7 @@ def parser() -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> None:
     """Do what was asked. Imports uvicorn only to serve: the terminal starts faster without it."""
-    given = {"http_host": getattr(options, "host", None), "http_port": getattr(options, "port", None)}
+    given = {f"http_{name}": getattr(options, name, None) for name in ("host", "port", "workers")}
     settings = ServerSettings(**{name: value for name, value in given.items() if value is not None})
     if options.command == "serve":
         from chat.server import serve
@@ -145,8 +146,7 @@ def run(options: argparse.Namespace) -> None:
 def main() -> int:
     """The process's exit code: 0, 1 for an error that was explained, 130 for Ctrl-C."""
     options = parser().parse_args()
-    level = logging.INFO if options.command == "serve" else logging.ERROR
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    log(logging.INFO if options.command == "serve" else logging.ERROR)
     try:
         run(options)
     except (ConfigError, PeykError, ConnectionLost) as error:

@@ -1,6 +1,9 @@
 """The server: a node behind uvicorn, with the page, the HTTP routes and the socket."""
 
+import logging
+import os
 import resource
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,14 +15,18 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
+from starlette.types import Message, Receive, Scope, Send
+from uvicorn.config import STARTUP_FAILURE
+from uvicorn.supervisors import Multiprocess
 
 from chat.api import on_error
 from chat.errors import PeykError
 from chat.node import Node
 from chat.routes import routes
-from chat.settings import ServerSettings
+from chat.settings import ServerSettings, log
 from chat.websocket import SocketProtocol, endpoint
 from pipeline.resp import FAILURES
+from redis_config import ConfigError
 
 WEB = Path(__file__).parent / "web"
 _CSP = "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
@@ -38,20 +45,37 @@ class Assets(StaticFiles):
         return response
 
 
+class Application(Starlette):
+    """Starlette, but a start that a setting forbids is explained in a line, not in a traceback."""
+
+    refusal = ""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def explain(message: Message) -> None:
+            if message["type"] == "lifespan.startup.failed" and self.refusal:
+                message["message"] = self.refusal
+            await send(message)
+
+        await super().__call__(scope, receive, explain if scope["type"] == "lifespan" else send)
+
+
 def application(settings: ServerSettings) -> Starlette:
     """The ASGI application. Its lifespan opens and closes the node."""
 
     @asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        async with Node(settings, "serve") as node:
-            app.state.node = node
-            print(
-                f"{node.redis_server.describe()}\nPeyk at http://{settings.http_host}:{settings.http_port}", flush=True
-            )
-            yield
+    async def lifespan(app: Application) -> AsyncIterator[None]:
+        try:
+            async with Node(settings, "serve") as node:
+                app.state.node = node
+                where = f"http://{settings.http_host}:{settings.http_port}"
+                print(f"{node.redis_server.describe()}\nPeyk at {where}", flush=True)
+                yield
+        except ConfigError as error:
+            app.refusal = f"peyk: {error}"
+            raise
 
     kinds = (PeykError, *FAILURES, 404, 405, 500)
-    return Starlette(
+    return Application(
         routes=[
             Route("/", page),
             WebSocketRoute("/connection/websocket", endpoint),
@@ -63,13 +87,20 @@ def application(settings: ServerSettings) -> Starlette:
     )
 
 
+def worker() -> Starlette:
+    """The application of one process of several. What the first process was told is in the environment."""
+    log(logging.INFO)
+    return application(ServerSettings())
+
+
 def serve(settings: ServerSettings) -> None:
     """Run until SIGTERM or SIGINT; clients are told to reconnect, and what is in hand is finished."""
     _raise_file_limit()
-    SocketProtocol.high_water = settings.high_water
-    SocketProtocol.reader_timeout = settings.reader_timeout
+    alone = settings.http_workers == 1
     config = uvicorn.Config(
-        application(settings),
+        application(settings) if alone else "chat.server:worker",
+        factory=not alone,
+        workers=settings.http_workers,
         host=settings.http_host,
         port=settings.http_port,
         loop="uvloop",
@@ -83,7 +114,14 @@ def serve(settings: ServerSettings) -> None:
         log_level="warning",
         server_header=False,
     )
-    uvicorn.Server(config).run()
+    if alone:
+        uvicorn.Server(config).run()
+        return
+    os.environ.update(HTTP_HOST=settings.http_host, HTTP_PORT=str(settings.http_port))
+    supervisor = Multiprocess(config, sockets=[config.bind_socket()])
+    supervisor.run()
+    if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
+        sys.exit(STARTUP_FAILURE)
 
 
 def _raise_file_limit() -> None:

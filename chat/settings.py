@@ -1,5 +1,8 @@
 """What the server may be told, beyond where its Redis is."""
 
+import logging
+import sys
+
 from pydantic import Field
 
 from redis_config import Settings
@@ -10,6 +13,7 @@ class ServerSettings(Settings):
 
     http_host: str = Field("127.0.0.1", description="address to listen on")
     http_port: int = Field(5000, description="port to listen on")
+    http_workers: int = Field(1, ge=1, description="server processes that share the port")
     message_limit: int = Field(64 * 1024, description="largest message, bytes of JSON")
     frame_limit: int = Field(1024 * 1024, description="largest WebSocket frame, bytes")
     high_water: int = Field(256 * 1024, description="unread bytes of a socket before it is no longer pushed to")
@@ -22,3 +26,8 @@ class ServerSettings(Settings):
     connect_timeout: int = Field(10, description="seconds a socket has to say its first command")
     check_interval: float = Field(5, description="seconds between comparisons of positions with Redis")
     shutdown_timeout: int = Field(10, description="seconds clients have to leave at shutdown")
+
+
+def log(level: int) -> None:
+    """Write log lines of `level` and above to standard error."""
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)

@@ -7,6 +7,7 @@ the session writes frames it made, which measured twice the throughput. The hand
 import asyncio
 import fcntl
 import logging
+import random
 import socket
 import struct
 import termios
@@ -17,6 +18,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from websockets.frames import Frame
 
 from chat.session import Session
+from chat.settings import ServerSettings
 
 if TYPE_CHECKING:
     from chat.node import Node
@@ -27,6 +29,7 @@ SHUTDOWN = 3001, "shutdown"
 BINARY = 1003, "send text frames"
 NOT_UTF8 = 1007, "text must be UTF-8"
 NO_CONNECT = 3501, "connect first"
+DRAIN_RATE = 1000  # clients a second that are sent away when the node stops
 _EXTENSION = "peyk"
 _CLOSE_TIMEOUT = 3.0  # seconds a client has to answer a close
 
@@ -35,8 +38,7 @@ class SocketProtocol(WebSocketsSansIOProtocol):
     """One WebSocket connection. Before the handshake is done, and for closing, it is uvicorn's."""
 
     session: Session | None = None
-    high_water = 256 * 1024  # bytes unread; set from HIGH_WATER at start
-    reader_timeout = 20.0  # seconds; set from READER_TIMEOUT at start
+    settings: ServerSettings
     _stuck: asyncio.TimerHandle | None = None
     _unread = 0
 
@@ -45,12 +47,13 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         if hasattr(self, "scope"):
             cast(dict[str, Any], self.scope["extensions"])[_EXTENSION] = self
 
-    def attach(self, session: Session) -> None:
+    def attach(self, session: Session, settings: ServerSettings) -> None:
         """From now on frames go to `session`."""
-        self.session = session
-        self.transport.set_write_buffer_limits(high=self.high_water, low=self.high_water // 4)
+        self.session, self.settings = session, settings
+        high_water = settings.high_water
+        self.transport.set_write_buffer_limits(high=high_water, low=high_water // 4)
         # The kernel's buffer would grow to several MiB for a client that does not read.
-        self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self.high_water)
+        self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, high_water)
 
     def send_receive_event_to_app(self) -> None:
         """A whole message came in (uvicorn calls this)."""
@@ -103,7 +106,7 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         if self.session is not None:
             self.session.filled()
             self._unread = self._unread_bytes()
-            self._stuck = self.loop.call_later(self.reader_timeout, self._check_progress)
+            self._stuck = self.loop.call_later(self.settings.reader_timeout, self._check_progress)
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -121,7 +124,7 @@ class SocketProtocol(WebSocketsSansIOProtocol):
             self.transport.abort()
         else:
             self._unread = unread
-            self._stuck = self.loop.call_later(self.reader_timeout, self._check_progress)
+            self._stuck = self.loop.call_later(self.settings.reader_timeout, self._check_progress)
 
     def _unread_bytes(self) -> int:
         """What the client has not taken yet, ours and the kernel's."""
@@ -140,9 +143,10 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         super().handle_close(event)
 
     def shutdown(self) -> None:
-        """The server stops: clients are told to come back (3001)."""
+        """The server stops: clients are told to come back (3001), not all at once; until then they are served."""
         if self.session is not None:
-            self.close(*SHUTDOWN)
+            wait = drain_seconds(len(self.connections), self.settings.shutdown_timeout)
+            self.loop.call_later(random.uniform(0, wait), self.close, *SHUTDOWN)
         else:
             super().shutdown()
 
@@ -151,13 +155,18 @@ class SocketProtocol(WebSocketsSansIOProtocol):
             self.session.close()
 
 
+def drain_seconds(connections: int, shutdown_timeout: float) -> float:
+    """Over how long a stopping node sends its clients away: the others take DRAIN_RATE a second, but not for ever."""
+    return min(connections / DRAIN_RATE, shutdown_timeout / 2)
+
+
 async def endpoint(websocket: WebSocket) -> None:
     """`/connection/websocket`: shake hands, give the connection a session, and wait until it ends."""
     node: Node = websocket.app.state.node
     connection: SocketProtocol = websocket.scope["extensions"][_EXTENSION]
     await websocket.accept()
     session = Session(node, connection)
-    connection.attach(session)
+    connection.attach(session, node.settings)
     node.pinger.add(session)
     try:
         while (message := await websocket.receive())["type"] != "websocket.disconnect":

@@ -15,7 +15,7 @@ import app
 from bridge.sql import SqlArchive
 from chat.errors import BadRequest, UnknownChannel
 from chat.node import Node
-from tests.services import ROOT, clean_environment, end_embedded, until
+from tests.services import ROOT, clean_environment, end_embedded, free_port, until
 
 
 @pytest.fixture
@@ -138,6 +138,13 @@ def test_errors_are_one_line_and_exit_code_1(data_dir: Path, words: tuple[str, .
     done = run(data_dir, *words)
     assert done.returncode == 1
     assert says in done.stderr and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_server_that_cannot_start_says_why_without_a_traceback(data_dir: Path, workers: str) -> None:
+    done = run(data_dir, "serve", "--port", str(free_port()), "--workers", workers, REDIS_PORT=str(free_port()))
+    assert done.returncode not in (0, None)
+    assert "peyk: no Redis at localhost" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_a_setting_out_of_range_is_named(data_dir: Path) -> None:
