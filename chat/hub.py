@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine
 from chat.errors import PeykError, UnknownChannel
 from chat.listener import Listener
 from chat.local import Answer, Joined, LocalChannel, Receiver, Subscription, frame
+from chat.recent import Recent
 from chat.settings import ServerSettings
 from pipeline.encode import Message, push
 from pipeline.fanout import PRESENCE, UNPOSITIONED
@@ -35,6 +36,7 @@ class Hub:
         self._settings, self._keys = settings, Keys.of(settings)
         self._replay, self._link = replay, link
         self._channels: dict[str, LocalChannel] = {}
+        self._recent = Recent()
         self._listener = Listener(address, self._on_message, self._names, self._compare_all)
         self._tasks: set[asyncio.Task[None]] = set()
         self.on_control: list[Callable[[bytes], None]] = []
@@ -192,6 +194,8 @@ class Hub:
             local.offset = local.target = end
             local.ms = int(ms)
             local.broadcast(body if not known else b"\n".join(body.split(b"\n")[known:]))
+            if local.id in self._recent:  # clients come back to it just now
+                self._recent.add(local.id, local.epoch, int(first), body.split(b"\n"))
 
     # -- the one repair
 
@@ -204,6 +208,10 @@ class Hub:
         wait = _BACKOFF[0]
         try:
             while (low := local.lowest()) is not None and self._channels.get(local.id) is local:
+                if lines := self._recent.between(local.id, local.epoch, low, local.offset):
+                    self._serve(local, low + 1, lines, local.ms)
+                    await asyncio.sleep(0)  # others have their turn
+                    continue
                 shown = local.offset
                 try:
                     page = await self._replay.chunk(local.id, low)
@@ -223,7 +231,9 @@ class Hub:
         """Take a page read from above `low`."""
         messages = _dense(page.messages)
         if messages and messages[0].offset == low + 1:
-            self._serve(local, messages)
+            first, lines = messages[0].offset, [push(message) for message in messages]
+            self._recent.add(local.id, local.epoch, first, lines)
+            self._serve(local, first, lines, messages[-1].ms)
         elif messages:
             self._trimmed(local, messages[0].offset - 1)
         elif page.top > low:
@@ -232,12 +242,11 @@ class Hub:
             local.target = local.offset
             self._level(local)
 
-    def _serve(self, local: LocalChannel, messages: list[Message]) -> None:
-        """Give messages, dense, to the hub's live subscribers and to every reader they reach."""
-        first, last = messages[0].offset, messages[-1].offset
-        lines = [push(message) for message in messages]
+    def _serve(self, local: LocalChannel, first: int, lines: list[bytes], ms: int) -> None:
+        """Give lines, dense, to the hub's live subscribers and to every reader they reach. `ms` is the last one's."""
+        last = first + len(lines) - 1
         if last > local.offset and (known := unseen(local.offset, first, last)) is not None:
-            local.offset, local.ms = last, messages[-1].ms
+            local.offset, local.ms = last, ms
             local.target = max(local.target, last)
             local.broadcast(b"\n".join(lines[known:]))
         frames: dict[int, bytes] = {}
@@ -281,6 +290,7 @@ class Hub:
         """The channel began a new epoch: positions in the old one mean nothing now."""
         logger.warning("channel %s: new epoch %s at %d", local.id, epoch, top)
         local.epoch, local.offset, local.ms, local.target = epoch, top, 0, top
+        self._recent.forget(local.id)
         self._drop(local, [*local.live, *local.readers], INSUFFICIENT)
 
     def _drop(self, local: LocalChannel, subscriptions: list[Subscription], code: tuple[int, str]) -> None:
@@ -300,6 +310,7 @@ class Hub:
     async def _check_regularly(self) -> None:
         while True:
             await asyncio.sleep(self._settings.check_interval)
+            self._recent.clear()
             for local in list(self._channels.values()):
                 if local.opened.done():  # whoever waited for it went away
                     self._close_if_empty(local)
