@@ -1,0 +1,149 @@
+"""An installation of its own, and the faults done to it: processes killed, paused, drained; connections cut."""
+
+import asyncio
+import contextlib
+import random
+import shutil
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+
+import redis
+
+from tests.services import START_TIMEOUT, PeykServer, RedisProcess, free_port
+
+LEASE_TTL = 4.0  # seconds
+NODE_PAUSE = 6.0  # seconds a node stands still: longer than its lease
+REDIS_PAUSE = 3.0  # seconds Redis stands still: longer than publishers are kept waiting
+BETWEEN = 2.0, 4.0  # seconds from one fault to the next
+AT_ONCE = 2  # faults that may overlap
+RETURN = 60.0  # seconds a process has to come back
+
+# Small buffers, so that a slow reader is one; early pings, so that a client leaves a node that stands still.
+ENVIRONMENT = {"LEASE_TTL": str(LEASE_TTL), "HIGH_WATER": "16384", "PING_INTERVAL": "3", "RECOVERY_LIMIT": "5000"}
+
+
+class Installation:
+    """A private Redis and the nodes on it. `with Installation(…)` starts and ends them."""
+
+    def __init__(self, kind: str, nodes: int, logs: Path | None = None) -> None:
+        self.redis, self._logs = RedisProcess(kind), logs
+        environment = {**ENVIRONMENT, "REDIS_URL": self.redis.url}
+        self.nodes = [PeykServer(environment, free_port()) for _ in range(nodes)]
+        self._stack = contextlib.ExitStack()
+
+    @property
+    def urls(self) -> list[str]:
+        return [node.url for node in self.nodes]
+
+    def __enter__(self) -> "Installation":
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(self.redis)
+            for node in self.nodes:
+                stack.enter_context(node)
+            stack.callback(self._keep_logs)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stack.close()
+
+    def _keep_logs(self) -> None:
+        if self._logs is not None:
+            self._logs.mkdir(parents=True, exist_ok=True)
+            for name, process in [("redis", self.redis), *((f"node-{node.port}", node) for node in self.nodes)]:
+                shutil.copy(process.log, self._logs / f"{name}.log")
+
+
+class Injector:
+    """Does one fault after the other, in an order drawn by chance; each kind once before any comes again."""
+
+    def __init__(self, installation: Installation, chance: random.Random, tally: Counter[str]) -> None:
+        self._redis, self._chance, self._tally = installation.redis, chance, tally
+        self._idle = list(installation.nodes)
+        self._redis_alone, self._room = asyncio.Lock(), asyncio.Semaphore(AT_ONCE)
+        self.kinds: dict[str, Callable[[], Awaitable[None]]] = {
+            "node killed": self._kill_node,
+            "node paused": self._pause_node,
+            "node drained": self._drain_node,
+            "redis killed": self._kill_redis,
+            "redis paused": self._pause_redis,
+            "pubsub connections cut": lambda: self._cut("pubsub"),
+            "connections cut": lambda: self._cut("normal"),
+        }
+
+    async def run(self, until: float) -> None:
+        """Begin faults until the clock of the loop says `until`; returns when all are over and everything is up."""
+        loop = asyncio.get_running_loop()
+        deck: list[str] = []
+        async with asyncio.TaskGroup() as faults:
+            while loop.time() + BETWEEN[1] < until:
+                await asyncio.sleep(self._chance.uniform(*BETWEEN))
+                deck = deck or self._chance.sample(sorted(self.kinds), len(self.kinds))
+                await self._room.acquire()
+                faults.create_task(self._do(deck.pop()))
+
+    async def _do(self, kind: str) -> None:
+        try:
+            self._tally[kind] += 1
+            await self.kinds[kind]()
+        finally:
+            self._room.release()
+
+    @contextlib.contextmanager
+    def _a_node(self) -> Iterator[PeykServer]:
+        """One that nothing is done to now; back among the others afterwards."""
+        node = self._idle.pop(self._chance.randrange(len(self._idle)))
+        try:
+            yield node
+        finally:
+            self._idle.append(node)
+
+    async def _start(self, node: PeykServer) -> None:
+        """As a supervisor would: again, if Redis was away just then."""
+        async with asyncio.timeout(RETURN):
+            while True:
+                try:
+                    await asyncio.to_thread(node.start)
+                    return
+                except RuntimeError as error:
+                    if "ConfigError: no Redis" not in str(error):
+                        raise
+
+    async def _kill_node(self) -> None:
+        with self._a_node() as node:
+            await asyncio.to_thread(node.kill)
+            await self._start(node)
+
+    async def _drain_node(self) -> None:
+        with self._a_node() as node:
+            await asyncio.to_thread(node.stop)
+            await self._start(node)
+
+    async def _pause_node(self) -> None:
+        with self._a_node() as node:
+            node.pause()
+            try:
+                await asyncio.sleep(NODE_PAUSE)
+            finally:
+                node.resume()
+
+    async def _kill_redis(self) -> None:
+        async with self._redis_alone:
+            await asyncio.to_thread(self._redis.restart)
+
+    async def _pause_redis(self) -> None:
+        async with self._redis_alone:
+            self._redis.pause()
+            try:
+                await asyncio.sleep(REDIS_PAUSE)
+            finally:
+                self._redis.resume()
+
+    async def _cut(self, kind: str) -> None:
+        async with self._redis_alone:
+            await asyncio.to_thread(self._kill_clients, kind)
+
+    def _kill_clients(self, kind: str) -> None:
+        with contextlib.closing(redis.Redis(port=self._redis.port, socket_timeout=START_TIMEOUT)) as client:
+            client.client_kill_filter(_type=kind, skipme=True)
