@@ -2,6 +2,7 @@
 # make test    set up and run all tests, on real servers
 # make check   what a reviewer would ask: format, lint, types
 # make bench   the scenarios of README "Numbers"
+# make faults  three minutes of kills, pauses and cuts, and the check that nothing was lost, doubled or reordered
 # make clean   remove everything these made; data/ stays
 #
 # Python packages go into .venv; Debian packages only for tests and bench, and only if missing.
@@ -12,7 +13,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 CODE := $(wildcard redis_config.py app.py chat pipeline bridge bench tests)
 PERSIAN_FONT := /usr/share/fonts/truetype/noto/NotoSansArabic-Regular.ttf
 
-.PHONY: run test check bench clean
+.PHONY: run test check bench faults clean
 
 run: .venv/run
 	exec $(BIN)/python app.py serve
@@ -30,6 +31,9 @@ check: .venv/dev
 bench: .venv/dev
 	@$(call debian,cc:gcc /usr/include/stdio.h:libc6-dev)
 	$(BIN)/python -m bench $(ARGS)
+
+faults: .venv/dev
+	$(BIN)/python -m tests.faults --seconds 180 $(ARGS)
 
 clean:
 	rm -rf .venv bench/.build .mypy_cache .ruff_cache .pytest_cache .hypothesis
