@@ -143,8 +143,8 @@ def check_received(received: Received, history: History) -> Iterator[Bad]:
         truth = history.by_offset.get(offset)
         if truth != data:
             yield Bad(PHANTOM, who, channel, offset, _shown(truth), _shown(data))
-            if truth is None:
-                continue
+            if not 1 <= offset <= history.top:
+                continue  # no place in the channel at all
         if offset >= due:
             missing.update(range(due, offset))
             due = offset + 1

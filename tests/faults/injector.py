@@ -62,15 +62,6 @@ class Injector:
         self._redis, self._chance, self._tally = installation.redis, chance, tally
         self._idle = list(installation.nodes)
         self._redis_alone, self._room = asyncio.Lock(), asyncio.Semaphore(AT_ONCE)
-        self.kinds: dict[str, Callable[[], Awaitable[None]]] = {
-            "node killed": self._kill_node,
-            "node paused": self._pause_node,
-            "node drained": self._drain_node,
-            "redis killed": self._kill_redis,
-            "redis paused": self._pause_redis,
-            "pubsub connections cut": lambda: self._cut("pubsub"),
-            "connections cut": lambda: self._cut("normal"),
-        }
 
     async def run(self, until: float) -> None:
         """Begin faults until the clock of the loop says `until`; returns when all are over and everything is up."""
@@ -79,14 +70,14 @@ class Injector:
         async with asyncio.TaskGroup() as faults:
             while loop.time() + BETWEEN[1] < until:
                 await asyncio.sleep(self._chance.uniform(*BETWEEN))
-                deck = deck or self._chance.sample(sorted(self.kinds), len(self.kinds))
+                deck = deck or self._chance.sample(sorted(FAULTS), len(FAULTS))
                 await self._room.acquire()
                 faults.create_task(self._do(deck.pop()))
 
     async def _do(self, kind: str) -> None:
         try:
             self._tally[kind] += 1
-            await self.kinds[kind]()
+            await FAULTS[kind](self)
         finally:
             self._room.release()
 
@@ -101,26 +92,28 @@ class Injector:
 
     async def _start(self, node: PeykServer) -> None:
         """As a supervisor would: again, if Redis was away just then."""
-        async with asyncio.timeout(RETURN):
-            while True:
-                try:
-                    await asyncio.to_thread(node.start)
-                    return
-                except RuntimeError as error:
-                    if "ConfigError: no Redis" not in str(error):
-                        raise
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + RETURN
+        while True:
+            try:
+                await asyncio.to_thread(node.start)
+                return
+            except RuntimeError:
+                if loop.time() > deadline:
+                    raise
+                self._tally["node starts repeated"] += 1
 
-    async def _kill_node(self) -> None:
+    async def kill_node(self) -> None:
         with self._a_node() as node:
             await asyncio.to_thread(node.kill)
             await self._start(node)
 
-    async def _drain_node(self) -> None:
+    async def drain_node(self) -> None:
         with self._a_node() as node:
             await asyncio.to_thread(node.stop)
             await self._start(node)
 
-    async def _pause_node(self) -> None:
+    async def pause_node(self) -> None:
         with self._a_node() as node:
             node.pause()
             try:
@@ -128,11 +121,11 @@ class Injector:
             finally:
                 node.resume()
 
-    async def _kill_redis(self) -> None:
+    async def kill_redis(self) -> None:
         async with self._redis_alone:
             await asyncio.to_thread(self._redis.restart)
 
-    async def _pause_redis(self) -> None:
+    async def pause_redis(self) -> None:
         async with self._redis_alone:
             self._redis.pause()
             try:
@@ -140,10 +133,21 @@ class Injector:
             finally:
                 self._redis.resume()
 
-    async def _cut(self, kind: str) -> None:
+    async def cut(self, kind: str) -> None:
         async with self._redis_alone:
             await asyncio.to_thread(self._kill_clients, kind)
 
     def _kill_clients(self, kind: str) -> None:
         with contextlib.closing(redis.Redis(port=self._redis.port, socket_timeout=START_TIMEOUT)) as client:
             client.client_kill_filter(_type=kind, skipme=True)
+
+
+FAULTS: dict[str, Callable[[Injector], Awaitable[None]]] = {
+    "node killed": Injector.kill_node,
+    "node paused": Injector.pause_node,
+    "node drained": Injector.drain_node,
+    "redis killed": Injector.kill_redis,
+    "redis paused": Injector.pause_redis,
+    "pubsub connections cut": lambda injector: injector.cut("pubsub"),
+    "connections cut": lambda injector: injector.cut("normal"),
+}

@@ -23,6 +23,7 @@ SETTLE = 60.0  # seconds until every client must have reached the top, once the 
 QUIET = 1.0  # seconds in which what must not come may come
 PAGE = 1000  # messages of a page of history
 DISTURB = 0.5, 1.5  # seconds from one client fault to the next
+CLIENT_FAULTS = DROPPED, SLOWED = "clients dropped", "clients slowed"
 BROKEN = (*KINDS, "recovered false", "unsubscribed 2500", "closed 3010", "unacked", "stuck", "errors")
 
 
@@ -144,12 +145,12 @@ async def _disturb(subscribers: Sequence[Subscriber], chance: random.Random, fau
         await asyncio.sleep(chance.uniform(*DISTURB))
         if chance.random() < 0.5:
             chosen = chance.sample(subscribers, few)
-            faults["clients dropped"] += len(chosen)
+            faults[DROPPED] += len(chosen)
             for subscriber in chosen:
                 subscriber.drop()
         else:
             chosen = chance.sample(slow, min(few, len(slow)))
-            faults["clients slowed"] += len(chosen)
+            faults[SLOWED] += len(chosen)
             for subscriber in chosen:
                 subscriber.sleep()
 

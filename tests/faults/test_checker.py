@@ -92,6 +92,11 @@ def test_other_data_at_a_known_offset_is_a_phantom() -> None:
         assert kinds(list(check_received(seen, history(1, 2, 3)))) == [(PHANTOM, 2)]
 
 
+def test_what_is_gone_from_the_history_is_not_lost_to_whom_received_it() -> None:
+    hole = History("general", EPOCH, 3, [message(1, 1), message(3, 3)])
+    assert kinds(list(check_received(received(1, 2, 3), hole))) == [(PHANTOM, 2)]
+
+
 def test_another_epoch_is_a_phantom() -> None:
     assert kinds(list(check_received(received(1, epoch="old"), history(1)))) == [(PHANTOM, 0)]
 
