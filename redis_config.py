@@ -24,12 +24,13 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, RedisError, ResponseError
+from redis.exceptions import AuthenticationError, BusyLoadingError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 logger = logging.getLogger(__name__)
 
 START_TIMEOUT = 30.0  # seconds an embedded server may take to load its data
+_LOADING = 0.1  # seconds between looks at a server that reads its data back
 _WATCH = 1.0  # seconds between looks at the embedded server
 _SOCKET_PATH_LIMIT = 107  # bytes, the kernel's
 _PARTITIONS_KEY = "partitions"
@@ -162,6 +163,7 @@ async def open_redis(settings: Settings) -> RedisServer:
     server = await _find(settings)
     client = _client(server.address, socket_timeout=5.0, retries=0)
     try:
+        await _loaded(client)
         await check_server(client, settings)
     except BaseException:
         await server.close()
@@ -196,10 +198,26 @@ async def _answers(address: Address) -> bool:
     return True
 
 
+async def _loaded(client: Redis) -> None:
+    """Wait while Redis reads its data back: until then it answers INFO and refuses the rest. At most START_TIMEOUT."""
+    deadline = asyncio.get_running_loop().time() + START_TIMEOUT
+    with contextlib.suppress(RedisError, OSError):  # check_server says what is wrong
+        while True:
+            try:
+                await client.ping()
+                return
+            except BusyLoadingError:
+                if asyncio.get_running_loop().time() > deadline:
+                    raise
+            await asyncio.sleep(_LOADING)
+
+
 async def check_server(client: Redis, settings: Settings) -> None:
     """Refuse a server that could lose messages, or was set up otherwise. Raises ConfigError."""
     try:
         memory = await client.info("memory")
+        await client.set(_PARTITIONS_KEY, settings.partitions, nx=True)
+        stored = int(await client.get(_PARTITIONS_KEY) or 0)
     except (AuthenticationError, ResponseError) as error:
         raise ConfigError(f"Redis refuses us ({error}); set REDIS_PASSWORD, REDIS_DB or REDIS_URL right") from None
     except (RedisError, OSError) as error:
@@ -211,8 +229,6 @@ async def check_server(client: Redis, settings: Settings) -> None:
             f"Redis would drop messages when memory is short (maxmemory-policy {policy}); "
             "run: redis-cli CONFIG SET maxmemory-policy noeviction"
         )
-    await client.set(_PARTITIONS_KEY, settings.partitions, nx=True)
-    stored = int(await client.get(_PARTITIONS_KEY) or 0)
     if stored != settings.partitions:
         raise ConfigError(
             f"this Redis was set up with {stored} partitions, PARTITIONS says {settings.partitions}; "

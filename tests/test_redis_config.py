@@ -145,6 +145,28 @@ async def test_nothing_at_the_given_place_is_an_error(data_dir: Path) -> None:
     assert os.listdir(data_dir) == []  # nothing was started instead
 
 
+@pytest.mark.parametrize("kind", ["redis", "valkey"])
+async def test_a_server_that_reads_its_data_back_is_waited_for(kind: str) -> None:
+    """It answers INFO meanwhile, and refuses all else with LOADING."""
+    with RedisProcess(kind) as process:
+        async with command_client(Address(port=process.port)) as client:
+            pipe = client.pipeline(transaction=False)
+            for i in range(20_000):
+                pipe.set(f"key-{i}", i)
+            await pipe.execute()
+        process.args += ["--key-load-delay", "10"]  # microseconds a key, and what it takes to sleep them
+        process.kill()
+        starting = asyncio.create_task(asyncio.to_thread(process.start))
+        while True:
+            try:
+                server = await open_redis(given(redis_url=process.url))
+                break
+            except ConfigError as error:
+                assert "no Redis at" in str(error)
+        await server.close()
+        await starting
+
+
 async def test_a_data_dir_that_is_too_long_or_not_a_directory(data_dir: Path) -> None:
     with pytest.raises(ConfigError, match="DATA_DIR is too long"):
         await Embedded(data_dir / ("x" * 120)).join()
