@@ -282,6 +282,6 @@ async def get_health(request: Request) -> Response:
 
 
 async def get_ready(request: Request) -> Response:
-    parts = await ready(node_of(request))
-    good = all(state == "ok" for state in parts.values())
-    return answer(Health("ok" if good else "unavailable", parts), 200 if good else 503)
+    readiness = await ready(node_of(request))
+    body = Health(readiness.status, readiness.parts | readiness.degraded)
+    return answer(body, 503 if readiness.status == "unavailable" else 200)

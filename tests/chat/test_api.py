@@ -272,6 +272,24 @@ async def test_health_and_ready(http: Http) -> None:
     assert reply.json() == {"status": "ok", "parts": {"redis": "ok", "pubsub": "ok", "fanout": "ok"}}
 
 
+async def test_a_sink_that_lags_is_degraded_and_still_200() -> None:
+    with RedisProcess("valkey") as process:
+        with redis.Redis(port=process.port) as client:
+            client.xadd("log:0", {"c": "- - u - 1"}, id="1-1")  # waits since 1970
+            client.xgroup_create("log:0", "sql", "0")
+        with PeykServer({"REDIS_URL": process.url}) as server:
+            async with httpx.AsyncClient(base_url=server.url, trust_env=False, timeout=20) as http:
+
+                async def degraded() -> bool:
+                    return bool((await http.get("/ready")).json()["status"] == "degraded")
+
+                await until(degraded)
+                reply = await http.get("/ready")
+                assert reply.status_code == 200
+                assert reply.json()["parts"]["fanout"] == "ok"
+                assert reply.json()["parts"]["sql"].endswith("in partitions [0]")
+
+
 async def test_ready_says_which_part_does_not_move() -> None:
     with RedisProcess("valkey") as process, PeykServer({"REDIS_URL": process.url}) as server:
         async with httpx.AsyncClient(base_url=server.url, trust_env=False, timeout=20) as http:
