@@ -17,6 +17,7 @@ from chat.settings import ServerSettings
 from pipeline.encode import Message, push
 from pipeline.fanout import PRESENCE, UNPOSITIONED
 from pipeline.keys import CONTROL, Keys
+from pipeline.lasting import lasting
 from pipeline.positions import Standing, renew_epoch, standings
 from pipeline.replay import Page, Replay, unseen
 from pipeline.resp import ConnectionLost, Link, ReplyError
@@ -45,12 +46,13 @@ class Hub:
     async def start(self) -> None:
         self._loop = asyncio.get_running_loop()
         await self._listener.start()
-        self._spawn(self._check_regularly())
+        self._checks = lasting(self._check_regularly)
 
     async def close(self) -> None:
-        for task in self._tasks:
+        tasks = [self._checks, *self._tasks]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         for channel in self._channels.values():
             channel.opened.cancel()
         await self._listener.close()

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 
+from pipeline.lasting import lasting
 from pipeline.resp import Connection, ConnectionLost, ReplyError, connect, pack
 from redis_config import Address
 
@@ -31,7 +32,7 @@ class Listener:
 
     async def start(self) -> None:
         """Returns when the first connection stands."""
-        self._task = asyncio.create_task(self._stay_connected())
+        self._task = lasting(self._stay_connected)
         await self._connected.wait()
 
     async def close(self) -> None:

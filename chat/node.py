@@ -17,6 +17,7 @@ from pipeline import fanout
 from pipeline.consumer import Consumer
 from pipeline.fanout import FanOut
 from pipeline.keys import Keys
+from pipeline.lasting import lasting
 from pipeline.lease import NODES_CHANGED, Leases
 from pipeline.lease import Node as Member
 from pipeline.producer import Producer
@@ -53,7 +54,7 @@ class Node:
         settings = self.settings
         self.redis_server = await open_redis(settings)
         stack.push_async_callback(self.redis_server.close)
-        watch = asyncio.create_task(self.redis_server.watch())
+        watch = lasting(self.redis_server.watch)
         stack.push_async_callback(asyncio.wait, [watch])
         stack.callback(watch.cancel)
         address = self.redis_server.address

@@ -15,6 +15,7 @@ import msgspec
 from chat.errors import UnknownChannel
 from pipeline.fanout import PRESENCE
 from pipeline.keys import NODES, Keys
+from pipeline.lasting import lasting
 from pipeline.lease import Node
 from pipeline.resp import Command, ConnectionLost, Link, ReplyError
 from redis_config import Settings
@@ -84,7 +85,7 @@ class Presence:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        self._task = asyncio.create_task(self._run())
+        self._task = lasting(self._run)
 
     async def close(self) -> None:
         """Take this node's clients out: each leaves now, not when the lease is over."""

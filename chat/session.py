@@ -308,11 +308,10 @@ class Session:
         channel = subscribe.channel
         rejected = subscribe.recover and subscribe.reject_unrecovered and not joined.recovered
         if self.closed or channel not in self.subscriptions or rejected:
-            self.subscriptions.pop(channel, None)
+            left = self.subscriptions.pop(channel, self) is self
             self._node.hub.unsubscribe(joined.subscription)
-            if rejected:
-                error = Unrecoverable("the position cannot be recovered; subscribe anew and read history")
-                self.reply(protocol.error_reply(command_id, error))
+            error = Unrecoverable("the position cannot be recovered; subscribe anew and read history")
+            self.reply(protocol.error_reply(command_id, BadRequest("unsubscribed before it began") if left else error))
             return
         self.subscriptions[channel] = joined.subscription
         joined.subscription.joins = subscribe.join_leave

@@ -19,6 +19,7 @@ from websockets.frames import Frame
 
 from chat.session import Session
 from chat.settings import ServerSettings
+from pipeline.lasting import lasting
 
 if TYPE_CHECKING:
     from chat.node import Node
@@ -190,7 +191,7 @@ class Pinger:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        self._task = asyncio.create_task(self._run())
+        self._task = lasting(self._run)
 
     async def close(self) -> None:
         if self._task is not None:

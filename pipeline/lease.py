@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pipeline.keys import CONTROL, NODES, Keys
+from pipeline.lasting import lasting
 from pipeline.resp import Command, ConnectionLost, Link, ReplyError
 from redis_config import Settings
 
@@ -82,7 +83,7 @@ class Leases:
 
     async def start(self) -> None:
         await self._renew_or_log()
-        self._task = asyncio.create_task(self._run())
+        self._task = lasting(self._run)
 
     async def close(self) -> None:
         """Leave: others hear it at once and take over. Consumers must have stopped before."""

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from chat.errors import OutcomeUnknown, PeykError, StorageFull, Unavailable, UnknownChannel
 from pipeline.keys import CHANNELS, Keys
+from pipeline.lasting import lasting
 from pipeline.resp import Connection, ConnectionLost, ReplyError, connect, pack
 from redis_config import Address, Settings
 
@@ -117,7 +118,7 @@ class Producer:
     async def start(self) -> None:
         """Connect in the background, from now on whenever the connection is lost."""
         self._loop = asyncio.get_running_loop()
-        self._tasks = [asyncio.create_task(self._stay_connected()), asyncio.create_task(self._watch())]
+        self._tasks = [lasting(self._stay_connected), lasting(self._watch)]
 
     async def close(self) -> None:
         """Wait for what is in flight (at most publish_timeout), then stop."""
