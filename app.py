@@ -5,6 +5,7 @@
     python app.py replay CHANNEL       history on standard output, one JSON line a message
     python app.py status               partitions, groups, lag, dead letters
     python app.py dead list GROUP      what a group could not handle; retry, drop
+    python app.py token USER           a token for a user; revoke shuts one out
     python app.py groups drop GROUP    end a group that nobody plays any more
 
 Where a message goes: chat/websocket.py → chat/session.py → pipeline/producer.py → pipeline/publish.lua
@@ -22,6 +23,8 @@ from pydantic import ValidationError
 
 from bridge.sql import SqlArchive
 from chat import commands, models
+from chat.auth import ACTIONS
+from chat.doors import tokens_of
 from chat.errors import PeykError
 from chat.models import User
 from chat.node import Node
@@ -117,6 +120,14 @@ def parser() -> argparse.ArgumentParser:
     dead.add_argument("group", help="the consumer group, for example fanout")
     dead.add_argument("id", nargs="*", help="the letters meant, by the id that list shows")
     dead.add_argument("--all", action="store_true", help="all letters of the group")
+    token = sub.add_parser("token", help="make a token for a user, signed with AUTH_SECRET")
+    token.add_argument("name", metavar="USER")
+    token.add_argument("--ttl", type=int, default=86400, help="seconds it lasts, 0: for ever (default: %(default)s)")
+    token.add_argument("--channels", default="", help="patterns of the channels it is for, separated by commas")
+    token.add_argument("--caps", default="", help=f"what it allows, of {', '.join(ACTIONS)}; separated by commas")
+    revoke = sub.add_parser("revoke", help="shut out a user's tokens issued until now, or one token")
+    revoke.add_argument("name", metavar="USER", nargs="?", default="")
+    revoke.add_argument("--token", default="", metavar="ID", help="the token's id (jti) instead of a user")
     groups = sub.add_parser("groups", help="end a consumer group that nobody plays any more")
     groups.add_argument("action", choices=("drop",))
     groups.add_argument("group")
@@ -137,6 +148,11 @@ def run(options: argparse.Namespace) -> None:
         asyncio.run(commands.status(settings))
     elif options.command == "dead":
         asyncio.run(commands.dead(settings, options.action, options.group, options.id, options.all))
+    elif options.command == "token":
+        channels, caps = [filter(None, text.split(",")) for text in (options.channels, options.caps)]
+        print(tokens_of(settings).issue(options.name, options.ttl, list(channels), list(caps)))
+    elif options.command == "revoke":
+        asyncio.run(commands.revoke(settings, options.name, options.token))
     elif options.command == "groups":
         asyncio.run(commands.drop_group(settings, options.group))
     else:

@@ -10,7 +10,10 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from chat import protocol
-from chat.errors import BadRequest, PeykError, TooLarge, Unavailable, UnknownChannel
+from chat.access import Access
+from chat.auth import Identity
+from chat.doors import COOKIE, Doors
+from chat.errors import BadRequest, PermissionDenied, PeykError, TooLarge, Unauthorized, Unavailable, UnknownChannel
 from chat.events import event_stream
 from chat.health import ready
 from chat.models import User, channel_id, user_name
@@ -27,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 JSON, NDJSON, EVENTS = "application/json", "application/x-ndjson", "text/event-stream"
 DEFAULT_PAGE = 100  # messages
+ANONYMOUS = "anonymous"  # who a guest is that gives no name
 Body = TypeVar("Body")
 
 
@@ -35,11 +39,23 @@ class ChangedChannel(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class NewMessage(msgspec.Struct, forbid_unknown_fields=True):
-    """Either `text`, or `data`: any JSON value."""
+    """Either `text`, or `data`: any JSON value. `user` is for guests and programs; others are who their token says."""
 
     text: str | msgspec.UnsetType = msgspec.UNSET
     data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    user: str = "anonymous"
+    user: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class NewSession(msgspec.Struct, forbid_unknown_fields=True):
+    token: str
+
+
+class Who(msgspec.Struct):
+    """Who asks. `expires` is in Unix seconds, 0: never."""
+
+    user: str
+    guest: bool
+    expires: int
 
 
 class Published(msgspec.Struct):
@@ -92,7 +108,10 @@ def answer(value: Any, status: int = 200) -> Response:
 
 
 def failure(error: PeykError) -> Response:
-    return answer(Failure(ErrorBody(error.code, str(error))), error.status)
+    reply = answer(Failure(ErrorBody(error.code, str(error))), error.status)
+    if error.status == 401:
+        reply.headers["www-authenticate"] = "Bearer"
+    return reply
 
 
 async def on_error(request: Request, error: Exception) -> Response:
@@ -113,6 +132,41 @@ async def on_error(request: Request, error: Exception) -> Response:
 def node_of(request: Request) -> "Node":
     node: Node = request.app.state.node
     return node
+
+
+def access_of(request: Request) -> Access:
+    """Who asks: by `Authorization: Bearer`, `X-API-Key`, the cookie, or as a guest. Raises Unauthorized."""
+    if not hasattr(request.state, "access"):
+        doors = node_of(request).doors
+        request.state.access = Access(doors, _identity(request, doors))
+    access: Access = request.state.access
+    return access
+
+
+def _identity(request: Request, doors: Doors) -> Identity:
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    if scheme and scheme.lower() != "bearer":
+        raise Unauthorized("send Authorization: Bearer <token>, or X-API-Key: <key>")
+    if key := request.headers.get("x-api-key"):
+        return doors.by_key(key)
+    if token := token.strip() or request.cookies.get(COOKIE, ""):
+        return doors.by_token(token)
+    return doors.guest(ANONYMOUS)
+
+
+def asked_user(request: Request) -> User:
+    """The user in the path, if who asks may act for it: programs and guests for anybody, others for themselves."""
+    user, identity = User.named(request.path_params["user"]), access_of(request).identity
+    if not (identity.guest or identity.program or identity.user.id == user.id):
+        raise PermissionDenied(f"you are {identity.user.username}, and act for yourself only")
+    return user
+
+
+def asked_channel(request: Request, action: str) -> str:
+    """The id of the channel in the path, if who asks may take `action` there. Raises Unauthorized, PermissionDenied."""
+    channel = channel_id(request.path_params["id"])
+    access_of(request).check(action, channel)
+    return channel
 
 
 async def body_of(request: Request, kind: type[Body]) -> Body:
@@ -151,29 +205,57 @@ def moment(text: str) -> int:
     return int((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
+# -- who asks
+
+
+async def get_session(request: Request) -> Response:
+    identity = access_of(request).identity
+    return answer(Who(identity.user.username, identity.guest, identity.expires))
+
+
+async def open_session(request: Request) -> Response:
+    """Keep a token in a cookie that scripts cannot read, so that the page and its WebSocket come with it."""
+    body = await body_of(request, NewSession)
+    identity = node_of(request).doors.by_token(body.token)
+    reply = answer(Who(identity.user.username, False, identity.expires), 201)
+    secure = request.url.scheme == "https"
+    age = identity.ttl or None
+    reply.set_cookie(COOKIE, body.token, max_age=age, httponly=True, samesite="lax", secure=secure)
+    return reply
+
+
+async def close_session(request: Request) -> Response:
+    reply = Response(status_code=204)
+    reply.delete_cookie(COOKIE, httponly=True, samesite="lax")
+    return reply
+
+
 # -- channels
 
 
 async def list_channels(request: Request) -> Response:
-    return answer(await node_of(request).channels.list())
+    access = access_of(request)
+    return answer([c for c in await node_of(request).channels.list() if access.may("subscribe", c.id)])
 
 
 async def create_channel(request: Request) -> Response:
-    body = await body_of(request, NewChannel)
-    return answer(await node_of(request).channels.create(body.name, body.description), 201)
+    access, body = access_of(request), await body_of(request, NewChannel)
+    access.check("manage", channel_id(body.name))
+    owner = "" if access.identity.guest else access.identity.user.id
+    return answer(await node_of(request).channels.create(body.name, body.description, owner), 201)
 
 
 async def get_channel(request: Request) -> Response:
-    return answer(await node_of(request).channels.get(request.path_params["id"]))
+    return answer(await node_of(request).channels.get(asked_channel(request, "subscribe")))
 
 
 async def update_channel(request: Request) -> Response:
-    body = await body_of(request, ChangedChannel)
-    return answer(await node_of(request).channels.update(request.path_params["id"], body.description))
+    channel, body = asked_channel(request, "manage"), await body_of(request, ChangedChannel)
+    return answer(await node_of(request).channels.update(channel, body.description))
 
 
 async def delete_channel(request: Request) -> Response:
-    await node_of(request).channels.delete(request.path_params["id"])
+    await node_of(request).channels.delete(asked_channel(request, "manage"))
     return Response(status_code=204)
 
 
@@ -182,26 +264,26 @@ async def delete_channel(request: Request) -> Response:
 
 async def list_subscribers(request: Request) -> Response:
     node = node_of(request)
-    channel = await node.channels.get(request.path_params["id"])
+    channel = await node.channels.get(asked_channel(request, "presence"))
     return answer(await node.subscriptions.subscribers(channel.id))
 
 
 async def get_subscriber(request: Request) -> Response:
     node = node_of(request)
-    channel, user = await node.channels.get(request.path_params["id"]), User.named(request.path_params["user"])
+    channel, user = await node.channels.get(asked_channel(request, "presence")), User.named(request.path_params["user"])
     return answer(Subscriber(channel.id, user.id, await node.subscriptions.has(user.id, channel.id)))
 
 
 async def put_subscriber(request: Request) -> Response:
     node = node_of(request)
-    channel, user = await node.channels.get(request.path_params["id"]), User.named(request.path_params["user"])
+    channel, user = await node.channels.get(asked_channel(request, "subscribe")), asked_user(request)
     new = await node.subscriptions.add(user, channel.id)
     return answer(Subscriber(channel.id, user.id, True), 201 if new else 200)
 
 
 async def delete_subscriber(request: Request) -> Response:
     node = node_of(request)
-    channel, user = await node.channels.get(request.path_params["id"]), User.named(request.path_params["user"])
+    channel, user = await node.channels.get(asked_channel(request, "subscribe")), asked_user(request)
     await node.subscriptions.remove(user.id, channel.id)
     return Response(status_code=204)
 
@@ -211,7 +293,7 @@ async def delete_subscriber(request: Request) -> Response:
 
 async def post_message(request: Request) -> Response:
     """Publish: 201 once the message is in the stream; 200 if the idempotency key was known."""
-    node = node_of(request)
+    node, channel = node_of(request), asked_channel(request, "publish")
     body = await body_of(request, NewMessage)
     if (body.text is msgspec.UNSET) == (body.data is msgspec.UNSET):
         raise BadRequest('a message has either "text" (a string) or "data" (any JSON value)')
@@ -219,14 +301,24 @@ async def post_message(request: Request) -> Response:
     key = request.headers.get("idempotency-key", "")
     protocol.check_key(key)
     line = protocol.json_line(data, node.settings.message_limit)
-    channel = channel_id(request.path_params["id"])
-    position = await node.producer.publish(channel, line, user=user_name(body.user), key=key)
+    position = await node.producer.publish(channel, line, user=author(request, body), key=key)
     return answer(protocol.position_body(position), 200 if position.duplicate else 201)
+
+
+def author(request: Request, body: NewMessage) -> str:
+    """The name a message is published under. Raises PermissionDenied for another's."""
+    identity = access_of(request).identity
+    if body.user is msgspec.UNSET:
+        return identity.user.username
+    name = user_name(body.user)
+    if not (identity.guest or identity.program or User.named(name).id == identity.user.id):
+        raise PermissionDenied(f'you are {identity.user.username}; leave out "user", or say that')
+    return name
 
 
 async def get_messages(request: Request) -> Response:
     """A page as JSON or NDJSON, or a replay that stays live, as the Accept header asks."""
-    node, channel = node_of(request), channel_id(request.path_params["id"])
+    node, channel = node_of(request), asked_channel(request, "history")
     if EVENTS in request.headers.get("accept", ""):
         return await _follow(request, node, channel)
     page = await _page(request, node, channel)

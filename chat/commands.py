@@ -82,6 +82,13 @@ async def dead(settings: ServerSettings, action: str, group: str, ids: Sequence[
         print(f"{len(chosen)} dead letters of {group}: {'given back to the log' if action == 'retry' else 'dropped'}")
 
 
+async def revoke(settings: ServerSettings, user: str, token: str) -> None:
+    """Shut out a user's tokens issued until now, or one token. Raises BadRequest."""
+    async with Node(settings, "tool") as node:
+        await node.doors.revoke(user=user, token=token)
+        print(f"shut out on every node: {user or token}")
+
+
 async def drop_group(settings: ServerSettings, group: str) -> None:
     """Remove a consumer group from every log, so that the logs no longer wait for it. Raises BadRequest."""
     async with Node(settings, "tool") as node:

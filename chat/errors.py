@@ -7,6 +7,7 @@ message says what is allowed or what to do next.
     ├── BadRequest                  107   400
     │   └── TooLarge                107   413
     ├── Unauthorized                101   401
+    │   └── TokenExpired            109   401
     ├── PermissionDenied            103   403
     ├── UnknownChannel              102   404
     ├── UnknownMethod               104   404
@@ -41,6 +42,10 @@ class TooLarge(BadRequest):
 
 class Unauthorized(PeykError):
     code, status = 101, 401
+
+
+class TokenExpired(Unauthorized):
+    code = 109
 
 
 class PermissionDenied(PeykError):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine
 
 from chat.errors import PeykError, UnknownChannel
 from chat.listener import Listener
-from chat.local import Answer, Joined, LocalChannel, Receiver, Subscription, frame
+from chat.local import Answer, LocalChannel, Receiver, Subscription
 from chat.recent import Recent
 from chat.settings import ServerSettings
 from pipeline.encode import Message, push
@@ -87,11 +87,11 @@ class Hub:
             if self._channels.get(channel) is local:
                 break
         if since is None or not recoverable:
-            self._begin(local, Subscription(receiver, local, local.offset, answer), recovered=False)
+            local.begin(Subscription(receiver, local, local.offset, answer), recovered=False)
             return
         subscription = Subscription(receiver, local, since[1], answer)
         if subscription.offset == local.offset == local.target:
-            self._begin(local, subscription, recovered=True)
+            local.begin(subscription, recovered=True)
         else:
             local.add_reader(subscription, since[1])
             self._catch_up(local)
@@ -114,7 +114,7 @@ class Hub:
         """Their receiver has room again: catch up."""
         for subscription in subscriptions:
             if subscription in subscription.channel.readers:
-                self._level(subscription.channel)
+                subscription.channel.level()
                 self._catch_up(subscription.channel)
 
     def deleted(self, channel: str) -> None:
@@ -134,14 +134,6 @@ class Hub:
             self.unsubscribe(subscription)
             subscription.receiver.unsubscribed(local.id, *code)
         self._close_if_empty(local)
-
-    def _begin(self, local: LocalChannel, subscription: Subscription, recovered: bool) -> None:
-        """Answer and go live in one breath: nothing can be broadcast between the two."""
-        offset = subscription.offset if recovered else local.offset
-        answer, subscription.answer = subscription.answer, None
-        local.add_live(subscription)
-        if answer is not None:
-            answer(Joined(subscription, local.epoch, offset, recovered, []))
 
     async def _can_recover(self, local: LocalChannel, since: tuple[str, int], limited: bool) -> bool:
         epoch, offset = since
@@ -211,7 +203,7 @@ class Hub:
         try:
             while (low := local.lowest()) is not None and self._channels.get(local.id) is local:
                 if lines := self._recent.between(local.id, local.epoch, low, local.offset):
-                    self._serve(local, low + 1, lines, local.ms)
+                    local.serve(low + 1, lines, local.ms, self._settings.high_water)
                     await asyncio.sleep(0)  # others have their turn
                     continue
                 shown = local.offset
@@ -235,49 +227,14 @@ class Hub:
         if messages and messages[0].offset == low + 1:
             first, lines = messages[0].offset, [push(message) for message in messages]
             self._recent.add(local.id, local.epoch, first, lines)
-            self._serve(local, first, lines, messages[-1].ms)
+            local.serve(first, lines, messages[-1].ms, self._settings.high_water)
         elif messages:
             self._trimmed(local, messages[0].offset - 1)
         elif page.top > low:
             self._trimmed(local, page.top)
         else:
             local.target = local.offset
-            self._level(local)
-
-    def _serve(self, local: LocalChannel, first: int, lines: list[bytes], ms: int) -> None:
-        """Give lines, dense, to the hub's live subscribers and to every reader they reach. `ms` is the last one's."""
-        last = first + len(lines) - 1
-        if last > local.offset and (known := unseen(local.offset, first, last)) is not None:
-            local.offset, local.ms = last, ms
-            local.target = max(local.target, last)
-            local.broadcast(b"\n".join(lines[known:]))
-        frames: dict[int, bytes] = {}
-        for reader in list(local.readers):
-            known = unseen(reader.offset, first, last)
-            if reader.receiver.full or known is None or known >= len(lines):
-                continue
-            start = reader.offset
-            taken = _within(lines, known, self._settings.high_water)
-            reader.offset = first + taken - 1
-            if reader.answer is not None:
-                answer, reader.answer = reader.answer, None
-                answer(Joined(reader, local.epoch, start, True, lines[known:taken]))
-            elif reader.receiver.framed:
-                if known not in frames:
-                    frames[known] = frame(b"\n".join(lines[known:taken]))
-                reader.receiver.write(frames[known])
-            else:
-                reader.receiver.write(b"\n".join(lines[known:taken]))
-        self._level(local)
-
-    def _level(self, local: LocalChannel) -> None:
-        """Readers that stand where the hub stands are live."""
-        for reader in list(local.readers):
-            if reader.offset == local.offset and not reader.receiver.full:
-                if reader.answer is not None:
-                    self._begin(local, reader, recovered=True)
-                else:
-                    local.add_live(reader)
+            local.level()
 
     def _trimmed(self, local: LocalChannel, offset: int) -> None:
         """Everything up to `offset` is gone from the stream: whoever still needed it is told."""
@@ -299,7 +256,7 @@ class Hub:
         """End subscriptions; those that still wait to hear where they begin begin at the current position."""
         for subscription in subscriptions:
             if subscription.answer is not None:
-                self._begin(local, subscription, recovered=False)
+                local.begin(subscription, recovered=False)
             else:
                 local.live.discard(subscription)
                 local.readers.discard(subscription)
@@ -395,12 +352,3 @@ def _dense(messages: list[Message]) -> list[Message]:
         if messages[i].offset != messages[i - 1].offset + 1:
             return messages[:i]
     return messages
-
-
-def _within(lines: list[bytes], start: int, size: int) -> int:
-    """The end of the slice from `start` that weighs at most `size` bytes, at least one line long."""
-    end = start
-    while end < len(lines) and (end == start or size > 0):
-        size -= len(lines[end])
-        end += 1
-    return end

@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
+from pipeline.replay import unseen
+
 
 class Receiver(Protocol):
     """Whoever subscribes: a WebSocket session, an event stream, a terminal."""
@@ -88,6 +90,52 @@ class LocalChannel:
             if subscription.joins:
                 subscription.receiver.write(frame(body) if subscription.receiver.framed else body)
 
+    def begin(self, subscription: Subscription, recovered: bool) -> None:
+        """Answer and go live in one breath: nothing can be broadcast between the two."""
+        offset = subscription.offset if recovered else self.offset
+        answer, subscription.answer = subscription.answer, None
+        self.add_live(subscription)
+        if answer is not None:
+            answer(Joined(subscription, self.epoch, offset, recovered, []))
+
+    def serve(self, first: int, lines: list[bytes], ms: int, size: int) -> None:
+        """Give lines, dense, to the live subscriptions and, `size` bytes at most, to every reader they reach.
+
+        `first` is the offset of the first line, `ms` the time of the last.
+        """
+        last = first + len(lines) - 1
+        if last > self.offset and (known := unseen(self.offset, first, last)) is not None:
+            self.offset, self.ms = last, ms
+            self.target = max(self.target, last)
+            self.broadcast(b"\n".join(lines[known:]))
+        frames: dict[int, bytes] = {}
+        for reader in list(self.readers):
+            known = unseen(reader.offset, first, last)
+            if reader.receiver.full or known is None or known >= len(lines):
+                continue
+            start = reader.offset
+            taken = _within(lines, known, size)
+            reader.offset = first + taken - 1
+            if reader.answer is not None:
+                answer, reader.answer = reader.answer, None
+                answer(Joined(reader, self.epoch, start, True, lines[known:taken]))
+            elif reader.receiver.framed:
+                if known not in frames:
+                    frames[known] = frame(b"\n".join(lines[known:taken]))
+                reader.receiver.write(frames[known])
+            else:
+                reader.receiver.write(b"\n".join(lines[known:taken]))
+        self.level()
+
+    def level(self) -> None:
+        """Readers that stand where the channel stands are live."""
+        for reader in list(self.readers):
+            if reader.offset == self.offset and not reader.receiver.full:
+                if reader.answer is not None:
+                    self.begin(reader, recovered=True)
+                else:
+                    self.add_live(reader)
+
     def lowest(self) -> int | None:
         """The offset to catch up from: of the reader furthest behind, or the hub's own before a hole; None: level."""
         behind = [s.offset for s in self.readers if not s.receiver.full]
@@ -104,3 +152,12 @@ def frame(body: bytes) -> bytes:
     if size < 65536:
         return b"\x81\x7e" + size.to_bytes(2, "big") + body
     return b"\x81\x7f" + size.to_bytes(8, "big") + body
+
+
+def _within(lines: list[bytes], start: int, size: int) -> int:
+    """The end of the slice from `start` that weighs at most `size` bytes, at least one line long."""
+    end = start
+    while end < len(lines) and (end == start or size > 0):
+        size -= len(lines[end])
+        end += 1
+    return end

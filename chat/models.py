@@ -24,6 +24,12 @@ def _is_name(text: str) -> bool:
     return all(c in "_-." or unicodedata.category(c)[0] in "LM" or unicodedata.category(c) == "Nd" for c in text)
 
 
+def fold(name: str) -> str:
+    """What different spellings of `name` have in common."""
+    folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+    return folded.translate(_ARABIC_TO_PERSIAN).replace(_ZWNJ, "")
+
+
 @lru_cache(maxsize=8192)
 def channel_id(name: str) -> str:
     """The id of the channel a person calls `name`: what different spellings of one name have in common.
@@ -31,8 +37,7 @@ def channel_id(name: str) -> str:
     Folds case, Unicode form (NFC), the Arabic and Persian forms of ye and kaf, and drops the zero-width
     non-joiner, so `/join برنامه‌نویسی` and `/join برنامهنویسي` meet. Raises BadRequest naming the rule.
     """
-    folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
-    folded = folded.translate(_ARABIC_TO_PERSIAN).replace(_ZWNJ, "")
+    folded = fold(name)
     if len(name) > NAME_LIMIT or not _is_name(folded):
         raise BadRequest(f"a channel name has {NAME_RULE}")
     return folded

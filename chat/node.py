@@ -6,6 +6,7 @@ import secrets
 from contextlib import AsyncExitStack
 
 from chat.channels import DELETED, Channels
+from chat.doors import REVOKE, Doors
 from chat.errors import Unrecoverable
 from chat.hub import Hub
 from chat.presence import Presence
@@ -64,6 +65,9 @@ class Node:
         self.link = Link(address)
         stack.callback(self.link.close)
         self.replay = Replay(self.link, self.keys)
+        self.doors = Doors(settings, self.redis)
+        await self.doors.start()
+        stack.push_async_callback(self.doors.close)
         self.producer = await stack.enter_async_context(Producer(address, settings))
         self.hub = Hub(address, settings, self.replay, self.link)
         self.hub.on_control.append(self._on_control)
@@ -72,6 +76,7 @@ class Node:
         stack.push_async_callback(self.hub.close)
         self.pinger = Pinger(settings.ping_interval, settings.connect_timeout)
         self.pinger.start()
+        self.doors.changed = self.pinger.shut_out
         stack.push_async_callback(self.pinger.close)
         groups = () if self.kind == "tool" else (fanout.GROUP,)
         member = Member(self.kind, secrets.token_hex(4), groups)
@@ -90,6 +95,8 @@ class Node:
     def _on_control(self, payload: bytes) -> None:
         if payload == NODES_CHANGED:
             self.leases.wake()
+        elif payload == REVOKE:
+            self.doors.wake()
         elif payload.startswith(DELETED.encode()):
             self.hub.deleted(payload[len(DELETED) :].decode())
 

@@ -37,6 +37,15 @@ class Subscribe(msgspec.Struct):
         return bool(self.flag & 2)
 
 
+class Refresh(msgspec.Struct):
+    token: str
+
+
+class SubRefresh(msgspec.Struct):
+    channel: str
+    token: str
+
+
 class Unsubscribe(msgspec.Struct):
     channel: str
 
@@ -85,6 +94,8 @@ class Command(msgspec.Struct):
     history: History | None = None
     presence: Present | None = None
     presence_stats: Present | None = None
+    refresh: Refresh | None = None
+    sub_refresh: SubRefresh | None = None
     rpc: Rpc | None = None
     send: Send | None = None
     ping: dict[str, Any] | None = None
@@ -105,6 +116,8 @@ COMMANDS = (
     "rpc",
     "send",
     "ping",
+    "refresh",
+    "sub_refresh",
 )
 _decode = msgspec.json.Decoder(Command).decode
 _decode_id = msgspec.json.Decoder(_AnyCommand).decode
@@ -201,12 +214,21 @@ def publish_reply(command_id: int) -> bytes:
     return b'{"id":%d,"publish":{}}' % command_id
 
 
-def subscribe_reply(command_id: int, epoch: str, offset: int, recovered: bool | None, pubs: Iterable[bytes]) -> bytes:
-    """`recovered` None: the client did not ask for recovery."""
+def subscribe_reply(
+    command_id: int, epoch: str, offset: int, recovered: bool | None, pubs: Iterable[bytes], ttl: int = 0
+) -> bytes:
+    """`recovered` None: the client did not ask for recovery. `ttl`: seconds until it expires, 0: never."""
     body = f'{{"recoverable":true,"positioned":true,"epoch":"{epoch}","offset":{offset}'
+    if ttl:
+        body += f',"expires":true,"ttl":{ttl}'
     if recovered is not None:
         body += f',"was_recovering":true,"recovered":{"true" if recovered else "false"}'
     return b'{"id":%d,"subscribe":%b,"publications":[%b]}}' % (command_id, body.encode(), b",".join(pubs))
+
+
+def expiry(ttl: int) -> dict[str, Any]:
+    """How a reply says that credentials last `ttl` seconds (0: for ever)."""
+    return {"expires": True, "ttl": ttl} if ttl else {}
 
 
 def page_body(page: Page) -> bytes:

@@ -36,6 +36,16 @@ _SUBSCRIBER = "/api/channels/{id}/subscribers/{user}"
 OPERATIONS = (
     Operation("GET", "/health", api.get_health, "The process is up.", {200: api.Health}),
     Operation("GET", "/ready", api.get_ready, "Messages move; if not, which part.", {200: api.Health, 503: api.Health}),
+    Operation("GET", "/api/session", api.get_session, "Who asks.", {200: api.Who}),
+    Operation(
+        "POST",
+        "/api/session",
+        api.open_session,
+        "Sign in with a token: it goes into a cookie.",
+        {201: api.Who},
+        api.NewSession,
+    ),
+    Operation("DELETE", "/api/session", api.close_session, "Sign out: the cookie goes.", {204: None}),
     Operation("GET", "/api/channels", api.list_channels, "Every channel.", {200: list[Channel]}),
     Operation("POST", "/api/channels", api.create_channel, "Make a channel.", {201: Channel}, NewChannel),
     Operation("GET", _CHANNEL, api.get_channel, "One channel.", {200: Channel}),

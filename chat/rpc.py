@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from chat.access import Access
 from chat.errors import BadRequest, UnknownMethod
-from chat.models import User
+from chat.models import channel_id
 
 if TYPE_CHECKING:
     from chat.node import Node
@@ -30,28 +31,31 @@ class ChangedChannel(msgspec.Struct, forbid_unknown_fields=True):
     description: str
 
 
-async def _list(node: "Node", user: User, params: Nothing) -> Any:
-    return {"channels": await node.channels.list()}
+async def _list(node: "Node", access: Access, params: Nothing) -> Any:
+    return {"channels": [c for c in await node.channels.list() if access.may("subscribe", c.id)]}
 
 
-async def _create(node: "Node", user: User, params: NewChannel) -> Any:
-    return await node.channels.create(params.name, params.description, user.id)
+async def _create(node: "Node", access: Access, params: NewChannel) -> Any:
+    access.check("manage", channel_id(params.name))
+    return await node.channels.create(params.name, params.description, access.identity.user.id)
 
 
-async def _update(node: "Node", user: User, params: ChangedChannel) -> Any:
+async def _update(node: "Node", access: Access, params: ChangedChannel) -> Any:
+    access.check("manage", channel_id(params.id))
     return await node.channels.update(params.id, params.description)
 
 
-async def _delete(node: "Node", user: User, params: Named) -> Any:
+async def _delete(node: "Node", access: Access, params: Named) -> Any:
+    access.check("manage", channel_id(params.id))
     await node.channels.delete(params.id)
     return {}
 
 
-async def _subscriptions(node: "Node", user: User, params: Nothing) -> Any:
-    return {"channels": await node.subscriptions.channels(user.id)}
+async def _subscriptions(node: "Node", access: Access, params: Nothing) -> Any:
+    return {"channels": await node.subscriptions.channels(access.identity.user.id)}
 
 
-METHODS: dict[str, tuple[type, Callable[["Node", User, Any], Awaitable[Any]]]] = {
+METHODS: dict[str, tuple[type, Callable[["Node", Access, Any], Awaitable[Any]]]] = {
     "channels.list": (Nothing, _list),
     "channels.create": (NewChannel, _create),
     "channels.update": (ChangedChannel, _update),
@@ -60,7 +64,7 @@ METHODS: dict[str, tuple[type, Callable[["Node", User, Any], Awaitable[Any]]]] =
 }
 
 
-async def call_method(node: "Node", user: User, method: str, data: msgspec.Raw) -> Any:
+async def call_method(node: "Node", access: Access, method: str, data: msgspec.Raw) -> Any:
     """Call `method` with its JSON parameters. Raises UnknownMethod, BadRequest and what the method raises."""
     if method not in METHODS:
         raise UnknownMethod(f"method {method[:64]} not found; there are publish, {', '.join(METHODS)}")
@@ -69,4 +73,4 @@ async def call_method(node: "Node", user: User, method: str, data: msgspec.Raw) 
         params: Any = msgspec.json.decode(bytes(data) or b"{}", type=kind)
     except msgspec.DecodeError as error:
         raise BadRequest(f"{method}: {error}") from None
-    return await function(node, user, params)
+    return await function(node, access, params)

@@ -20,6 +20,7 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 from chat.api import on_error
+from chat.doors import check_open
 from chat.errors import PeykError
 from chat.node import Node
 from chat.routes import routes
@@ -95,6 +96,7 @@ def worker() -> Starlette:
 
 def serve(settings: ServerSettings) -> None:
     """Run until SIGTERM or SIGINT; clients are told to reconnect, and what is in hand is finished."""
+    check_open(settings)
     _raise_file_limit()
     alone = settings.http_workers == 1
     config = uvicorn.Config(

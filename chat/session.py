@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from chat import protocol
+from chat.access import Access
 from chat.errors import (
     AlreadySubscribed,
     BadRequest,
@@ -33,8 +34,11 @@ logger = logging.getLogger(__name__)
 
 VERSION = "peyk 0.1.0"
 AT_ONCE = 32  # commands of one client that may wait for Redis together, besides publishes
+EXPIRED = 3005, "connection expired"  # close codes of the Centrifugal protocol
+INVALID_TOKEN = 3500, "invalid token"
 BAD_REQUEST = 3501, "bad request"
 NO_PONG = 3012, "no pong"
+SUBSCRIPTION_EXPIRED = 2501, "subscription expired"  # an unsubscribe code: subscribe again, with a new token
 
 
 class Socket(Protocol):
@@ -52,15 +56,16 @@ class Session:
     framed = True
 
     __slots__ = (
-        "_inbox", "_node", "_out", "_publishing", "_socket", "_tasks",
-        "awaits_pong", "client", "closed", "full", "subscriptions", "user", "write",
+        "_cookie", "_inbox", "_node", "_out", "_publishing", "_socket", "_tasks",
+        "access", "awaits_pong", "client", "closed", "full", "subscriptions", "user", "write",
     )  # fmt: skip
 
-    def __init__(self, node: "Node", socket: Socket) -> None:
-        self._node, self._socket = node, socket
+    def __init__(self, node: "Node", socket: Socket, cookie: str = "") -> None:
+        self._node, self._socket, self._cookie = node, socket, cookie
         self.write = socket.write
         self.client = secrets.token_hex(16)
         self.user: User | None = None
+        self.access: Access  # there once the client connected
         self.subscriptions: dict[str, Subscription | None] = {}  # None: on its way
         self.full = self.closed = self.awaits_pong = False
         self._inbox: deque[bytes] = deque()  # lines that wait until the client is served with what it has
@@ -121,22 +126,33 @@ class Session:
         elif self.user is None:
             raise BadRequest('connect first: {"id":1,"connect":{"data":{"user":"<your name>"}}}')
         elif command.publish is not None:
-            self._publish(command.id, command.publish, self.user)
+            self._append(command.publish, self.user, partial(self._published, command.id))
         elif command.subscribe is not None:
             self._subscribe(command.id, command.subscribe, self.user)
         elif command.rpc is not None:
             if command.rpc.method == "publish":
-                self._rpc_publish(command.id, command.rpc, self.user)
+                publish = protocol.publish_params(command.rpc.data)
+                self._append(publish, self.user, partial(self._rpc_published, command.id))
             else:
                 self._spawn(command.id, self._rpc(command.id, command.rpc, self.user))
         elif command.history is not None:
+            self.access.check("history", channel_id(command.history.channel))
             self._spawn(command.id, self._history(command.id, command.history))
         elif command.presence is not None:
+            self.access.check("presence", channel_id(command.presence.channel))
             self._spawn(command.id, self._presence(command.id, command.presence.channel))
         elif command.presence_stats is not None:
+            self.access.check("presence", channel_id(command.presence_stats.channel))
             self._spawn(command.id, self._presence_stats(command.id, command.presence_stats.channel))
         elif command.unsubscribe is not None:
             self._unsubscribe(command.id, command.unsubscribe, self.user)
+        elif command.refresh is not None:
+            self.access.refresh(command.refresh.token)
+            result = {"client": self.client, "version": VERSION, **protocol.expiry(self.access.identity.ttl)}
+            self.reply(protocol.reply(command.id, "refresh", result))
+        elif command.sub_refresh is not None:
+            ttl = self.access.grant(command.sub_refresh.channel, command.sub_refresh.token)
+            self.reply(protocol.reply(command.id, "sub_refresh", protocol.expiry(ttl)))
         elif command.ping is not None:
             self.reply(protocol.reply(command.id, "ping", {}))
         elif not command.id and line.strip() == protocol.PING:
@@ -160,8 +176,9 @@ class Session:
             self.write(frame(b"\n".join(out)))
 
     def unsubscribed(self, channel: str, code: int, reason: str) -> None:
-        """The hub ended a subscription."""
+        """A subscription ended, and not because the client said so."""
         self.subscriptions.pop(channel, None)
+        self.access.leave(channel)
         self._node.presence.remove(channel, self.client)
         self.reply(protocol.unsubscribe_push(channel, code, reason))
         self.flush()
@@ -175,6 +192,22 @@ class Session:
         else:
             self.awaits_pong = True
             self.write(frame(protocol.PING))
+
+    def expire(self, now: float) -> None:
+        """Look whether what let the client in is over; it had the time to refresh it."""
+        if self.user is None or self.closed:
+            return
+        if self.access.expired(now):
+            self._socket.close(*EXPIRED)
+        for channel in self.access.expired_grants(now):
+            if (subscription := self.subscriptions.get(channel)) is not None:
+                self._stop(subscription)
+            self.unsubscribed(channel, *SUBSCRIPTION_EXPIRED)
+
+    def check_revoked(self) -> None:
+        """Somebody was revoked; if it is this client, it goes."""
+        if self.user is not None and self.access.revoked():
+            self._socket.close(*INVALID_TOKEN)
 
     def drop(self, code: int, reason: str) -> None:
         """End the connection with a close code of the protocol."""
@@ -202,6 +235,7 @@ class Session:
             task.cancel()
 
     def _stop(self, subscription: Subscription) -> None:
+        self.access.leave(subscription.channel.id)
         self._node.hub.unsubscribe(subscription)
         self._node.presence.remove(subscription.channel.id, self.client)
 
@@ -238,22 +272,20 @@ class Session:
         name = connect.data.get("user", "") if isinstance(connect.data, dict) else ""
         if not isinstance(name, str):
             raise BadRequest("connect.data.user must be a string")
-        self.user = User.named(name or f"guest-{self.client[:6]}")
+        doors, token = self._node.doors, connect.token or self._cookie
+        self.access = Access(doors, doors.by_token(token) if token else doors.guest(name))
+        self.user = self.access.identity.user
         interval = self._node.settings.ping_interval
         result = {"client": self.client, "version": VERSION, "ping": interval, "pong": True}
+        result |= protocol.expiry(self.access.identity.ttl)
         self.reply(protocol.reply(command_id, "connect", result | {"data": {"user": self.user.username}}))
-
-    def _publish(self, command_id: int, publish: protocol.Publish, user: User) -> None:
-        self._append(publish, user, partial(self._published, command_id))
-
-    def _rpc_publish(self, command_id: int, rpc: protocol.Rpc, user: User) -> None:
-        self._append(protocol.publish_params(rpc.data), user, partial(self._rpc_published, command_id))
 
     def _append(self, publish: protocol.Publish, user: User, done: "partial[None]") -> None:
         settings = self._node.settings
         data = protocol.json_line(publish.data, settings.message_limit)
         protocol.check_key(publish.key)
         channel = channel_id(publish.channel)
+        self.access.check("publish", channel)
         self._publishing += 1
         self._node.producer.append(channel, data, user.username, self.client, publish.key, True, done)
 
@@ -280,6 +312,9 @@ class Session:
             raise BadRequest(f"the id of this channel is {channel}; subscribe to that")
         if channel in self.subscriptions:
             raise AlreadySubscribed(f"subscribed to {channel} already")
+        if subscribe.token:
+            self.access.grant(channel, subscribe.token)
+        self.access.check("subscribe", channel)
         self.subscriptions[channel] = None
         self._spawn(command_id, self._join(command_id, channel, subscribe, user))
 
@@ -319,7 +354,8 @@ class Session:
             self._node.presence.add(channel, self.client, self.user.username)
         pubs = [publication_of(channel, line) for line in joined.lines]
         recovered = joined.recovered if subscribe.recover else None
-        self.reply(protocol.subscribe_reply(command_id, joined.epoch, joined.offset, recovered, pubs))
+        ttl = self.access.ttl(channel)
+        self.reply(protocol.subscribe_reply(command_id, joined.epoch, joined.offset, recovered, pubs, ttl))
         self.flush()
 
     def _unsubscribe(self, command_id: int, unsubscribe: protocol.Unsubscribe, user: User) -> None:
@@ -346,5 +382,5 @@ class Session:
         self.reply(protocol.reply(command_id, "presence_stats", {"num_clients": len(clients), "num_users": len(users)}))
 
     async def _rpc(self, command_id: int, rpc: protocol.Rpc, user: User) -> None:
-        result = await call_method(self._node, user, rpc.method, rpc.data)
+        result = await call_method(self._node, self.access, rpc.method, rpc.data)
         self.reply(protocol.reply(command_id, "rpc", {"data": result}))

@@ -2,8 +2,10 @@
 
 import logging
 import sys
+from pathlib import Path
+from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 
 from redis_config import Settings
 
@@ -13,6 +15,16 @@ class ServerSettings(Settings):
 
     http_host: str = Field("127.0.0.1", description="address to listen on")
     http_port: int = Field(5000, description="port to listen on")
+    auth_secret: SecretStr = Field(
+        SecretStr(""), description="secret that tokens are signed with (HS256), 32 bytes or more"
+    )
+    auth_keys: Path | None = Field(None, description="PEM or JWKS file of the public keys of tokens (RS256, ES256)")
+    api_key: SecretStr = Field(
+        SecretStr(""), description=r"keys of programs: `KEY` or `KEY=PATTERN\|PATTERN`, with commas"
+    )
+    guests: Literal["auto", "yes", "no"] = Field(
+        "auto", description="whether people come in without a token; auto: on loopback"
+    )
     http_workers: int = Field(1, ge=1, description="server processes that share the port")
     message_limit: int = Field(64 * 1024, description="largest message, bytes of JSON")
     frame_limit: int = Field(1024 * 1024, description="largest WebSocket frame, bytes")

@@ -11,12 +11,14 @@ import random
 import socket
 import struct
 import termios
+import time
 from typing import TYPE_CHECKING, Any, cast
 
 from starlette.websockets import WebSocket
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Frame
 
+from chat.doors import COOKIE
 from chat.session import Session
 from chat.settings import ServerSettings
 from pipeline.lasting import lasting
@@ -166,7 +168,7 @@ async def endpoint(websocket: WebSocket) -> None:
     node: Node = websocket.app.state.node
     connection: SocketProtocol = websocket.scope["extensions"][_EXTENSION]
     await websocket.accept()
-    session = Session(node, connection)
+    session = Session(node, connection, websocket.cookies.get(COOKIE, ""))
     connection.attach(session, node.settings)
     node.pinger.add(session)
     try:
@@ -220,3 +222,11 @@ class Pinger:
             for session in list(self._slots[self._now % len(self._slots)]):
                 if session.user is not None and not session.closed:
                     session.ping()
+            now = time.time()
+            for session in list(self._places):
+                session.expire(now)
+
+    def shut_out(self) -> None:
+        """Somebody was revoked: whoever it is goes."""
+        for session in list(self._places):
+            session.check_revoked()

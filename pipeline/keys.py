@@ -8,6 +8,7 @@ from redis_config import Settings
 CONTROL = "control"
 NODES = "nodes"
 CHANNELS = "channels"
+REVOKED = "revoked"
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,7 +48,7 @@ def test_each_default_in_the_table_is_the_default() -> None:
     for name, field in ServerSettings.model_fields.items():
         if name != "data_dir":
             default = int(field.default) if isinstance(field.default, bool) else field.default
-            assert rows[name.upper()] == (f"`{default}`" if default != "" else "–"), name
+            assert rows[name.upper()] == (f"`{default}`" if str(default or "") or default == 0 else "–"), name
 
 
 def test_every_command_in_the_readme_exists() -> None:

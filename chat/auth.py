@@ -1,0 +1,185 @@
+"""Who somebody is, and what they may do: tokens, API keys and the one function that every door asks. No I/O here.
+
+A token is a JWT (RFC 7519): `sub` the user's name, `exp` and `iat`, `jti` its own id, `channels` patterns of the
+channels it may touch, `caps` the actions it may take, `info` anything about the user. What is absent restricts nothing.
+"""
+
+import hmac
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import jwt
+import msgspec
+
+from chat.errors import BadRequest, PermissionDenied, TokenExpired, Unauthorized
+from chat.models import User, fold
+from redis_config import ConfigError
+
+ACTIONS = ("subscribe", "publish", "history", "presence", "manage")
+SECRET_LIMIT = 32  # bytes a secret has at least (RFC 7518, section 3.2)
+_LEEWAY = 5  # seconds that clocks may differ
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """Somebody at a door. `expires` is in Unix seconds, 0: never. `channels` and `caps` None: all."""
+
+    user: User
+    expires: int = 0
+    issued: int = 0
+    token: str = ""  # its id, jti
+    channels: tuple[str, ...] | None = None
+    caps: frozenset[str] | None = None
+    guest: bool = False
+    program: bool = False  # came with an API key: may speak for any user
+
+    @property
+    def ttl(self) -> int:
+        """Seconds left, at least 1; 0: for ever."""
+        return max(1, self.expires - int(time.time())) if self.expires else 0
+
+
+def check(identity: Identity, action: str, channel: str) -> None:
+    """The one decision: may `identity` take `action` in `channel` (an id; "": any)? Raises PermissionDenied."""
+    if identity.caps is not None and action not in identity.caps:
+        raise PermissionDenied(f"your token allows {', '.join(sorted(identity.caps)) or 'nothing'}, not {action}")
+    if identity.channels is not None and channel and not _covers(identity.channels, channel):
+        raise PermissionDenied(f"your token allows the channels {', '.join(identity.channels)}, not {channel}")
+
+
+def _covers(patterns: Sequence[str], channel: str) -> bool:
+    return any(fnmatchcase(channel, pattern) for pattern in patterns)
+
+
+class Claims(msgspec.Struct):
+    """What we read of a token. `channel` is of a token for one subscription."""
+
+    sub: str
+    exp: int | float = 0
+    iat: int | float = 0
+    jti: str = ""
+    channel: str = ""
+    channels: list[str] | None = None
+    caps: list[str] | None = None
+
+
+class Tokens:
+    """Verifies tokens, with AUTH_SECRET (HS256), or with the public keys in AUTH_KEYS (RS256, ES256): PEM or JWKS."""
+
+    def __init__(self, secret: str = "", keys: Path | None = None) -> None:
+        if secret and len(secret.encode()) < SECRET_LIMIT:
+            raise ConfigError(f"AUTH_SECRET has at least {SECRET_LIMIT} bytes; make one: openssl rand -hex 32")
+        self._secret = secret
+        self._keys = _read_keys(keys) if keys is not None else {}
+
+    @property
+    def enabled(self) -> bool:
+        return bool(self._secret or self._keys)
+
+    def verify(self, token: str) -> Claims:
+        """Raises Unauthorized and TokenExpired."""
+        try:
+            header = jwt.get_unverified_header(token)
+            key, algorithms = self._key(header)
+            payload = jwt.decode(token, key, algorithms=algorithms, leeway=_LEEWAY, options={"require": ["sub"]})
+            return msgspec.convert(payload, Claims)
+        except jwt.ExpiredSignatureError:
+            raise TokenExpired("the token has expired; get a new one") from None
+        except (jwt.PyJWTError, msgspec.ValidationError, ValueError) as error:
+            raise Unauthorized(f"the token is not valid: {error}") from None
+
+    def identify(self, token: str) -> Identity:
+        """Who a token says somebody is. Raises Unauthorized and TokenExpired."""
+        claims = self.verify(token)
+        if claims.channel:
+            raise Unauthorized("this token is for a subscription; give it in subscribe.token")
+        try:
+            user = User.named(claims.sub)
+        except BadRequest as error:
+            raise Unauthorized(f"the token's sub: {error}") from None
+        channels = None if claims.channels is None else tuple(map(fold, claims.channels))
+        caps = None if claims.caps is None else frozenset(claims.caps)
+        return Identity(user, int(claims.exp), int(claims.iat), claims.jti, channels, caps)
+
+    def issue(self, username: str, ttl: int, channels: Sequence[str] = (), caps: Sequence[str] = ()) -> str:
+        """A token signed with AUTH_SECRET. `ttl` is in seconds, 0: for ever. Raises ConfigError and BadRequest."""
+        if not self._secret:
+            raise ConfigError("tokens are made with AUTH_SECRET, which is not set; make one: openssl rand -hex 32")
+        if unknown := set(caps) - set(ACTIONS):
+            raise BadRequest(f"caps are {', '.join(ACTIONS)}; not {', '.join(sorted(unknown))}")
+        now = int(time.time())
+        claims: dict[str, Any] = {"sub": User.named(username).username, "iat": now, "jti": secrets.token_urlsafe(9)}
+        claims |= {"exp": now + ttl} if ttl else {}
+        claims |= {"channels": [fold(name) for name in channels]} if channels else {}
+        claims |= {"caps": list(caps)} if caps else {}
+        return jwt.encode(claims, self._secret, algorithm="HS256")
+
+    def _key(self, header: Mapping[str, Any]) -> tuple[Any, list[str]]:
+        """The key for a token and the algorithms that go with it: never those the token asks for."""
+        if header.get("alg") == "HS256" and self._secret:
+            return self._secret, ["HS256"]
+        kid = str(header.get("kid") or "")
+        key = next(iter(self._keys.values())) if len(self._keys) == 1 and not kid else self._keys.get(kid)
+        if key is None:
+            known = ["HS256"] if self._secret else []
+            known += sorted({name for _, names in self._keys.values() for name in names})
+            raise Unauthorized(f"no key here for this token; tokens are signed with {' or '.join(known) or 'nothing'}")
+        return key
+
+
+def _read_keys(path: Path) -> dict[str, tuple[Any, list[str]]]:
+    """Public keys by their id (`kid`); one of a PEM file is without."""
+    try:
+        text = path.read_text()
+        if "PRIVATE KEY" in text:
+            raise ValueError("it holds a private key; this server needs the public one only")
+        if text.lstrip().startswith("{"):
+            keys = jwt.PyJWKSet.from_json(text).keys
+            return {key.key_id or "": (key.key, _algorithms(key.algorithm_name)) for key in keys}
+        kind = jwt.algorithms.RSAAlgorithm(jwt.algorithms.RSAAlgorithm.SHA256)
+        try:
+            return {"": (kind.prepare_key(text), ["RS256"])}
+        except (jwt.InvalidKeyError, TypeError, ValueError):
+            curve = jwt.algorithms.ECAlgorithm(jwt.algorithms.ECAlgorithm.SHA256)
+            return {"": (curve.prepare_key(text), ["ES256"])}
+    except (OSError, ValueError, jwt.PyJWTError) as error:
+        raise ConfigError(f"AUTH_KEYS {path}: {error}; it is a PEM or JWKS file of public keys") from None
+
+
+def _algorithms(name: str) -> list[str]:
+    if name not in ("RS256", "ES256"):
+        raise ValueError(f"{name} keys are not taken; RS256 and ES256 are")
+    return [name]
+
+
+class ApiKeys:
+    """Keys of publishing programs: `KEY`, or `KEY=PATTERN|PATTERN` for some channels only, separated by commas."""
+
+    def __init__(self, text: str = "") -> None:
+        self._keys: list[tuple[bytes, tuple[str, ...] | None]] = []
+        for item in filter(None, map(str.strip, text.split(","))):
+            key, _, patterns = item.partition("=")
+            scope = tuple(map(fold, patterns.split("|"))) if patterns else None
+            if len(key) < SECRET_LIMIT // 2:
+                raise ConfigError(f"a key in API_KEY has at least {SECRET_LIMIT // 2} letters: openssl rand -hex 16")
+            self._keys.append((key.encode(), scope))
+
+    @property
+    def enabled(self) -> bool:
+        return bool(self._keys)
+
+    def identify(self, key: str) -> Identity:
+        """The program that has `key`. Compares with every key, in constant time. Raises Unauthorized."""
+        found: list[Identity] = []
+        for known, scope in self._keys:
+            if hmac.compare_digest(known, key.encode()):
+                found.append(Identity(User.named("api"), channels=scope, caps=_PROGRAM, program=True))
+        if not found:
+            raise Unauthorized("no such API key; it goes into the header X-API-Key")
+        return found[0]
+
+
+_PROGRAM = frozenset(("publish", "history", "subscribe"))
