@@ -4,8 +4,6 @@ import asyncio
 import json
 import os
 import signal
-import socket as sockets
-import struct
 from typing import Any
 
 import httpx2 as httpx
@@ -302,90 +300,6 @@ async def test_text_that_is_not_utf8_and_fragments(server: PeykServer) -> None:
 
 
 # -- sockets
-
-
-class Raw:
-    """A bare WebSocket that reads only when told to."""
-
-    def __init__(self, server: PeykServer) -> None:
-        self.socket = sockets.socket()
-        self.socket.setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF, 4096)
-        self.socket.connect(("127.0.0.1", server.port))
-        head = "GET /connection/websocket HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        self.socket.sendall((head + "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n").encode())
-        self.socket.sendall(b"Sec-WebSocket-Version: 13\r\n\r\n")
-        self.buffer = b""
-        while b"\r\n\r\n" not in self.buffer:
-            self.buffer += self.socket.recv(4096)
-        self.buffer = self.buffer.partition(b"\r\n\r\n")[2]
-        self.socket.setblocking(False)
-
-    def send(self, *commands: dict[str, Any]) -> None:
-        text = "\n".join(map(json.dumps, commands)).encode()
-        self.socket.sendall(bytes((0x81, 0xFE)) + struct.pack("!H", len(text)) + bytes(4) + text)
-
-    async def lines(self) -> list[dict[str, Any]]:
-        """The lines of the next frame."""
-        loop = asyncio.get_running_loop()
-        while (end := self._end()) is None:
-            data = await asyncio.wait_for(loop.sock_recv(self.socket, 1 << 16), 10)
-            assert data, "the server closed"
-            self.buffer += data
-        start, stop = end
-        body, self.buffer = self.buffer[start:stop], self.buffer[stop:]
-        return [json.loads(line) for line in body.split(b"\n")]
-
-    def _end(self) -> tuple[int, int] | None:
-        if len(self.buffer) < 10:
-            size = self.buffer[1] & 127 if len(self.buffer) > 1 else 127
-            return (2, 2 + size) if size < 126 and len(self.buffer) >= 2 + size else None
-        size, start = self.buffer[1] & 127, 2
-        if size == 126:
-            size, start = struct.unpack("!H", self.buffer[2:4])[0], 4
-        elif size == 127:
-            size, start = struct.unpack("!Q", self.buffer[2:10])[0], 10
-        return (start, start + size) if len(self.buffer) >= start + size else None
-
-
-async def test_a_slow_reader_is_pushed_nothing_then_gets_everything_in_order(dial: Dial) -> None:
-    """While it does not read, others are served; its bytes here are bounded; then it reads on from its position."""
-    with PeykServer({"HIGH_WATER": "65536"}) as server:
-        slow = Raw(server)
-        slow.send(PING, {"id": 2, "subscribe": {"channel": "slow"}})
-        offsets: list[int] = []
-        while not offsets:
-            offsets += [line["subscribe"]["offset"] for line in await slow.lines() if "subscribe" in line]
-        async with dial("fast", server) as fast:
-            await subscribe(fast, "slow")
-            for start in range(0, 3000, 100):
-                lines = [{"id": 9, "publish": {"channel": "slow", "data": "x" * 1000}} for _ in range(100)]
-                await fast.socket.send("\n".join(map(json.dumps, lines)))
-                await fast.texts(start + 100)
-        seen: list[int] = []
-        while len(seen) < 3000:
-            for line in await slow.lines():
-                if line == {}:
-                    slow.send({})
-                else:
-                    seen.append(line["push"]["pub"]["offset"])
-        slow.socket.close()
-        assert seen == list(range(1, 3001))
-
-
-async def test_who_reads_nothing_is_dropped() -> None:
-    with PeykServer({"HIGH_WATER": "65536", "READER_TIMEOUT": "0.5"}) as server:
-        slow = Raw(server)
-        slow.send(PING, {"id": 2, "subscribe": {"channel": "slow"}})
-        async with connect(server.ws_url, proxy=None) as socket, httpx.AsyncClient(trust_env=False) as http:
-            await socket.send(json.dumps(PING))
-            await http.post(f"{server.url}/api/channels/slow/messages", json={"data": 0})
-
-            async def gone() -> bool:
-                await http.post(f"{server.url}/api/channels/slow/messages", json={"data": "x" * 60_000})
-                return "reads nothing; dropped" in server.log.read_text()
-
-            await until(gone, 20)
-        slow.socket.close()
 
 
 async def test_who_never_connects_is_dropped() -> None:

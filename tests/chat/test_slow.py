@@ -1,0 +1,94 @@
+"""Clients that read slowly or never: they cost the server little and the others nothing, and lose nothing."""
+
+import asyncio
+import re
+from pathlib import Path
+from statistics import median
+
+from bench import load
+from tests.clients import ABNORMAL, Client
+from tests.services import PeykServer, RedisProcess, until
+
+TINY = 4096  # bytes the kernel takes in for a client that does not read
+MIB = 1024  # KiB
+SILENT, VOLUME, SIZE = 4, 3 * 1024 * 1024, 60_000  # clients; bytes published to each of them; bytes of a message
+ROOM = ["-n", "1000", "-r", "200", "-d", "1", "-b", "3800"]  # 1,000 subscribers of c0; over 1 MiB for each
+
+NO_ARENA = {"MALLOC_MMAP_THRESHOLD_": "1024", "MALLOC_TRIM_THRESHOLD_": "65536"}  # what is freed, the system has back
+
+
+async def silent(server: PeykServer, channel: str) -> Client:
+    """A subscriber that reads nothing from now on."""
+    client = await Client.open(server.port, "silent", buffer=TINY)
+    await client.subscribe(channel)
+    client.transport.pause_reading()
+    return client
+
+
+def memory(process: PeykServer) -> int:
+    """KiB of a process, as its pages stand in memory."""
+    found = re.search(r"^Pss:\s+(\d+)", Path(f"/proc/{process.pid}/smaps_rollup").read_text(), re.MULTILINE)
+    assert found is not None
+    return int(found[1])
+
+
+async def test_who_never_reads_costs_the_server_less_than_a_mebibyte(redis_of_module: RedisProcess) -> None:
+    """Each in a channel of its own, so that no two share the bytes that wait for them, beside one who reads all."""
+    env = {"REDIS_URL": redis_of_module.url, "READER_TIMEOUT": "600", "CHECK_INTERVAL": "0.2", **NO_ARENA}
+    with PeykServer(env) as server:
+        fast = await Client.open(server.port)
+
+        async def grown(channels: list[str]) -> int:
+            """KiB for publishing VOLUME to each of `channels`, all of which reaches who reads."""
+            before = memory(server)
+            for number in range(VOLUME // SIZE):
+                replies = [fast.send(publish={"channel": name, "data": f"{number}:" + "x" * SIZE}) for name in channels]
+                assert all("publish" in reply for reply in await asyncio.gather(*replies))
+                await until(lambda top=number + 1: all(fast.positions[c][1] == top for c in channels))  # type: ignore[misc]
+            return memory(server) - before
+
+        without, added, clients = [], [], []
+        for turn in range(3):
+            alone, accompanied = ([f"{kind}-{turn}-{i}" for i in range(SILENT)] for kind in ("alone", "silent"))
+            await fast.subscribe(*alone, *accompanied)
+            clients += [await silent(server, channel) for channel in accompanied]
+            without.append(await grown(alone))
+            added.append(await grown(accompanied))
+        print(f"KiB grown: {without}; with {SILENT} who never read: {added}")
+        assert (median(added) - median(without)) / SILENT < MIB
+        for client in (fast, *clients):
+            client.abort()
+
+
+async def test_a_room_of_1000_does_not_notice_who_never_reads(redis_of_module: RedisProcess) -> None:
+    """The others get every message; and so does it, in order, when it reads at last."""
+    with PeykServer({"REDIS_URL": redis_of_module.url, "READER_TIMEOUT": "600"}) as server:
+        last = await silent(server, "c0")
+        report = await asyncio.to_thread(load.run, server.port, ROOM, [server.pid], 90)
+        assert report["good"] and report["published"] > 200, report
+        last.transport.resume_reading()
+        await until(lambda: last.positions["c0"][1] == report["published"], 60, "it reads, and gets what it missed")
+        assert last.offsets("c0") == list(range(1, report["published"] + 1))
+        last.abort()
+
+
+async def test_who_reads_nothing_is_dropped_and_may_come_back() -> None:
+    """Dropped without a close frame, which clients take for a reason to connect again; it recovers what it missed."""
+    with PeykServer({"HIGH_WATER": "65536", "READER_TIMEOUT": "0.5"}) as server:
+        slow, fast = await silent(server, "slow"), await Client.open(server.port)
+
+        async def gone() -> bool:
+            assert "publish" in await fast.ask(publish={"channel": "slow", "data": "x" * 60_000})
+            return "reads nothing; dropped" in server.log.read_text()
+
+        await until(gone, 30)
+        slow.transport.resume_reading()
+        assert await asyncio.wait_for(slow.ended, 20) == ABNORMAL
+        missed = len(slow.offsets("slow"))
+        back = await Client.open(server.port, "silent", before=slow)
+        await back.subscribe("slow")
+        assert "publish" in await fast.ask(publish={"channel": "slow", "data": "the end"})
+        await until(lambda: back.seen["slow"][-1][1] == "the end", 20)
+        assert back.offsets("slow") == list(range(1, len(back.seen["slow"]) + 1)) and missed < len(back.seen["slow"])
+        back.abort()
+        fast.abort()
