@@ -39,6 +39,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--redis", choices=("valkey", "redis"), default="valkey", help="the private Redis (%(default)s)"
     )
+    parser.add_argument(
+        "--appendfsync", choices=("no", "everysec", "always"), default="no", help="of the private Redis (%(default)s)"
+    )
     parser.add_argument("--nodes", type=int, default=4, help="nodes of its own (%(default)s)")
     parser.add_argument("--clients", type=int, default=Size.clients, help="subscribers (%(default)s)")
     parser.add_argument("--rate", type=float, default=Size.rate, help="messages a second in all (%(default)g)")
@@ -62,7 +65,9 @@ def main() -> int:
     with contextlib.ExitStack() as stack:
         installation, urls = None, options.url
         if urls is None:
-            installation = stack.enter_context(Installation(options.redis, options.nodes, options.logs))
+            installation = stack.enter_context(
+                Installation(options.redis, options.nodes, options.logs, options.appendfsync)
+            )
             urls = installation.urls
         report: Report = asyncio.run(run(urls, options.seconds, seed, size, installation))
     print(report.text())

@@ -24,10 +24,14 @@ ENVIRONMENT = {"LEASE_TTL": str(LEASE_TTL), "HIGH_WATER": "16384", "PING_INTERVA
 
 
 class Installation:
-    """A private Redis and the nodes on it. `with Installation(…)` starts and ends them."""
+    """A private Redis and the nodes on it. `with Installation(…)` starts and ends them.
 
-    def __init__(self, kind: str, nodes: int, logs: Path | None = None) -> None:
-        self.redis, self._logs = RedisProcess(kind), logs
+    With `appendfsync everysec` Redis puts off writing while an fsync is under way, but answers all the same
+    (flushAppendOnlyFile in aof.c): kill -9 then loses what was acked. With `no` and `always` it writes before it answers.
+    """
+
+    def __init__(self, kind: str, nodes: int, logs: Path | None = None, appendfsync: str = "no") -> None:
+        self.redis, self._logs = RedisProcess(kind, ["--appendfsync", appendfsync]), logs
         environment = {**ENVIRONMENT, "REDIS_URL": self.redis.url}
         self.nodes = [PeykServer(environment, free_port()) for _ in range(nodes)]
         self._stack = contextlib.ExitStack()
