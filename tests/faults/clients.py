@@ -5,7 +5,7 @@ import json
 import random
 import socket
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -161,8 +161,9 @@ class Subscriber:
             self._tries += 1
             await self._world.back_off(self._tries)
 
-    def reached(self, channel: str, offset: int) -> bool:
-        return channel in self.received and self.received[channel].offset >= offset
+    def stands_at_least(self, tops: Mapping[str, int]) -> bool:
+        """Whether it has a position in each of its channels, not below the one in `tops`."""
+        return all(c in self.received and self.received[c].offset >= tops.get(c, 0) for c in self.channels)
 
     def drop(self) -> None:
         """End the TCP connection without a word."""

@@ -27,7 +27,8 @@ class Installation:
     """A private Redis and the nodes on it. `with Installation(…)` starts and ends them.
 
     With `appendfsync everysec` Redis puts off writing while an fsync is under way, but answers all the same
-    (flushAppendOnlyFile in aof.c): kill -9 then loses what was acked. With `no` and `always` it writes before it answers.
+    (flushAppendOnlyFile in aof.c): kill -9 then loses what was acked. With `no` and `always` it writes before it
+    answers.
     """
 
     def __init__(self, kind: str, nodes: int, logs: Path | None = None, appendfsync: str = "no") -> None:

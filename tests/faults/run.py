@@ -81,52 +81,52 @@ async def run(
     urls: Sequence[str], seconds: float, seed: int, size: Size = Size(), installation: Installation | None = None
 ) -> Report:
     """Drive the nodes at `urls` for `seconds`, with faults in `installation` if there is one; check, and report."""
-    chance, loop = random.Random(seed), asyncio.get_running_loop()
-    name = secrets.token_hex(4)
-    channels = [f"faults-{name}-{i:02}" for i in range(size.channels)]
-    world = World(urls, random.Random(chance.random()), known={channel: {} for channel in channels})
-    faults: Counter[str] = Counter()
+    chance, faults = random.Random(seed), Counter[str]()
+    world = World(urls, random.Random(chance.random()))
+    subscribers, publishers = _cast(size, world)
     injector = Injector(installation, random.Random(chance.random()), faults) if installation else None
-    subscribers = [
-        Subscriber(
-            f"c{i:03}-{name}", [channels[(i + 7 * k) % len(channels)] for k in range(size.joined)], world, i % 5 == 0
-        )
-        for i in range(size.clients)
-    ]
+    background = [asyncio.create_task(work) for work in (*(s.run() for s in subscribers), _watch(subscribers))]
+    async with httpx.AsyncClient(timeout=10, trust_env=False) as http:
+        try:
+            await wait_for(lambda: all(s.stands_at_least({}) for s in subscribers), SETTLE, "all are subscribed")
+            end = asyncio.get_running_loop().time() + seconds
+            working = [asyncio.create_task(p.run(len(publishers) / size.rate, end)) for p in publishers]
+            background += working
+            async with asyncio.TaskGroup() as disturbing:
+                disturbing.create_task(_disturb(subscribers, chance, faults, end))
+                if injector is not None:
+                    disturbing.create_task(injector.run(end))
+            await asyncio.wait(working, timeout=SETTLE)
+            tops = {channel: (await _page(http, urls, channel, 0, 0)).offset for channel in world.known}
+            with contextlib.suppress(TimeoutError):  # who is stuck is counted
+                await wait_for(lambda: all(s.stands_at_least(tops) for s in subscribers), SETTLE)
+            await asyncio.sleep(QUIET)
+        finally:
+            for task in background:
+                task.cancel()
+            ended = await asyncio.gather(*background, return_exceptions=True)
+        for failure in ended:
+            if isinstance(failure, Exception):
+                raise failure
+        histories = [await _history(http, urls, channel) for channel in world.known]
+    verdict = check(world.received, histories, [p.published for p in publishers])
+    stuck = sum(not s.stands_at_least(tops) for s in subscribers)
+    return _report(seconds, seed, faults, world, publishers, verdict, stuck)
+
+
+def _cast(size: Size, world: World) -> tuple[list[Subscriber], list[Publisher]]:
+    """Who takes part. Channels and names carry a random word, so that runs on one server do not mix."""
+    run = secrets.token_hex(4)
+    channels = [f"faults-{run}-{i:02}" for i in range(size.channels)]
+    world.known = {channel: {} for channel in channels}
+    joined = [[channels[(i + 7 * k) % len(channels)] for k in range(size.joined)] for i in range(size.clients)]
+    subscribers = [Subscriber(f"c{i:03}-{run}", joined[i], world, slow=i % 5 == 0) for i in range(size.clients)]
     publishers = [
-        (Publisher if k else HttpPublisher)(f"p{i:02}-{k}-{name}", channel, world)
+        (Publisher if k else HttpPublisher)(f"p{i:02}-{k}-{run}", channel, world)
         for i, channel in enumerate(channels)
         for k in range(size.producers)
     ]
-    background = [asyncio.create_task(s.run()) for s in subscribers]
-    background.append(asyncio.create_task(_watch(subscribers)))
-    try:
-        await wait_for(
-            lambda: all(s.reached(c, 0) for s in subscribers for c in s.channels), SETTLE, "all are subscribed"
-        )
-        end = loop.time() + seconds
-        interval = len(publishers) / size.rate
-        working = [asyncio.create_task(p.run(interval, end)) for p in publishers]
-        background += working
-        async with asyncio.TaskGroup() as disturbing:
-            disturbing.create_task(_disturb(subscribers, chance, faults, end))
-            if injector is not None:
-                disturbing.create_task(injector.run(end))
-        await asyncio.wait(working, timeout=SETTLE)
-        tops = dict(zip(channels, await asyncio.gather(*(_top(urls, c) for c in channels)), strict=True))
-        await _all_reach(subscribers, tops)
-        await asyncio.sleep(QUIET)
-    finally:
-        for task in background:
-            task.cancel()
-        ended = await asyncio.gather(*background, return_exceptions=True)
-    for failure in ended:
-        if isinstance(failure, Exception):
-            raise failure
-    histories = [await _history(urls, channel) for channel in channels]
-    verdict = check(world.received, histories, [p.published for p in publishers])
-    stuck = sum(not s.reached(c, tops[c]) for s in subscribers for c in s.channels)
-    return _report(seconds, seed, faults, world, publishers, verdict, stuck)
+    return subscribers, publishers
 
 
 async def _watch(subscribers: Sequence[Subscriber]) -> None:
@@ -155,41 +155,28 @@ async def _disturb(subscribers: Sequence[Subscriber], chance: random.Random, fau
                 subscriber.sleep()
 
 
-async def _all_reach(subscribers: Sequence[Subscriber], tops: dict[str, int]) -> None:
-    """Wait until every client has reached its channels' tops. Who does not in time is counted as stuck, and lost."""
-    with contextlib.suppress(TimeoutError):
-        await wait_for(lambda: all(s.reached(c, tops[c]) for s in subscribers for c in s.channels), SETTLE)
-
-
-async def _get(urls: Sequence[str], channel: str, after: int, limit: int) -> Any:
-    """A page of history, from whichever node answers."""
-    async with asyncio.timeout(SETTLE), httpx.AsyncClient(timeout=10, trust_env=False) as client:
-        for i in range(1_000_000):
-            try:
-                url = f"{urls[i % len(urls)]}/api/channels/{channel}/messages?after={after}&limit={limit}"
-                reply = await client.get(url)
-                if reply.status_code == 200:
-                    return msgspec.json.decode(reply.content, type=_Page)
-            except LOST:
-                pass
-            await asyncio.sleep(0.2)
-
-
 class _Page(msgspec.Struct):
     epoch: str
     offset: int
     publications: list[Pub]
 
 
-async def _top(urls: Sequence[str], channel: str) -> int:
-    page: _Page = await _get(urls, channel, 0, 0)
-    return page.offset
+async def _page(http: httpx.AsyncClient, urls: Sequence[str], channel: str, after: int, limit: int) -> _Page:
+    """A page of history, from whichever node answers. Raises TimeoutError."""
+    async with asyncio.timeout(SETTLE):
+        for url in itertools.cycle(urls):
+            with contextlib.suppress(*LOST):
+                reply = await http.get(f"{url}/api/channels/{channel}/messages?after={after}&limit={limit}")
+                if reply.status_code == 200:
+                    return msgspec.json.decode(reply.content, type=_Page)
+            await asyncio.sleep(0.2)
+    raise AssertionError("unreachable")
 
 
-async def _history(urls: Sequence[str], channel: str) -> History:
+async def _history(http: httpx.AsyncClient, urls: Sequence[str], channel: str) -> History:
     messages: list[Message] = []
     while True:
-        page: _Page = await _get(urls, channel, messages[-1].offset if messages else 0, PAGE)
+        page = await _page(http, urls, channel, messages[-1].offset if messages else 0, PAGE)
         messages += [Message(pub.offset, bytes(pub.data)) for pub in page.publications]
         if not page.publications:
             return History(channel, page.epoch, page.offset, messages)
