@@ -21,7 +21,7 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Connection, Redis, SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, BusyLoadingError, RedisError, ResponseError
@@ -30,6 +30,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 logger = logging.getLogger(__name__)
 
 START_TIMEOUT = 30.0  # seconds an embedded server may take to load its data
+_CONNECTIONS = 50  # of one client; who finds all busy waits (redis-py's own pool refuses the 101st command)
 _LOADING = 0.1  # seconds between looks at a server that reads its data back
 _WATCH = 1.0  # seconds between looks at the embedded server
 _SOCKET_PATH_LIMIT = 107  # bytes, the kernel's
@@ -116,18 +117,22 @@ def blocking_client(address: Address) -> Redis:
 
 
 def _client(address: Address, socket_timeout: float | None, retries: int = 1) -> Redis:
-    where = {"unix_socket_path": address.path} if address.path else {"host": address.host, "port": address.port}
-    return Redis(
+    where = {"path": address.path} if address.path else {"host": address.host, "port": address.port}
+    tcp = SSLConnection if address.tls else Connection
+    pool = BlockingConnectionPool(
+        connection_class=UnixDomainSocketConnection if address.path else tcp,
+        max_connections=_CONNECTIONS,
+        timeout=None,
         **where,
         db=address.db,
         username=address.username or None,
         password=address.password or None,
-        ssl=address.tls,
         decode_responses=True,
         socket_connect_timeout=2.0,
         socket_timeout=socket_timeout,
         retry=Retry(NoBackoff(), retries),
     )
+    return Redis.from_pool(pool)
 
 
 class RedisServer:

@@ -100,6 +100,11 @@ async def _blocked(client: RedisClient) -> bool:
     return int((await client.info("clients"))["blocked_clients"]) > 0
 
 
+async def test_more_commands_at_once_than_connections(client: RedisClient) -> None:
+    assert await asyncio.gather(*(client.sadd("many", i) for i in range(500))) == [1] * 500
+    assert int((await client.info("clients"))["connected_clients"]) < 100
+
+
 # -- what is refused
 
 
