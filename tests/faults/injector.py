@@ -66,7 +66,7 @@ class Injector:
     def __init__(self, installation: Installation, chance: random.Random, tally: Counter[str]) -> None:
         self._redis, self._chance, self._tally = installation.redis, chance, tally
         self._idle = list(installation.nodes)
-        self._redis_alone, self._room = asyncio.Lock(), asyncio.Semaphore(AT_ONCE)
+        self._redis_alone, self._room = asyncio.Lock(), asyncio.Semaphore(min(AT_ONCE, len(self._idle)))
 
     async def run(self, until: float) -> None:
         """Begin faults until the clock of the loop says `until`; returns when all are over and everything is up."""
