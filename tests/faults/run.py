@@ -15,8 +15,10 @@ import httpx2 as httpx
 import msgspec
 
 from tests.faults.checker import KINDS, Bad, History, Message, Verdict, check
-from tests.faults.clients import LOST, HttpPublisher, Pub, Publisher, Subscriber, World
+from tests.faults.clients import Subscriber
 from tests.faults.injector import Injector, Installation
+from tests.faults.publishers import HttpPublisher, Publisher
+from tests.faults.world import LOST, Pub, World
 from tests.services import until as wait_for
 
 SETTLE = 60.0  # seconds until every client must have reached the top, once the faults are over
