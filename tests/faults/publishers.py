@@ -23,10 +23,13 @@ class Publisher:
         self._socket: ClientConnection | None = None
 
     async def run(self, interval: float, until: float) -> None:
-        """A number every `interval` seconds until the clock of the loop says `until`; the last one is acked as well."""
+        """A number every `interval` seconds until the clock of the loop says `until`; the last one is acked as well.
+
+        What could not be said in time is made up for while there is time.
+        """
         loop, published = asyncio.get_running_loop(), self.published
         due = loop.time() + self._world.random.random() * interval
-        while due < until:
+        while max(due, loop.time()) < until:
             await asyncio.sleep(due - loop.time())
             began = loop.time()
             published.sent += 1

@@ -98,7 +98,10 @@ async def run(
                 disturbing.create_task(_disturb(subscribers, chance, faults, end))
                 if injector is not None:
                     disturbing.create_task(injector.run(end))
-            await asyncio.wait(working, timeout=SETTLE)
+            _, unfinished = await asyncio.wait(working, timeout=SETTLE)
+            for work in unfinished:  # whose last number is unacked: counted
+                work.cancel()
+            await asyncio.gather(*unfinished, return_exceptions=True)
             tops = {channel: (await _page(http, urls, channel, 0, 0)).offset for channel in world.known}
             with contextlib.suppress(TimeoutError):  # who is stuck is counted
                 await wait_for(lambda: all(s.stands_at_least(tops) for s in subscribers), SETTLE)
