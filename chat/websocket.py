@@ -212,7 +212,10 @@ class Pinger:
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
+            due = loop.time() + 1
             await asyncio.sleep(1)
+            if loop.time() > due + 1:
+                continue  # it was us who stood still: the pongs are still to be read
             self._now += 1
             for session, deadline in list(self._new.items()):
                 if session.user is not None:
