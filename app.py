@@ -23,7 +23,7 @@ from pydantic import ValidationError
 
 from bridge.sql import SqlArchive
 from chat import commands, models
-from chat.auth import ACTIONS
+from chat.auth import ACTIONS, Identity
 from chat.doors import tokens_of
 from chat.errors import PeykError
 from chat.models import User
@@ -72,7 +72,8 @@ async def publish_message(channel_id: str, message: str) -> str:
 async def subscribe_to_channel(channel_id: str, on_message: Callable[[str], None] = print) -> str:
     """Join the channel; from now on each message is passed to `on_message` as a line `[10:00] user: text`."""
     node = await open_node()
-    await Terminal(node, User.named(USER), on_message).join(channel_id)
+    user = User.named(USER)
+    await Terminal(node, user, on_message, Identity(user, program=True)).join(channel_id)
     return f"Subscribed to channel {models.channel_id(channel_id)}"
 
 

@@ -3,7 +3,7 @@
 import time
 
 from chat import auth
-from chat.auth import Identity
+from chat.auth import Identity, Policy
 from chat.doors import Doors
 from chat.errors import PermissionDenied, Unauthorized
 
@@ -19,14 +19,14 @@ class Access:
         self._doors, self.identity = doors, identity
         self._granted: dict[str, int] = {}  # channels opened by a subscription token, until when (Unix s, 0: for ever)
 
-    def check(self, action: str, channel: str) -> None:
+    def check(self, action: str, channel: str, policy: Policy) -> None:
         """Raises PermissionDenied."""
-        if channel not in self._granted:
-            auth.check(self.identity, action, channel)
+        if channel not in self._granted or policy.roles.get(self.identity.user.id) == "banned":
+            auth.check(self.identity, action, channel, policy)
 
-    def may(self, action: str, channel: str) -> bool:
+    def may(self, action: str, channel: str, policy: Policy) -> bool:
         try:
-            self.check(action, channel)
+            self.check(action, channel, policy)
         except PermissionDenied:
             return False
         return True

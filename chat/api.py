@@ -1,41 +1,39 @@
 """The HTTP routes: channels, subscribers, messages, health. /openapi.json is made from the types used here."""
 
-import logging
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from chat import protocol
-from chat.access import Access
-from chat.auth import Identity
-from chat.doors import COOKIE, Doors
-from chat.errors import BadRequest, PermissionDenied, PeykError, TooLarge, Unauthorized, Unavailable, UnknownChannel
+from chat import moderation, protocol
+from chat.doors import COOKIE
+from chat.errors import BadRequest, PermissionDenied, UnknownChannel
 from chat.events import event_stream
 from chat.health import ready
 from chat.models import User, channel_id, user_name
 from chat.protocol import encode, page_body
+from chat.requests import JSON, access_of, answer, asked_channel, asked_user, body_of, moment, node_of, number
 from chat.rpc import NewChannel
 from pipeline.encode import publication
 from pipeline.replay import Page
-from pipeline.resp import FAILURES
 
 if TYPE_CHECKING:
     from chat.node import Node
 
-logger = logging.getLogger(__name__)
-
-JSON, NDJSON, EVENTS = "application/json", "application/x-ndjson", "text/event-stream"
+NDJSON, EVENTS = "application/x-ndjson", "text/event-stream"
 DEFAULT_PAGE = 100  # messages
-ANONYMOUS = "anonymous"  # who a guest is that gives no name
-Body = TypeVar("Body")
 
 
 class ChangedChannel(msgspec.Struct, forbid_unknown_fields=True):
-    description: str
+    description: str | None = None
+    kind: str | None = None
+
+
+class GivenRole(msgspec.Struct, forbid_unknown_fields=True):
+    """member, moderator, muted or banned."""
+
+    role: str
 
 
 class NewMessage(msgspec.Struct, forbid_unknown_fields=True):
@@ -94,117 +92,6 @@ class Health(msgspec.Struct):
     parts: dict[str, str]
 
 
-class ErrorBody(msgspec.Struct):
-    code: int
-    message: str
-
-
-class Failure(msgspec.Struct):
-    error: ErrorBody
-
-
-def answer(value: Any, status: int = 200) -> Response:
-    return Response(encode(value), status, media_type=JSON)
-
-
-def failure(error: PeykError) -> Response:
-    reply = answer(Failure(ErrorBody(error.code, str(error))), error.status)
-    if error.status == 401:
-        reply.headers["www-authenticate"] = "Bearer"
-    return reply
-
-
-async def on_error(request: Request, error: Exception) -> Response:
-    """Any error as the one error body."""
-    if isinstance(error, PeykError):
-        return failure(error)
-    if isinstance(error, HTTPException):
-        code = {404: 104, 405: 104}.get(error.status_code, 107)
-        text = f"{request.method} {request.url.path}: {error.detail}; see /openapi.json for what there is"
-        return Response(encode(Failure(ErrorBody(code, text))), error.status_code, error.headers, JSON)
-    if isinstance(error, FAILURES):
-        logger.info("%s %s: Redis failed: %s", request.method, request.url.path, error)
-        return failure(Unavailable("Redis does not answer; try again"))
-    logger.exception("%s %s failed", request.method, request.url.path, exc_info=error)
-    return failure(PeykError("internal error; the server's log says more"))
-
-
-def node_of(request: Request) -> "Node":
-    node: Node = request.app.state.node
-    return node
-
-
-def access_of(request: Request) -> Access:
-    """Who asks: by `Authorization: Bearer`, `X-API-Key`, the cookie, or as a guest. Raises Unauthorized."""
-    if not hasattr(request.state, "access"):
-        doors = node_of(request).doors
-        request.state.access = Access(doors, _identity(request, doors))
-    access: Access = request.state.access
-    return access
-
-
-def _identity(request: Request, doors: Doors) -> Identity:
-    scheme, _, token = request.headers.get("authorization", "").partition(" ")
-    if scheme and scheme.lower() != "bearer":
-        raise Unauthorized("send Authorization: Bearer <token>, or X-API-Key: <key>")
-    if key := request.headers.get("x-api-key"):
-        return doors.by_key(key)
-    if token := token.strip() or request.cookies.get(COOKIE, ""):
-        return doors.by_token(token)
-    return doors.guest(ANONYMOUS)
-
-
-def asked_user(request: Request) -> User:
-    """The user in the path, if who asks may act for it: programs and guests for anybody, others for themselves."""
-    user, identity = User.named(request.path_params["user"]), access_of(request).identity
-    if not (identity.guest or identity.program or identity.user.id == user.id):
-        raise PermissionDenied(f"you are {identity.user.username}, and act for yourself only")
-    return user
-
-
-def asked_channel(request: Request, action: str) -> str:
-    """The id of the channel in the path, if who asks may take `action` there. Raises Unauthorized, PermissionDenied."""
-    channel = channel_id(request.path_params["id"])
-    access_of(request).check(action, channel)
-    return channel
-
-
-async def body_of(request: Request, kind: type[Body]) -> Body:
-    """The request's JSON body as `kind`. Raises BadRequest and TooLarge."""
-    if request.headers.get("content-type", JSON).partition(";")[0].strip().lower() != JSON:
-        raise BadRequest(f"send content-type: {JSON}")
-    limit = 2 * node_of(request).settings.message_limit
-    data = bytearray()
-    async for part in request.stream():
-        data += part
-        if len(data) > limit:
-            raise TooLarge(f"a request body has at most {limit} bytes")
-    try:
-        return msgspec.json.decode(bytes(data), type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BadRequest(f"the body must be a JSON {kind.__name__} (see /openapi.json): {error}") from None
-
-
-def number(request: Request, name: str, low: int, high: int = 2**53) -> int | None:
-    text = request.query_params.get(name)
-    if text is None:
-        return None
-    if not text.isascii() or not text.isdigit() or not low <= int(text[:20]) <= high:
-        raise BadRequest(f"{name} must be a whole number from {low} to {high}")
-    return int(text)
-
-
-def moment(text: str) -> int:
-    """`since` as Unix milliseconds: a number of them, or an ISO 8601 time (without zone: UTC)."""
-    if text.isascii() and text.isdigit() and len(text) < 16:
-        return int(text)
-    try:
-        time = datetime.fromisoformat(text)
-    except ValueError:
-        raise BadRequest("since must be Unix milliseconds or an ISO time such as 2026-01-31T12:00:00Z") from None
-    return int((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp() * 1000)
-
-
 # -- who asks
 
 
@@ -234,28 +121,27 @@ async def close_session(request: Request) -> Response:
 
 
 async def list_channels(request: Request) -> Response:
-    access = access_of(request)
-    return answer([c for c in await node_of(request).channels.list() if access.may("subscribe", c.id)])
+    return answer(await node_of(request).visible(access_of(request)))
 
 
 async def create_channel(request: Request) -> Response:
-    access, body = access_of(request), await body_of(request, NewChannel)
-    access.check("manage", channel_id(body.name))
-    owner = "" if access.identity.guest else access.identity.user.id
-    return answer(await node_of(request).channels.create(body.name, body.description, owner), 201)
+    access, node, body = access_of(request), node_of(request), await body_of(request, NewChannel)
+    await node.allow(access, "create", channel_id(body.name))
+    channel = await node.channels.create(body.name, body.description, access.identity.owns_as, body.kind)
+    return answer(channel, 201)
 
 
 async def get_channel(request: Request) -> Response:
-    return answer(await node_of(request).channels.get(asked_channel(request, "subscribe")))
+    return answer(await node_of(request).channels.get(await asked_channel(request, "subscribe")))
 
 
 async def update_channel(request: Request) -> Response:
-    channel, body = asked_channel(request, "manage"), await body_of(request, ChangedChannel)
-    return answer(await node_of(request).channels.update(channel, body.description))
+    channel, body = await asked_channel(request, "manage"), await body_of(request, ChangedChannel)
+    return answer(await node_of(request).channels.update(channel, body.description, body.kind))
 
 
 async def delete_channel(request: Request) -> Response:
-    await node_of(request).channels.delete(asked_channel(request, "manage"))
+    await node_of(request).channels.delete(await asked_channel(request, "manage"))
     return Response(status_code=204)
 
 
@@ -264,27 +150,49 @@ async def delete_channel(request: Request) -> Response:
 
 async def list_subscribers(request: Request) -> Response:
     node = node_of(request)
-    channel = await node.channels.get(asked_channel(request, "presence"))
+    channel = await node.channels.get(await asked_channel(request, "presence"))
     return answer(await node.subscriptions.subscribers(channel.id))
 
 
 async def get_subscriber(request: Request) -> Response:
     node = node_of(request)
-    channel, user = await node.channels.get(asked_channel(request, "presence")), User.named(request.path_params["user"])
+    channel, user = (
+        await node.channels.get(await asked_channel(request, "presence")),
+        User.named(request.path_params["user"]),
+    )
     return answer(Subscriber(channel.id, user.id, await node.subscriptions.has(user.id, channel.id)))
 
 
 async def put_subscriber(request: Request) -> Response:
     node = node_of(request)
-    channel, user = await node.channels.get(asked_channel(request, "subscribe")), asked_user(request)
+    channel, user = await node.channels.get(await asked_channel(request, "subscribe")), asked_user(request)
     new = await node.subscriptions.add(user, channel.id)
     return answer(Subscriber(channel.id, user.id, True), 201 if new else 200)
 
 
 async def delete_subscriber(request: Request) -> Response:
-    node = node_of(request)
-    channel, user = await node.channels.get(asked_channel(request, "subscribe")), asked_user(request)
-    await node.subscriptions.remove(user.id, channel.id)
+    """Leave; or, for moderators, send somebody away."""
+    node, access = node_of(request), access_of(request)
+    channel, user = await node.channels.get(request.path_params["id"]), request.path_params["user"]
+    if access.identity.guest or access.identity.program:
+        await node.subscriptions.remove(User.named(user).id, await asked_channel(request, "subscribe"))
+    else:
+        await moderation.kick(node, access, channel.id, user)
+    return Response(status_code=204)
+
+
+async def list_roles(request: Request) -> Response:
+    return answer(await moderation.roles(node_of(request), access_of(request), request.path_params["id"]))
+
+
+async def put_role(request: Request) -> Response:
+    access, body, path = access_of(request), await body_of(request, GivenRole), request.path_params
+    return answer(await moderation.give_role(node_of(request), access, path["id"], path["user"], body.role))
+
+
+async def delete_role(request: Request) -> Response:
+    path = request.path_params
+    await moderation.give_role(node_of(request), access_of(request), path["id"], path["user"], "")
     return Response(status_code=204)
 
 
@@ -293,7 +201,7 @@ async def delete_subscriber(request: Request) -> Response:
 
 async def post_message(request: Request) -> Response:
     """Publish: 201 once the message is in the stream; 200 if the idempotency key was known."""
-    node, channel = node_of(request), asked_channel(request, "publish")
+    node, channel = node_of(request), await asked_channel(request, "publish")
     body = await body_of(request, NewMessage)
     if (body.text is msgspec.UNSET) == (body.data is msgspec.UNSET):
         raise BadRequest('a message has either "text" (a string) or "data" (any JSON value)')
@@ -318,7 +226,7 @@ def author(request: Request, body: NewMessage) -> str:
 
 async def get_messages(request: Request) -> Response:
     """A page as JSON or NDJSON, or a replay that stays live, as the Accept header asks."""
-    node, channel = node_of(request), asked_channel(request, "history")
+    node, channel = node_of(request), await asked_channel(request, "history")
     if EVENTS in request.headers.get("accept", ""):
         return await _follow(request, node, channel)
     page = await _page(request, node, channel)
@@ -361,7 +269,7 @@ async def _follow(request: Request, node: "Node", channel: str) -> Response:
         if "since" in request.query_params:
             after = await node.replay.since(channel, moment(request.query_params["since"]))
         since = (position[0], position[1] if after is None else after)
-    stream = await event_stream(node, channel, since)
+    stream = await event_stream(node, channel, since, access_of(request))
     headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
     return StreamingResponse(stream, media_type=EVENTS, headers=headers)
 

@@ -1,7 +1,8 @@
 """Who somebody is, and what they may do: tokens, API keys and the one function that every door asks. No I/O here.
 
 A token is a JWT (RFC 7519): `sub` the user's name, `exp` and `iat`, `jti` its own id, `channels` patterns of the
-channels it may touch, `caps` the actions it may take, `info` anything about the user. What is absent restricts nothing.
+channels it may touch, `caps` the actions it may take, `admin` that it may do all.
+What is absent restricts nothing.
 """
 
 import hmac
@@ -19,7 +20,22 @@ from chat.errors import BadRequest, PermissionDenied, TokenExpired, Unauthorized
 from chat.models import User, fold
 from redis_config import ConfigError
 
-ACTIONS = ("subscribe", "publish", "history", "presence", "manage")
+_READ = frozenset(("subscribe", "history", "presence"))
+_WRITE = _READ | {"publish", "create"}
+_MODERATE = _WRITE | {"moderate"}  # members, mutes, kicks and bans
+_ALL = _MODERATE | {"manage"}  # description, kind, moderators, deleting
+_NONE: frozenset[str] = frozenset()
+ACTIONS = ("subscribe", "history", "presence", "publish", "create", "moderate", "manage")
+KINDS = ("public", "private", "read-only")
+GIVEN = ("member", "moderator", "muted", "banned")  # roles that are given
+_TRUSTED = {"admin": _ALL, "owner": _ALL, "moderator": _MODERATE, "program": _WRITE, "banned": _NONE, "muted": _READ}
+ALLOWED: dict[str, dict[str, frozenset[str]]] = {
+    "public": {**_TRUSTED, "member": _WRITE, "stranger": _WRITE},
+    "private": {**_TRUSTED, "member": _WRITE, "stranger": _NONE},
+    "read-only": {**_TRUSTED, "member": _READ, "stranger": _READ},
+}
+"""What each role may do in each kind of channel."""
+ROLES = tuple(ALLOWED["public"])
 SECRET_LIMIT = 32  # bytes a secret has at least (RFC 7518, section 3.2)
 _LEEWAY = 5  # seconds that clocks may differ
 
@@ -34,7 +50,13 @@ class Identity(msgspec.Struct, frozen=True):
     channels: tuple[str, ...] | None = None
     caps: frozenset[str] | None = None
     guest: bool = False
+    admin: bool = False  # may do everything everywhere
     program: bool = False  # came with an API key: may speak for any user
+
+    @property
+    def owns_as(self) -> str:
+        """Who owns what it makes: its user id; guests own nothing."""
+        return "" if self.guest else self.user.id
 
     @property
     def ttl(self) -> int:
@@ -42,12 +64,41 @@ class Identity(msgspec.Struct, frozen=True):
         return max(1, self.expires - int(time.time())) if self.expires else 0
 
 
-def check(identity: Identity, action: str, channel: str) -> None:
-    """The one decision: may `identity` take `action` in `channel` (an id; "": any)? Raises PermissionDenied."""
+class Policy(msgspec.Struct, frozen=True):
+    """What a channel says of who may do what: its kind, its owner, and the roles of others; all by user id."""
+
+    kind: str = "public"
+    owner: str = ""
+    roles: Mapping[str, str] = {}
+
+
+def check(identity: Identity, action: str, channel: str, policy: Policy) -> None:
+    """The one decision: may `identity` take `action` in `channel` (an id)? Raises PermissionDenied."""
     if identity.caps is not None and action not in identity.caps:
         raise PermissionDenied(f"your token allows {', '.join(sorted(identity.caps)) or 'nothing'}, not {action}")
-    if identity.channels is not None and channel and not _covers(identity.channels, channel):
+    if identity.channels is not None and not _covers(identity.channels, channel):
         raise PermissionDenied(f"your token allows the channels {', '.join(identity.channels)}, not {channel}")
+    role = role_of(identity, policy)
+    if action not in ALLOWED[policy.kind][role] and not _everybodys(identity, policy, role):
+        raise PermissionDenied(f"{action} in the {policy.kind} channel {channel} is not for a {role}; ask its owner")
+
+
+def role_of(identity: Identity, policy: Policy) -> str:
+    """What `identity` is in a channel: one of ROLES."""
+    if identity.admin:
+        return "admin"
+    if identity.program:
+        return "program"
+    if identity.guest:
+        return "banned" if policy.roles.get(identity.user.id) == "banned" else "stranger"
+    if identity.user.id == policy.owner:
+        return "owner"
+    return policy.roles.get(identity.user.id, "stranger")
+
+
+def _everybodys(identity: Identity, policy: Policy, role: str) -> bool:
+    """A public channel without an owner belongs to everybody where everybody is a guest: on a laptop."""
+    return identity.guest and policy.kind == "public" and not policy.owner and role != "banned"
 
 
 def _covers(patterns: Sequence[str], channel: str) -> bool:
@@ -64,6 +115,7 @@ class Claims(msgspec.Struct):
     channel: str = ""
     channels: list[str] | None = None
     caps: list[str] | None = None
+    admin: bool = False
 
 
 class Tokens:
@@ -102,9 +154,11 @@ class Tokens:
             raise Unauthorized(f"the token's sub: {error}") from None
         channels = None if claims.channels is None else tuple(map(fold, claims.channels))
         caps = None if claims.caps is None else frozenset(claims.caps)
-        return Identity(user, int(claims.exp), int(claims.iat), claims.jti, channels, caps)
+        return Identity(user, int(claims.exp), int(claims.iat), claims.jti, channels, caps, admin=claims.admin)
 
-    def issue(self, username: str, ttl: int, channels: Sequence[str] = (), caps: Sequence[str] = ()) -> str:
+    def issue(
+        self, username: str, ttl: int, channels: Sequence[str] = (), caps: Sequence[str] = (), admin: bool = False
+    ) -> str:
         """A token signed with AUTH_SECRET. `ttl` is in seconds, 0: for ever. Raises ConfigError and BadRequest."""
         if not self._secret:
             raise ConfigError("tokens are made with AUTH_SECRET, which is not set; make one: openssl rand -hex 32")
@@ -115,6 +169,7 @@ class Tokens:
         claims |= {"exp": now + ttl} if ttl else {}
         claims |= {"channels": [fold(name) for name in channels]} if channels else {}
         claims |= {"caps": list(caps)} if caps else {}
+        claims |= {"admin": True} if admin else {}
         return jwt.encode(claims, self._secret, algorithm="HS256")
 
     def _key(self, header: Mapping[str, Any]) -> tuple[Any, list[str]]:
@@ -176,10 +231,7 @@ class ApiKeys:
         found: list[Identity] = []
         for known, scope in self._keys:
             if hmac.compare_digest(known, key.encode()):
-                found.append(Identity(User.named("api"), channels=scope, caps=_PROGRAM, program=True))
+                found.append(Identity(User.named("api"), channels=scope, caps=_WRITE, program=True))
         if not found:
             raise Unauthorized("no such API key; it goes into the header X-API-Key")
         return found[0]
-
-
-_PROGRAM = frozenset(("publish", "history", "subscribe"))

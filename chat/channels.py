@@ -5,25 +5,30 @@ from typing import Any
 
 from redis.asyncio import Redis
 
+from chat.auth import GIVEN, KINDS
 from chat.errors import BadRequest, ChannelExists, UnknownChannel
-from chat.models import Channel, channel_id, is_line
+from chat.models import Channel, User, channel_id, is_line
+from chat.policies import POLICY, Policies
 from pipeline.keys import CHANNELS, CONTROL, Keys
 from pipeline.producer import new_epoch
 
 DESCRIPTION_LIMIT = 500  # characters
 _TOMBSTONE = 3600  # seconds a node that missed the word "deleted" has to find it out
+KICK = "kick "  # before the channel's id and the user's
 DELETED = "deleted "  # said on Pub/Sub `control`, before the channel's id
 
 
 class Channels:
     """Create, update, delete, list. Every method takes a name in any spelling (chat.models.channel_id)."""
 
-    def __init__(self, redis: Redis, keys: Keys, on_demand: bool) -> None:
-        self._redis, self._keys, self._on_demand = redis, keys, on_demand
+    def __init__(self, redis: Redis, keys: Keys, on_demand: bool, policies: Policies) -> None:
+        self._redis, self._keys, self._on_demand, self._policies = redis, keys, on_demand, policies
 
-    async def create(self, name: str, description: str = "", owner: str = "") -> Channel:
+    async def create(self, name: str, description: str = "", owner: str = "", kind: str = "public") -> Channel:
         """Make a channel. Raises ChannelExists and BadRequest."""
-        channel, new = await self._make(name, description, owner)
+        if _checked_kind(kind) != "public" and not owner:
+            raise BadRequest(f"a {kind} channel needs an owner; sign in first")
+        channel, new = await self._make(name, description, owner, kind)
         if not new:
             raise ChannelExists(f"channel {channel.id} exists already; join it, or choose another name")
         return channel
@@ -32,7 +37,7 @@ class Channels:
         """The channel, made on the spot if it is missing and CREATE_CHANNELS allows it. Raises UnknownChannel."""
         if not self._on_demand:
             return await self.get(name)
-        channel, _ = await self._make(name, "", owner)
+        channel, _ = await self._make(name, "", owner, "public")
         return channel
 
     async def get(self, name: str) -> Channel:
@@ -51,11 +56,43 @@ class Channels:
             hashes = await pipe.execute()
         return [channel for channel in map(_channel, hashes) if channel is not None]
 
-    async def update(self, name: str, description: str) -> Channel:
-        """Change the description; the name is what the channel is. Raises UnknownChannel and BadRequest."""
+    async def update(self, name: str, description: str | None = None, kind: str | None = None) -> Channel:
+        """Change description or kind; the name is what the channel is. Raises UnknownChannel and BadRequest."""
         channel = await self.get(name)
-        await self._redis.hset(self._keys.channel(channel.id), "description", _checked(description))
+        fields: dict[Any, Any] = {} if description is None else {"description": _checked(description)}
+        if kind is not None:
+            if _checked_kind(kind) != "public" and not channel.owner:
+                raise BadRequest(f"channel {channel.id} has no owner and stays public")
+            fields["kind"] = kind
+        if not fields:
+            raise BadRequest("say a new description, or a kind")
+        await self._redis.hset(self._keys.channel(channel.id), mapping=fields)
+        await self._policy_changed(channel.id)
         return await self.get(name)
+
+    async def roles(self, name: str) -> dict[str, str]:
+        """The roles that were given in a channel, by user id. Raises UnknownChannel."""
+        channel = await self.get(name)
+        roles = await self._redis.hgetall(self._keys.roles(channel.id))
+        return {str(user): str(role) for user, role in sorted(roles.items())}
+
+    async def give_role(self, name: str, user: User, role: str) -> None:
+        """Make a user member, moderator, muted or banned; "" takes the role away. Raises UnknownChannel, BadRequest."""
+        channel = await self.get(name)
+        if role and role not in GIVEN:
+            raise BadRequest(f"a role is one of {', '.join(GIVEN)}")
+        if user.id == channel.owner:
+            raise BadRequest(f"{user.username} owns {channel.id}; an owner has no other role")
+        if role:
+            await self._redis.hset(self._keys.roles(channel.id), user.id, role)
+        else:
+            await self._redis.hdel(self._keys.roles(channel.id), user.id)
+        await self._policy_changed(channel.id)
+
+    async def kick(self, name: str, user: User) -> None:
+        """End a user's subscriptions of the moment, on every node. They may come back; see give_role for banning."""
+        channel = await self.get(name)
+        await self._redis.publish(CONTROL, f"{KICK}{channel.id} {user.id}")
 
     async def delete(self, name: str) -> None:
         """Remove the channel, its history and its subscriptions, and tell every node. Raises UnknownChannel."""
@@ -64,6 +101,7 @@ class Channels:
         async with self._redis.pipeline(transaction=False) as pipe:
             pipe.delete(self._keys.channel(channel.id))
             pipe.delete(self._keys.presence(channel.id))
+            pipe.delete(self._keys.roles(channel.id))
             pipe.delete(self._keys.history(channel.id))
             pipe.delete(self._keys.subscribers(channel.id))
             for member in members:
@@ -72,11 +110,18 @@ class Channels:
             pipe.set(self._keys.tombstone(channel.id), 1, ex=_TOMBSTONE)
             pipe.publish(CONTROL, DELETED + channel.id)
             await pipe.execute()
+        await self._policy_changed(channel.id)
 
-    async def _make(self, name: str, description: str, owner: str) -> tuple[Channel, bool]:
+    async def _policy_changed(self, channel: str) -> None:
+        """Every node reads it again; this one before it answers."""
+        await self._redis.publish(CONTROL, POLICY + channel.encode())
+        await self._policies.read([channel])
+
+    async def _make(self, name: str, description: str, owner: str, kind: str) -> tuple[Channel, bool]:
         """The channel and whether it is new. Each field is set only if absent, so a race has one winner."""
         channel, key = channel_id(name), self._keys.channel(channel_id(name))
-        fields = {"id": channel, "name": name, "description": _checked(description), "owner": owner}
+        fields = {"id": channel, "name": name, "description": _checked(description)}
+        fields |= {"owner": owner, "kind": kind}
         fields |= {"created_at": str(int(time.time() * 1000)), "epoch": new_epoch(), "offset": "0"}
         await self._redis.sadd(CHANNELS, channel)  # first: a crash after it leaves a name that the listing skips
         async with self._redis.pipeline(transaction=True) as pipe:
@@ -86,6 +131,8 @@ class Channels:
             *_, stored = replies = await pipe.execute()
         made = _channel(stored)
         assert made is not None
+        if replies[0]:
+            await self._policy_changed(channel)
         return made, bool(replies[0])
 
 
@@ -93,7 +140,14 @@ def _channel(fields: dict[Any, Any]) -> Channel | None:
     if "id" not in fields:
         return None
     created = int(fields.get("created_at", 0))
-    return Channel(fields["id"], fields["name"], fields.get("description", ""), created, fields.get("owner", ""))
+    owner, kind = fields.get("owner", ""), fields.get("kind", "public")
+    return Channel(fields["id"], fields["name"], fields.get("description", ""), created, owner, kind)
+
+
+def _checked_kind(kind: str) -> str:
+    if kind not in KINDS:
+        raise BadRequest(f"a channel's kind is one of {', '.join(KINDS)}")
+    return kind
 
 
 def _checked(description: str) -> str:

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
-from chat.api import moment
 from chat.errors import BadRequest
 from chat.events import EventStream
 from chat.models import channel_id
 from chat.node import Node
 from chat.protocol import encode
+from chat.requests import moment
 from chat.settings import ServerSettings
 from pipeline.dead import DeadLetters, dead_counts
 from pipeline.encode import publication

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from chat.access import Access
 from chat.local import Joined, Subscription
 from pipeline.encode import publication_of
 
@@ -28,8 +29,8 @@ class EventStream:
 
     framed = False
 
-    def __init__(self, node: "Node", channel: str) -> None:
-        self._node, self._channel = node, channel
+    def __init__(self, node: "Node", channel: str, access: Access | None = None) -> None:
+        self._node, self._channel, self.access = node, channel, access
         self._waiting: list[bytes] = []
         self._size = 0
         self._wake = asyncio.Event()
@@ -96,12 +97,12 @@ class EventStream:
         return lines
 
 
-async def event_stream(node: "Node", channel: str, since: tuple[str, int]) -> AsyncIterator[bytes]:
+async def event_stream(node: "Node", channel: str, since: tuple[str, int], access: Access) -> AsyncIterator[bytes]:
     """Follow `channel` from a position. What cannot be replayed in whole begins with an event `reset`.
 
     Raises UnknownChannel and ConnectionLost before the first byte.
     """
-    stream = EventStream(node, channel)
+    stream = EventStream(node, channel, access)
     await stream.follow(since)
     return _texts(stream)
 

@@ -9,6 +9,8 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine
 
+from chat.access import Access
+from chat.auth import Policy
 from chat.errors import PeykError, UnknownChannel
 from chat.listener import Listener
 from chat.local import Answer, LocalChannel, Receiver, Subscription
@@ -27,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 INSUFFICIENT = 2500, "insufficient state"  # unsubscribe codes of the Centrifugal protocol
 DELETED = 2000, "channel deleted"
+NOT_PERMITTED = 2001, "not permitted"
+KICKED = 2002, "kicked"
 _BACKOFF = 0.05, 1.0  # seconds: first and longest wait before connecting again
 
 
@@ -121,6 +125,22 @@ class Hub:
         """The channel is gone on purpose: tell its subscribers, who do not come back by themselves."""
         if channel in self._channels:
             self._end(self._channels[channel], DELETED)
+
+    def recheck(self, channel: str, policy: Policy) -> None:
+        """A channel's policy changed: who may no longer read it is unsubscribed."""
+        self._expel(channel, NOT_PERMITTED, lambda access: not access.may("subscribe", channel, policy))
+
+    def kick(self, channel: str, user: str) -> None:
+        """End the subscriptions of a user id."""
+        self._expel(channel, KICKED, lambda access: access.identity.user.id == user)
+
+    def _expel(self, channel: str, code: tuple[int, str], whom: Callable[[Access], bool]) -> None:
+        if (local := self._channels.get(channel)) is not None:
+            for subscription in [*local.live, *local.readers]:
+                access = subscription.receiver.access
+                if access is not None and whom(access):
+                    self.unsubscribe(subscription)
+                    subscription.receiver.unsubscribed(channel, *code)
 
     def position(self, channel: str) -> tuple[str, int] | None:
         """The epoch and offset shown so far of a channel that somebody here reads."""

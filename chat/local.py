@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
+from chat.access import Access
 from pipeline.replay import unseen
 
 
@@ -12,6 +13,10 @@ class Receiver(Protocol):
 
     framed: bool  # wants WebSocket frames; else newline-joined lines
     full: bool  # has too much unread: is pushed nothing until Hub.drained
+
+    @property
+    def access(self) -> Access | None:
+        """What it may do; None: everything."""
 
     def write(self, data: bytes) -> None:
         """Take bytes at once; too many make it full."""

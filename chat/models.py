@@ -77,6 +77,7 @@ class Channel(msgspec.Struct, frozen=True):
     description: str = ""
     created_at: int = 0
     owner: str = ""
+    kind: str = "public"
 
 
 class Stream(SQLModel, table=True):

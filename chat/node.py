@@ -5,10 +5,13 @@ import logging
 import secrets
 from contextlib import AsyncExitStack
 
-from chat.channels import DELETED, Channels
+from chat.access import Access
+from chat.channels import DELETED, KICK, Channels
 from chat.doors import REVOKE, Doors
 from chat.errors import Unrecoverable
 from chat.hub import Hub
+from chat.models import Channel
+from chat.policies import POLICY, Policies
 from chat.presence import Presence
 from chat.protocol import History
 from chat.settings import ServerSettings
@@ -60,11 +63,14 @@ class Node:
         stack.callback(watch.cancel)
         address = self.redis_server.address
         self.redis = await stack.enter_async_context(command_client(address))
-        self.channels = Channels(self.redis, self.keys, settings.create_channels)
         self.subscriptions = Subscriptions(self.redis, self.keys)
         self.link = Link(address)
         stack.callback(self.link.close)
         self.replay = Replay(self.link, self.keys)
+        self.policies = Policies(self.link, self.keys, settings.check_interval)
+        self.policies.start()
+        stack.push_async_callback(self.policies.close)
+        self.channels = Channels(self.redis, self.keys, settings.create_channels, self.policies)
         self.doors = Doors(settings, self.redis)
         await self.doors.start()
         stack.push_async_callback(self.doors.close)
@@ -72,6 +78,7 @@ class Node:
         self.hub = Hub(address, settings, self.replay, self.link)
         self.hub.on_control.append(self._on_control)
         self.producer.shown = self.hub.position
+        self.policies.on_change = self.hub.recheck
         await self.hub.start()
         stack.push_async_callback(self.hub.close)
         self.pinger = Pinger(settings.ping_interval, settings.connect_timeout)
@@ -97,8 +104,23 @@ class Node:
             self.leases.wake()
         elif payload == REVOKE:
             self.doors.wake()
+        elif payload.startswith(POLICY):
+            self.policies.changed(payload[len(POLICY) :].decode())
+        elif payload.startswith(KICK.encode()):
+            channel, _, user = payload[len(KICK) :].decode().partition(" ")
+            self.hub.kick(channel, user)
         elif payload.startswith(DELETED.encode()):
             self.hub.deleted(payload[len(DELETED) :].decode())
+
+    async def allow(self, access: Access, action: str, channel: str) -> None:
+        """Ask for a channel id. Raises PermissionDenied, and ConnectionLost when Redis is away."""
+        access.check(action, channel, await self.policies.get(channel))
+
+    async def visible(self, access: Access) -> list[Channel]:
+        """The channels somebody may subscribe to."""
+        channels = await self.channels.list()
+        policies = await self.policies.of([channel.id for channel in channels])
+        return [channel for channel in channels if access.may("subscribe", channel.id, policies[channel.id])]
 
     async def history(self, channel: str, asked: History) -> Page:
         """A page of history as the protocol asks for it: forward from `since`, or backward with `reverse`.

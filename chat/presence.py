@@ -23,6 +23,7 @@ from redis_config import Settings
 logger = logging.getLogger(__name__)
 
 _BACKOFF = 0.05, 1.0  # seconds: first and longest wait before telling Redis again
+_PAUSE = 0.05  # seconds in which what changes is gathered, behind a first change that is told at once
 _AT_ONCE = 500  # clients in one script call
 
 # KEYS: the channel's presence, the channels this node has clients in.
@@ -155,6 +156,7 @@ class Presence:
             try:
                 await self._tell()
                 wait = _BACKOFF[0]
+                await asyncio.sleep(_PAUSE)
             except (ConnectionLost, ReplyError) as error:
                 logger.info("presence not told: %s; next try in %.2f s", error, wait)
                 self._woken.set()

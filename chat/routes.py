@@ -11,6 +11,8 @@ from starlette.routing import Route
 
 from chat import api
 from chat.models import NAME_RULE, Channel
+from chat.moderation import Role
+from chat.requests import JSON, Failure, answer
 from chat.rpc import NewChannel
 from chat.session import VERSION
 
@@ -32,7 +34,7 @@ class Operation:
 
 
 _CHANNEL, _MESSAGES = "/api/channels/{id}", "/api/channels/{id}/messages"
-_SUBSCRIBER = "/api/channels/{id}/subscribers/{user}"
+_SUBSCRIBER, _ROLE = "/api/channels/{id}/subscribers/{user}", "/api/channels/{id}/roles/{user}"
 OPERATIONS = (
     Operation("GET", "/health", api.get_health, "The process is up.", {200: api.Health}),
     Operation("GET", "/ready", api.get_ready, "Messages move; if not, which part.", {200: api.Health, 503: api.Health}),
@@ -57,6 +59,9 @@ OPERATIONS = (
         "PUT", _SUBSCRIBER, api.put_subscriber, "Make a user a subscriber.", {200: api.Subscriber, 201: api.Subscriber}
     ),
     Operation("DELETE", _SUBSCRIBER, api.delete_subscriber, "End a subscription.", {204: None}),
+    Operation("GET", _CHANNEL + "/roles", api.list_roles, "Roles that were given.", {200: list[Role]}),
+    Operation("PUT", _ROLE, api.put_role, "Give a user a role.", {200: Role}, api.GivenRole),
+    Operation("DELETE", _ROLE, api.delete_role, "Take the role away.", {204: None}),
     Operation(
         "POST",
         _MESSAGES,
@@ -82,7 +87,7 @@ def routes() -> list[Route]:
     """The Starlette routes of the table, and the table itself as OpenAPI."""
 
     async def openapi(request: Request) -> Response:
-        return api.answer(_DOCUMENT)
+        return answer(_DOCUMENT)
 
     table = [Route(o.path, o.endpoint, methods=[o.method]) for o in OPERATIONS]
     return [*table, Route("/openapi.json", openapi)]
@@ -90,7 +95,7 @@ def routes() -> list[Route]:
 
 def document() -> dict[str, Any]:
     """The OpenAPI 3.1 description of the table."""
-    kinds: list[Any] = [api.Failure]
+    kinds: list[Any] = [Failure]
     for operation in OPERATIONS:
         kinds += [kind for kind in (operation.body, *operation.replies.values()) if kind is not None]
     schemas, components = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")
@@ -104,7 +109,7 @@ def document() -> dict[str, Any]:
 
 def _operation(operation: Operation, schema_of: dict[str, Any]) -> dict[str, Any]:
     def content(kind: Any) -> dict[str, Any]:
-        return {"content": {api.JSON: {"schema": schema_of[str(kind)]}}}
+        return {"content": {JSON: {"schema": schema_of[str(kind)]}}}
 
     places = [("path", name) for name in ("id", "user") if f"{{{name}}}" in operation.path]
     places += [("query", name) for name in operation.query] + [("header", name) for name in operation.headers]
@@ -115,7 +120,7 @@ def _operation(operation: Operation, schema_of: dict[str, Any]) -> dict[str, Any
         str(status): {"description": operation.summary, **({} if kind is None else content(kind))}
         for status, kind in operation.replies.items()
     }
-    responses["default"] = {"description": "What went wrong and what to do.", **content(api.Failure)}
+    responses["default"] = {"description": "What went wrong and what to do.", **content(Failure)}
     result: dict[str, Any] = {"summary": operation.summary, "parameters": parameters, "responses": responses}
     if operation.body is not None:
         result["requestBody"] = {"required": True, **content(operation.body)}

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from chat import moderation
 from chat.access import Access
 from chat.errors import BadRequest, UnknownMethod
 from chat.models import channel_id
@@ -24,30 +25,51 @@ class Named(msgspec.Struct, forbid_unknown_fields=True):
 class NewChannel(msgspec.Struct, forbid_unknown_fields=True):
     name: str
     description: str = ""
+    kind: str = "public"
 
 
 class ChangedChannel(msgspec.Struct, forbid_unknown_fields=True):
     id: str
-    description: str
+    description: str | None = None
+    kind: str | None = None
+
+
+class Judged(msgspec.Struct, forbid_unknown_fields=True):
+    id: str
+    user: str
+    role: str = ""
 
 
 async def _list(node: "Node", access: Access, params: Nothing) -> Any:
-    return {"channels": [c for c in await node.channels.list() if access.may("subscribe", c.id)]}
+    return {"channels": await node.visible(access)}
 
 
 async def _create(node: "Node", access: Access, params: NewChannel) -> Any:
-    access.check("manage", channel_id(params.name))
-    return await node.channels.create(params.name, params.description, access.identity.user.id)
+    await node.allow(access, "create", channel_id(params.name))
+    return await node.channels.create(params.name, params.description, access.identity.owns_as, params.kind)
 
 
 async def _update(node: "Node", access: Access, params: ChangedChannel) -> Any:
-    access.check("manage", channel_id(params.id))
-    return await node.channels.update(params.id, params.description)
+    await node.allow(access, "manage", channel_id(params.id))
+    return await node.channels.update(params.id, params.description, params.kind)
 
 
 async def _delete(node: "Node", access: Access, params: Named) -> Any:
-    access.check("manage", channel_id(params.id))
+    await node.allow(access, "manage", channel_id(params.id))
     await node.channels.delete(params.id)
+    return {}
+
+
+async def _roles(node: "Node", access: Access, params: Named) -> Any:
+    return {"roles": await moderation.roles(node, access, params.id)}
+
+
+async def _role(node: "Node", access: Access, params: Judged) -> Any:
+    return await moderation.give_role(node, access, params.id, params.user, params.role)
+
+
+async def _kick(node: "Node", access: Access, params: Judged) -> Any:
+    await moderation.kick(node, access, params.id, params.user)
     return {}
 
 
@@ -60,6 +82,9 @@ METHODS: dict[str, tuple[type, Callable[["Node", Access, Any], Awaitable[Any]]]]
     "channels.create": (NewChannel, _create),
     "channels.update": (ChangedChannel, _update),
     "channels.delete": (Named, _delete),
+    "channels.roles": (Named, _roles),
+    "channels.role": (Judged, _role),
+    "channels.kick": (Judged, _kick),
     "subscriptions.list": (Nothing, _subscriptions),
 }
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
@@ -19,10 +19,10 @@ from starlette.types import Message, Receive, Scope, Send
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
-from chat.api import on_error
 from chat.doors import check_open
 from chat.errors import PeykError
 from chat.node import Node
+from chat.requests import on_error
 from chat.routes import routes
 from chat.settings import ServerSettings, log
 from chat.websocket import SocketProtocol, endpoint
@@ -75,7 +75,7 @@ def application(settings: ServerSettings) -> Starlette:
             app.refusal = f"peyk: {error}"
             raise
 
-    kinds = (PeykError, *FAILURES, 404, 405, 500)
+    kinds = (PeykError, ClientDisconnect, *FAILURES, 404, 405, 500)
     return Application(
         routes=[
             Route("/", page),

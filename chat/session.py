@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import secrets
-from collections import deque
 from collections.abc import Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
@@ -19,6 +18,7 @@ from chat.errors import (
     UnknownMethod,
     Unrecoverable,
 )
+from chat.inbox import Inbox
 from chat.local import Joined, Subscription, frame
 from chat.models import User, channel_id
 from chat.protocol import Command
@@ -56,8 +56,8 @@ class Session:
     framed = True
 
     __slots__ = (
-        "_cookie", "_inbox", "_node", "_out", "_publishing", "_socket", "_tasks",
-        "access", "awaits_pong", "client", "closed", "full", "subscriptions", "user", "write",
+        "_cookie", "_held", "_inbox", "_node", "_out", "_publishing", "_socket", "_tasks",
+        "access", "awaits_pong", "client", "closed", "full", "receive", "subscriptions", "user", "write",
     )  # fmt: skip
 
     def __init__(self, node: "Node", socket: Socket, cookie: str = "") -> None:
@@ -68,42 +68,23 @@ class Session:
         self.access: Access  # there once the client connected
         self.subscriptions: dict[str, Subscription | None] = {}  # None: on its way
         self.full = self.closed = self.awaits_pong = False
-        self._inbox: deque[bytes] = deque()  # lines that wait until the client is served with what it has
+        self._inbox = Inbox(socket, self._handle, self._busy)
+        self.receive = self._inbox.receive
         self._out: list[bytes] = []
         self._publishing = 0
+        self._held = False
         self._tasks: set[asyncio.Task[None]] = set()
 
     # -- in
 
-    def receive(self, data: bytes) -> None:
-        """A text frame: lines of commands."""
-        if self._inbox:
-            self._inbox.extend(data.split(b"\n"))
-            return
-        lines = data.split(b"\n") if b"\n" in data else [data]
-        for i, line in enumerate(lines):
-            if self.closed:
-                return
-            if self._busy():
-                self._inbox.extend(lines[i:])
-                self._socket.pause_reading()
-                return
-            if line:
-                self._handle(line)
-
     def _busy(self) -> bool:
         """Whether the client must wait: it does not read, or has too much under way."""
-        return self.full or self._publishing >= self._node.settings.pending_limit or len(self._tasks) >= AT_ONCE
-
-    def _resume(self) -> None:
-        """Go on with lines that waited, and read again when there are none."""
-        if not self._inbox:
-            return
-        while self._inbox and not self.closed and not self._busy():
-            if line := self._inbox.popleft():
-                self._handle(line)
-        if not self._inbox and not self.closed:
-            self._socket.resume_reading()
+        return (
+            self.full
+            or self._held
+            or self._publishing >= self._node.settings.pending_limit
+            or len(self._tasks) >= AT_ONCE
+        )
 
     def _handle(self, line: bytes) -> None:
         try:
@@ -126,24 +107,21 @@ class Session:
         elif self.user is None:
             raise BadRequest('connect first: {"id":1,"connect":{"data":{"user":"<your name>"}}}')
         elif command.publish is not None:
-            self._append(command.publish, self.user, partial(self._published, command.id))
+            self._append(command.id, command.publish, self.user, partial(self._published, command.id))
         elif command.subscribe is not None:
             self._subscribe(command.id, command.subscribe, self.user)
         elif command.rpc is not None:
             if command.rpc.method == "publish":
                 publish = protocol.publish_params(command.rpc.data)
-                self._append(publish, self.user, partial(self._rpc_published, command.id))
+                self._append(command.id, publish, self.user, partial(self._rpc_published, command.id))
             else:
                 self._spawn(command.id, self._rpc(command.id, command.rpc, self.user))
         elif command.history is not None:
-            self.access.check("history", channel_id(command.history.channel))
             self._spawn(command.id, self._history(command.id, command.history))
         elif command.presence is not None:
-            self.access.check("presence", channel_id(command.presence.channel))
             self._spawn(command.id, self._presence(command.id, command.presence.channel))
         elif command.presence_stats is not None:
-            self.access.check("presence", channel_id(command.presence_stats.channel))
-            self._spawn(command.id, self._presence_stats(command.id, command.presence_stats.channel))
+            self._spawn(command.id, self._presence(command.id, command.presence_stats.channel, stats=True))
         elif command.unsubscribe is not None:
             self._unsubscribe(command.id, command.unsubscribe, self.user)
         elif command.refresh is not None:
@@ -222,7 +200,7 @@ class Session:
         """The write buffer has room again."""
         self.full = False
         self._node.hub.drained(self._subscribed())
-        self._resume()
+        self._inbox.resume()
 
     def close(self) -> None:
         """The connection ended."""
@@ -230,7 +208,7 @@ class Session:
         for subscription in self._subscribed():
             self._stop(subscription)
         self.subscriptions.clear()
-        self._inbox.clear()
+        self._inbox.close()
         for task in self._tasks:
             task.cancel()
 
@@ -250,7 +228,7 @@ class Session:
 
     def _finished(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        self._resume()
+        self._inbox.resume()
 
     async def _answer(self, command_id: int, work: Coroutine[None, None, None]) -> None:
         try:
@@ -280,14 +258,28 @@ class Session:
         result |= protocol.expiry(self.access.identity.ttl)
         self.reply(protocol.reply(command_id, "connect", result | {"data": {"user": self.user.username}}))
 
-    def _append(self, publish: protocol.Publish, user: User, done: "partial[None]") -> None:
+    def _append(self, command_id: int, publish: protocol.Publish, user: User, done: "partial[None]") -> None:
         settings = self._node.settings
         data = protocol.json_line(publish.data, settings.message_limit)
         protocol.check_key(publish.key)
         channel = channel_id(publish.channel)
-        self.access.check("publish", channel)
+        policy = self._node.policies.known(channel)
+        if policy is None:  # the first publish there: what follows waits behind it
+            self._held = True
+            self._spawn(command_id, self._append_once_known(command_id, publish, user, done, channel))
+            return
+        self.access.check("publish", channel, policy)
         self._publishing += 1
         self._node.producer.append(channel, data, user.username, self.client, publish.key, True, done)
+
+    async def _append_once_known(
+        self, command_id: int, publish: protocol.Publish, user: User, done: "partial[None]", channel: str
+    ) -> None:
+        try:
+            await self._node.policies.get(channel)
+        finally:
+            self._held = False
+        self._append(command_id, publish, user, done)
 
     def _published(self, command_id: int, outcome: Position | PeykError) -> None:
         self._publishing -= 1
@@ -295,7 +287,7 @@ class Session:
             self.reply(protocol.error_reply(command_id, outcome))
         else:
             self.reply(protocol.publish_reply(command_id))
-        self._resume()
+        self._inbox.resume()
 
     def _rpc_published(self, command_id: int, outcome: Position | PeykError) -> None:
         self._publishing -= 1
@@ -303,7 +295,7 @@ class Session:
             self.reply(protocol.error_reply(command_id, outcome))
         else:
             self.reply(protocol.reply(command_id, "rpc", {"data": protocol.position_body(outcome)}))
-        self._resume()
+        self._inbox.resume()
 
     def _subscribe(self, command_id: int, subscribe: protocol.Subscribe, user: User) -> None:
         channel = channel_id(subscribe.channel)
@@ -314,7 +306,6 @@ class Session:
             raise AlreadySubscribed(f"subscribed to {channel} already")
         if subscribe.token:
             self.access.grant(channel, subscribe.token)
-        self.access.check("subscribe", channel)
         self.subscriptions[channel] = None
         self._spawn(command_id, self._join(command_id, channel, subscribe, user))
 
@@ -323,10 +314,11 @@ class Session:
         answer = partial(self._joined, command_id, subscribe)
         hub = self._node.hub
         try:
+            await self._node.allow(self.access, "subscribe", channel)
             try:
                 await hub.subscribe(self, channel, answer, since)
             except UnknownChannel:
-                await self._node.channels.ensure(channel, user.id)
+                await self._node.channels.ensure(channel, self.access.identity.owns_as)
                 await hub.subscribe(self, channel, answer, since)
         except BaseException:
             if self.subscriptions.get(channel, self) is None:
@@ -341,12 +333,15 @@ class Session:
     def _joined(self, command_id: int, subscribe: protocol.Subscribe, joined: Joined) -> None:
         """The hub's answer: from this very moment on the subscription is pushed to."""
         channel = subscribe.channel
+        policy = self._node.policies.known(channel)
+        expelled = policy is not None and not self.access.may("subscribe", channel, policy)  # meanwhile
         rejected = subscribe.recover and subscribe.reject_unrecovered and not joined.recovered
-        if self.closed or channel not in self.subscriptions or rejected:
+        if self.closed or channel not in self.subscriptions or rejected or expelled:
             left = self.subscriptions.pop(channel, self) is self
             self._node.hub.unsubscribe(joined.subscription)
             error = Unrecoverable("the position cannot be recovered; subscribe anew and read history")
-            self.reply(protocol.error_reply(command_id, BadRequest("unsubscribed before it began") if left else error))
+            gone = BadRequest("unsubscribed before it began")
+            self.reply(protocol.error_reply(command_id, gone if left or expelled else error))
             return
         self.subscriptions[channel] = joined.subscription
         joined.subscription.joins = subscribe.join_leave
@@ -369,17 +364,21 @@ class Session:
         self.reply(protocol.reply(command_id, "unsubscribe", {}))
 
     async def _history(self, command_id: int, history: protocol.History) -> None:
-        page = await self._node.history(channel_id(history.channel), history)
+        channel = channel_id(history.channel)
+        await self._node.allow(self.access, "history", channel)
+        page = await self._node.history(channel, history)
         self.reply(b'{"id":%d,"history":%b}' % (command_id, protocol.page_body(page)))
 
-    async def _presence(self, command_id: int, channel: str) -> None:
-        clients = await self._node.presence.clients(channel_id(channel))
-        self.reply(protocol.reply(command_id, "presence", {"presence": clients}))
-
-    async def _presence_stats(self, command_id: int, channel: str) -> None:
-        clients = await self._node.presence.clients(channel_id(channel))
+    async def _presence(self, command_id: int, name: str, stats: bool = False) -> None:
+        channel = channel_id(name)
+        await self._node.allow(self.access, "presence", channel)
+        clients = await self._node.presence.clients(channel)
         users = {info.user for info in clients.values()}
-        self.reply(protocol.reply(command_id, "presence_stats", {"num_clients": len(clients), "num_users": len(users)}))
+        if stats:
+            counts = {"num_clients": len(clients), "num_users": len(users)}
+            self.reply(protocol.reply(command_id, "presence_stats", counts))
+        else:
+            self.reply(protocol.reply(command_id, "presence", {"presence": clients}))
 
     async def _rpc(self, command_id: int, rpc: protocol.Rpc, user: User) -> None:
         result = await call_method(self._node, self.access, rpc.method, rpc.data)

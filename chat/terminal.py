@@ -11,7 +11,10 @@ from typing import Any
 
 import msgspec
 
+from chat.access import Access
+from chat.auth import Identity
 from chat.errors import BadRequest, PeykError
+from chat.hub import DELETED
 from chat.local import Joined, Subscription
 from chat.models import User, channel_id
 from chat.node import Node
@@ -63,8 +66,9 @@ class Terminal:
 
     framed = full = False  # the screen is fast enough
 
-    def __init__(self, node: Node, user: User, show: Callable[[str], None]) -> None:
+    def __init__(self, node: Node, user: User, show: Callable[[str], None], identity: Identity | None = None) -> None:
         self._node, self._user, self._show = node, user, show
+        self.access = Access(node.doors, identity or Identity(user))
         self._client = secrets.token_hex(16)
         self._subscription: Subscription | None = None
         self._task: asyncio.Task[None] | None = None
@@ -82,7 +86,8 @@ class Terminal:
         self._node.presence.remove(channel, self._client)
         self.channel = ""
         if code < RESUBSCRIBE:
-            self._show(f"* {channel}: {reason}; /join {channel} to make it anew")
+            hint = f"; /join {channel} to make it anew" if code == DELETED[0] else ""
+            self._show(f"* {channel}: {reason}{hint}")
         else:
             self._show(f"* {channel}: some messages are no longer in the history")
             self._task = asyncio.create_task(self.enter(f"/join {channel}"))
@@ -123,6 +128,7 @@ class Terminal:
             raise BadRequest("/join <channel>: which one?")
         if channel_id(name) == self.channel:
             raise BadRequest(f"you are in {harmless(name)} already")
+        await self._node.allow(self.access, "subscribe", channel_id(name))
         channel = await self._node.channels.ensure(name, self._user.id)
         self._stop()
         page = await self._node.replay.before(channel.id, None, HISTORY, self._node.settings.page_bytes)
@@ -144,12 +150,13 @@ class Terminal:
 
     async def channels(self, _: str) -> None:
         mine = set(await self._node.subscriptions.channels(self._user.id))
-        for channel in await self._node.channels.list():
+        for channel in await self._node.visible(self.access):
             mark = "»" if channel.id == self.channel else "+" if channel.id in mine else " "
             self._show(f"{mark} {channel.name}  {harmless(channel.description)}".rstrip())
 
     async def send(self, text: str) -> None:
         channel = self._current()
+        await self._node.allow(self.access, "publish", channel)
         data = json_line(encode({"text": text}), self._node.settings.message_limit)
         await self._node.producer.publish(channel, data, user=self._user.username, client=self._client)
 

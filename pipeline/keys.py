@@ -47,6 +47,10 @@ class Keys:
         """Set of user ids."""
         return f"{self.channel_prefix}{channel}:subscribers"
 
+    def roles(self, channel: str) -> str:
+        """Hash: user id → role, of those that have one."""
+        return f"{self.channel_prefix}{channel}:roles"
+
     def presence(self, channel: str) -> str:
         """Hash: client → "<node> <info>". Present while the node's lease lives."""
         return "presence:" + channel

@@ -45,7 +45,7 @@ async def standings(link: Link, keys: Keys, asked: Sequence[tuple[str, int]]) ->
         part = asked[start : start + _AT_ONCE]
         names = [key for c, _ in part for key in (keys.channel(c), keys.history(c), keys.tombstone(c))]
         offsets = [offset for _, offset in part]
-        for epoch, offset, entry, deleted in await link.call("EVAL", _READ, len(names), *names, *offsets):
+        for epoch, offset, entry, deleted in await link.call("EVAL_RO", _READ, len(names), *names, *offsets):
             ms = int(entry.partition(b"-")[2] or 0)
             found.append(Standing(epoch.decode(), int(offset), ms, bool(deleted)))
     return found

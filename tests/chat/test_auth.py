@@ -13,7 +13,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-from chat.auth import ACTIONS, ApiKeys, Identity, Tokens, check
+from chat.auth import ACTIONS, ApiKeys, Identity, Policy, Tokens, check
 from chat.doors import check_open, is_loopback
 from chat.errors import BadRequest, PermissionDenied, TokenExpired, Unauthorized
 from chat.models import User
@@ -149,15 +149,16 @@ def test_bad_configuration_is_explained(tmp_path: Path, rsa_key: rsa.RSAPrivateK
         (None, set(), "general", set()),
     ],
 )
-def test_the_one_decision(
+def test_a_token_narrows_what_its_owner_may_do(
     action: str, channels: tuple[str, ...] | None, caps: set[str] | None, channel: str, allowed: set[str]
 ) -> None:
     identity = Identity(SARA, channels=channels, caps=None if caps is None else frozenset(caps))
+    policy = Policy(owner="sara")
     if action in allowed:
-        check(identity, action, channel)
+        check(identity, action, channel, policy)
     else:
         with pytest.raises(PermissionDenied, match="your token allows"):
-            check(identity, action, channel)
+            check(identity, action, channel, policy)
 
 
 def test_api_keys() -> None:

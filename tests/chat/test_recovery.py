@@ -12,7 +12,7 @@ from tests.services import PeykServer, RedisProcess, until
 
 CLIENTS = 5000
 AT_ONCE = 100  # connections being opened at a time
-READS = "xrange", "xrevrange", "hmget", "hget", "hgetall", "eval"
+READS = "xrange", "xrevrange", "hmget", "hget", "hgetall", "eval_ro"
 
 
 @pytest.fixture

@@ -110,7 +110,7 @@ async def test_rpc_channels(dial: Dial) -> None:
         made = (await talk.ask(rpc={"method": "channels.create", "data": {"name": "Ws-Rpc", "description": "d"}}))[
             "rpc"
         ]
-        assert made["data"]["id"] == "ws-rpc" and made["data"]["name"] == "Ws-Rpc" and made["data"]["owner"] == "owner"
+        assert made["data"]["id"] == "ws-rpc" and made["data"]["name"] == "Ws-Rpc" and made["data"]["owner"] == ""
         assert (await talk.fail(rpc={"method": "channels.create", "data": {"name": "ws-rpc"}}))[0] == 105
         data = {"id": "ws-rpc", "description": "گفت‌وگو"}
         assert (await talk.ask(rpc={"method": "channels.update", "data": data}))["rpc"]["data"][

@@ -1,0 +1,140 @@
+"""What a request says and who says it, and how it is answered: the ground the HTTP routes stand on."""
+
+import logging
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from chat.access import Access
+from chat.auth import Identity
+from chat.doors import COOKIE, Doors
+from chat.errors import BadRequest, PermissionDenied, PeykError, TooLarge, Unauthorized, Unavailable
+from chat.models import User, channel_id
+from chat.protocol import encode
+from pipeline.resp import FAILURES
+
+if TYPE_CHECKING:
+    from chat.node import Node
+
+logger = logging.getLogger(__name__)
+
+JSON = "application/json"
+ANONYMOUS = "anonymous"  # who a guest is that gives no name
+Body = TypeVar("Body")
+
+
+class ErrorBody(msgspec.Struct):
+    code: int
+    message: str
+
+
+class Failure(msgspec.Struct):
+    error: ErrorBody
+
+
+def answer(value: Any, status: int = 200) -> Response:
+    return Response(encode(value), status, media_type=JSON)
+
+
+def failure(error: PeykError) -> Response:
+    reply = answer(Failure(ErrorBody(error.code, str(error))), error.status)
+    if error.status == 401:
+        reply.headers["www-authenticate"] = "Bearer"
+    return reply
+
+
+async def on_error(request: Request, error: Exception) -> Response:
+    """Any error as the one error body."""
+    if isinstance(error, PeykError):
+        return failure(error)
+    if isinstance(error, HTTPException):
+        code = {404: 104, 405: 104}.get(error.status_code, 107)
+        text = f"{request.method} {request.url.path}: {error.detail}; see /openapi.json for what there is"
+        return Response(encode(Failure(ErrorBody(code, text))), error.status_code, error.headers, JSON)
+    if isinstance(error, ClientDisconnect):
+        return Response(status_code=499)  # to nobody
+    if isinstance(error, FAILURES):
+        logger.info("%s %s: Redis failed: %s", request.method, request.url.path, error)
+        return failure(Unavailable("Redis does not answer; try again"))
+    logger.exception("%s %s failed", request.method, request.url.path, exc_info=error)
+    return failure(PeykError("internal error; the server's log says more"))
+
+
+def node_of(request: Request) -> "Node":
+    node: Node = request.app.state.node
+    return node
+
+
+def access_of(request: Request) -> Access:
+    """Who asks: by `Authorization: Bearer`, `X-API-Key`, the cookie, or as a guest. Raises Unauthorized."""
+    if not hasattr(request.state, "access"):
+        doors = node_of(request).doors
+        request.state.access = Access(doors, _identity(request, doors))
+    access: Access = request.state.access
+    return access
+
+
+def _identity(request: Request, doors: Doors) -> Identity:
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    if scheme and scheme.lower() != "bearer":
+        raise Unauthorized("send Authorization: Bearer <token>, or X-API-Key: <key>")
+    if key := request.headers.get("x-api-key"):
+        return doors.by_key(key)
+    if token := token.strip() or request.cookies.get(COOKIE, ""):
+        return doors.by_token(token)
+    return doors.guest(ANONYMOUS)
+
+
+def asked_user(request: Request) -> User:
+    """The user in the path, if who asks may act for it: programs and guests for anybody, others for themselves."""
+    user, identity = User.named(request.path_params["user"]), access_of(request).identity
+    if not (identity.guest or identity.program or identity.user.id == user.id):
+        raise PermissionDenied(f"you are {identity.user.username}, and act for yourself only")
+    return user
+
+
+async def asked_channel(request: Request, action: str) -> str:
+    """The id of the channel in the path, if who asks may take `action` there. Raises Unauthorized, PermissionDenied."""
+    access, channel = access_of(request), channel_id(request.path_params["id"])
+    await node_of(request).allow(access, action, channel)
+    return channel
+
+
+async def body_of(request: Request, kind: type[Body]) -> Body:
+    """The request's JSON body as `kind`. Raises BadRequest and TooLarge."""
+    if request.headers.get("content-type", JSON).partition(";")[0].strip().lower() != JSON:
+        raise BadRequest(f"send content-type: {JSON}")
+    limit = 2 * node_of(request).settings.message_limit
+    data = bytearray()
+    async for part in request.stream():
+        data += part
+        if len(data) > limit:
+            raise TooLarge(f"a request body has at most {limit} bytes")
+    try:
+        return msgspec.json.decode(bytes(data), type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadRequest(f"the body must be a JSON {kind.__name__} (see /openapi.json): {error}") from None
+
+
+def number(request: Request, name: str, low: int, high: int = 2**53) -> int | None:
+    text = request.query_params.get(name)
+    if text is None:
+        return None
+    if not text.isascii() or not text.isdigit() or not low <= int(text[:20]) <= high:
+        raise BadRequest(f"{name} must be a whole number from {low} to {high}")
+    return int(text)
+
+
+def moment(text: str) -> int:
+    """`since` as Unix milliseconds: a number of them, or an ISO 8601 time (without zone: UTC)."""
+    if text.isascii() and text.isdigit() and len(text) < 16:
+        return int(text)
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        raise BadRequest("since must be Unix milliseconds or an ISO time such as 2026-01-31T12:00:00Z") from None
+    return int((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp() * 1000)

@@ -1,0 +1,294 @@
+"""Doors × roles × kinds of channel: every door gives the answer of the one function, and of this table."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx2 as httpx
+import pytest
+from websockets.asyncio.client import connect
+
+from chat.auth import ACTIONS, KINDS, ROLES, Identity, Policy, Tokens, check
+from chat.errors import PermissionDenied
+from chat.models import User
+from chat.node import Node
+from chat.settings import ServerSettings
+from chat.terminal import Terminal
+from tests.chat.conftest import Talk
+from tests.services import PeykServer, RedisProcess, until
+
+SECRET = "a secret of thirty-two bytes or more"
+KEY = "0123456789abcdef"
+TOKENS = Tokens(SECRET)
+
+READ, WRITE = {"subscribe", "history", "presence"}, {"subscribe", "history", "presence", "publish"}
+MAY = {
+    "public": {"stranger": WRITE, "member": WRITE, "muted": READ, "banned": set(), "program": WRITE},
+    "private": {"stranger": set(), "member": WRITE, "muted": READ, "banned": set(), "program": WRITE},
+    "read-only": {"stranger": READ, "member": READ, "muted": READ, "banned": set(), "program": WRITE},
+}
+for roles in MAY.values():
+    roles["moderator"] = WRITE | {"moderate"}
+    roles["owner"] = roles["admin"] = WRITE | {"moderate", "manage"}
+
+
+def may(kind: str, role: str, action: str) -> bool:
+    return action in MAY[kind][role]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("role", ROLES)
+def test_the_function_says_what_the_table_says(kind: str, role: str) -> None:
+    policy = Policy(kind, "owner", {name: name for name in ("member", "moderator", "muted", "banned")})
+    identity = Identity(User.named(role), admin=role == "admin", program=role == "program")
+    for action in set(ACTIONS) - {"create"}:
+        try:
+            check(identity, action, "c", policy)
+            allowed = True
+        except PermissionDenied:
+            allowed = False
+        assert allowed is may(kind, role, action), action
+
+
+# -- on a running server
+
+
+@pytest.fixture(scope="module")
+def server(redis_of_module: RedisProcess) -> Iterator[PeykServer]:
+    env = {"REDIS_URL": redis_of_module.url, "AUTH_SECRET": SECRET, "API_KEY": KEY, "GUESTS": "no"}
+    with PeykServer(env) as server:
+        yield server
+
+
+def credentials(role: str) -> dict[str, str]:
+    if role == "program":
+        return {"x-api-key": KEY}
+    return {"authorization": f"Bearer {TOKENS.issue(role, 600, admin=role == 'admin')}"}
+
+
+@pytest.fixture
+async def http(server: PeykServer) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(base_url=server.url, trust_env=False, timeout=20) as client:
+        yield client
+
+
+@asynccontextmanager
+async def talk_as(server: PeykServer, user: str) -> AsyncIterator[Talk]:
+    async with connect(server.ws_url, proxy=None) as socket:
+        talk = Talk(socket)
+        token = TOKENS.issue(user, 600, admin=user == "admin")
+        assert "connect" in await talk.ask(connect={"token": token})
+        yield talk
+
+
+async def made(http: httpx.AsyncClient, kind: str, name: str) -> str:
+    """A channel of a kind, with an owner and one user of each role; its id."""
+    body = {"name": name, "kind": kind}
+    reply = await http.post("/api/channels", json=body, headers=credentials("owner"))
+    assert reply.status_code in (201, 409), reply.text
+    for role in ("member", "moderator", "muted", "banned"):
+        path = f"/api/channels/{name}/roles/{role}"
+        assert (await http.put(path, json={"role": role}, headers=credentials("owner"))).status_code == 200
+    post = await http.post(f"/api/channels/{name}/messages", json={"text": "first"}, headers=credentials("owner"))
+    assert post.status_code == 201, post.text
+    return name
+
+
+HTTP_DOORS = [
+    ("subscribe", "GET", "", None, {}),
+    ("history", "GET", "/messages", None, {}),
+    ("history", "GET", "/messages", None, {"accept": "application/x-ndjson"}),
+    ("presence", "GET", "/subscribers", None, {}),
+    ("presence", "GET", "/subscribers/someone", None, {}),
+    ("publish", "POST", "/messages", {"text": "x"}, {}),
+    ("moderate", "GET", "/roles", None, {}),
+    ("moderate", "PUT", "/roles/someone", {"role": "member"}, {}),
+    ("moderate", "DELETE", "/roles/someone", None, {}),
+    ("manage", "PUT", "/roles/somebody", {"role": "moderator"}, {}),
+    ("manage", "DELETE", "/roles/somebody", None, {}),
+    ("manage", "PATCH", "", {"description": "x"}, {}),
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("role", ROLES)
+async def test_http_doors(http: httpx.AsyncClient, kind: str, role: str) -> None:
+    channel = await made(http, kind, f"http-{kind}")
+    for action, method, path, body, headers in HTTP_DOORS:
+        url = f"/api/channels/{channel}{path}"
+        if path.startswith("/roles/somebody") and method == "DELETE":
+            await http.put(url, json={"role": "moderator"}, headers=credentials("owner"))
+        reply = await http.request(method, url, json=body, headers=headers | credentials(role))
+        assert (reply.status_code < 300) is may(kind, role, action), (action, method, path, reply.text)
+        assert reply.status_code < 300 or reply.status_code == 403
+    listed = [c["id"] for c in (await http.get("/api/channels", headers=credentials(role))).json()]
+    assert (channel in listed) is may(kind, role, "subscribe")
+    events = {"accept": "text/event-stream"} | credentials(role)
+    async with http.stream("GET", f"/api/channels/{channel}/messages", headers=events) as stream:
+        assert (stream.status_code == 200) is may(kind, role, "history")
+    mine = await http.put(f"/api/channels/{channel}/subscribers/{role}", headers=credentials(role))
+    assert (mine.status_code < 300) is may(kind, role, "subscribe")
+
+
+SOCKET_DOORS: list[tuple[str, Callable[[str], dict[str, Any]]]] = [
+    ("subscribe", lambda c: {"subscribe": {"channel": c}}),
+    ("subscribe", lambda c: {"subscribe": {"channel": c, "recover": True, "epoch": "x", "offset": 1}}),
+    ("publish", lambda c: {"publish": {"channel": c, "data": 1}}),
+    ("publish", lambda c: {"rpc": {"method": "publish", "data": {"channel": c, "data": 1}}}),
+    ("history", lambda c: {"history": {"channel": c, "limit": 10}}),
+    ("presence", lambda c: {"presence": {"channel": c}}),
+    ("presence", lambda c: {"presence_stats": {"channel": c}}),
+    ("moderate", lambda c: {"rpc": {"method": "channels.roles", "data": {"id": c}}}),
+    ("moderate", lambda c: {"rpc": {"method": "channels.role", "data": {"id": c, "user": "x", "role": "muted"}}}),
+    ("moderate", lambda c: {"rpc": {"method": "channels.kick", "data": {"id": c, "user": "x"}}}),
+    ("manage", lambda c: {"rpc": {"method": "channels.role", "data": {"id": c, "user": "y", "role": "moderator"}}}),
+    ("manage", lambda c: {"rpc": {"method": "channels.kick", "data": {"id": c, "user": "y"}}}),
+    ("manage", lambda c: {"rpc": {"method": "channels.update", "data": {"id": c, "description": "x"}}}),
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("role", [role for role in ROLES if role != "program"])
+async def test_socket_doors(http: httpx.AsyncClient, server: PeykServer, kind: str, role: str) -> None:
+    channel = await made(http, kind, f"socket-{kind}")
+    async with talk_as(server, role) as talk:
+        for action, command in SOCKET_DOORS:
+            if '"y"' in str(command(channel)).replace("'", '"') and "kick" in str(command(channel)):
+                await http.put(
+                    f"/api/channels/{channel}/roles/y", json={"role": "moderator"}, headers=credentials("owner")
+                )
+                await _knows(http, channel, "y", "moderator")
+            reply = await talk.ask(**command(channel))
+            assert ("error" not in reply) is may(kind, role, action), (action, reply)
+            assert "error" not in reply or reply["error"]["code"] == 103
+            if "subscribe" in reply:
+                await talk.ask(unsubscribe={"channel": channel})
+        listed = (await talk.ask(rpc={"method": "channels.list"}))["rpc"]["data"]["channels"]
+        assert (channel in [c["id"] for c in listed]) is may(kind, role, "subscribe")
+
+
+async def _knows(http: httpx.AsyncClient, channel: str, user: str, role: str) -> None:
+    async def so() -> bool:
+        given = (await http.get(f"/api/channels/{channel}/roles", headers=credentials("owner"))).json()
+        return {"user": user, "role": role} in given
+
+    await until(so)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("role", ["owner", "moderator", "member", "muted", "banned", "stranger"])
+async def test_the_terminal_door(http: httpx.AsyncClient, redis_of_module: RedisProcess, kind: str, role: str) -> None:
+    channel = await made(http, kind, f"terminal-{kind}")
+    lines: list[str] = []
+    async with Node(ServerSettings(redis_url=redis_of_module.url, _env_file=None), "tool") as node:
+        terminal = Terminal(node, User.named(role), lines.append)
+        await terminal.enter(f"/join {channel}")
+        assert (f"* joined {channel}" in lines) is may(kind, role, "subscribe"), lines
+        terminal.channel = channel
+        lines.clear()
+        await terminal.enter("hello")
+        assert (not [line for line in lines if line.startswith("!")]) is may(kind, role, "publish"), lines
+        lines.clear()
+        await terminal.enter("/channels")
+        assert bool([line for line in lines if channel in line]) is may(kind, role, "subscribe")
+
+
+async def test_deleting_is_the_owners(http: httpx.AsyncClient, server: PeykServer) -> None:
+    for kind in KINDS:
+        for role in ROLES:
+            channel = await made(http, kind, f"delete-{kind}-{role}")
+            reply = await http.delete(f"/api/channels/{channel}", headers=credentials(role))
+            assert (reply.status_code == 204) is may(kind, role, "manage"), (kind, role)
+
+
+# -- what changes takes effect at once
+
+
+async def code_of(talk: Talk) -> int:
+    code: int = (await talk.push("unsubscribe"))["unsubscribe"]["code"]
+    return code
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        (("PUT", "/roles/reza", {"role": "banned"}), 2001),
+        (("PATCH", "", {"kind": "private"}), 2001),
+        (("DELETE", "/subscribers/reza", None), 2002),
+    ],
+)
+async def test_who_may_no_longer_read_hears_nothing_more(
+    http: httpx.AsyncClient, server: PeykServer, redis_of_module: RedisProcess, change: Any, code: int
+) -> None:
+    method, path, body = change
+    channel = await made(http, "public", f"change-{code}-{method.lower()}")
+    env = {"REDIS_URL": redis_of_module.url, "AUTH_SECRET": SECRET, "GUESTS": "no"}
+    with PeykServer(env) as other:
+        async with talk_as(other, "reza") as reza, talk_as(server, "owner") as owner:
+            await reza.ask(subscribe={"channel": channel})
+            await owner.ask(subscribe={"channel": channel})
+            follow = http.stream(
+                "GET",
+                f"/api/channels/{channel}/messages",
+                headers={"accept": "text/event-stream"} | credentials("reza"),
+            )
+            async with follow as stream:
+                assert stream.status_code == 200
+                url = f"/api/channels/{channel}{path}"
+                done = await http.request(method, url, json=body, headers=credentials("owner"))
+                assert done.status_code < 300, done.text
+                assert await code_of(reza) == code
+                async with asyncio.timeout(20):
+                    async for _ in stream.aiter_raw():  # ends
+                        pass
+            await owner.ask(publish={"channel": channel, "data": "secret"})
+            await owner.texts(1)
+            reply = await reza.ask(subscribe={"channel": channel})
+            assert ("error" in reply) is (code == 2001)
+            assert "secret" not in str(reza.pushes)
+
+
+async def test_who_is_muted_reads_on(http: httpx.AsyncClient, server: PeykServer) -> None:
+    channel = await made(http, "public", "mute")
+    async with talk_as(server, "reza") as reza, talk_as(server, "moderator") as moderator:
+        await reza.ask(subscribe={"channel": channel})
+        assert "publish" in await reza.ask(publish={"channel": channel, "data": 1})
+        await moderator.ask(rpc={"method": "channels.role", "data": {"id": channel, "user": "reza", "role": "muted"}})
+
+        async def muted() -> bool:
+            return "error" in await reza.ask(publish={"channel": channel, "data": 2})
+
+        await until(muted)
+        await moderator.ask(publish={"channel": channel, "data": 3})
+        await until(_heard(reza, 3))
+
+
+def _heard(talk: Talk, data: object) -> Callable[[], Awaitable[bool]]:
+    async def heard() -> bool:
+        await talk.ask(ping={})
+        return any(p.get("pub", {}).get("data") == data for p in talk.pushes)
+
+    return heard
+
+
+async def test_moderators_do_not_judge_moderators(http: httpx.AsyncClient, server: PeykServer) -> None:
+    channel = await made(http, "public", "judge")
+    for path, body in (("/roles/owner", {"role": "banned"}), ("/roles/moderator", {"role": "member"})):
+        reply = await http.put(f"/api/channels/{channel}{path}", json=body, headers=credentials("moderator"))
+        assert reply.status_code == 403
+    crown = await http.put(f"/api/channels/{channel}/roles/x", json={"role": "king"}, headers=credentials("owner"))
+    assert crown.status_code == 400 and "a role is one of member" in crown.json()["error"]["message"]
+
+
+async def test_guests_own_nothing(redis_of_module: RedisProcess) -> None:
+    with PeykServer({"REDIS_URL": redis_of_module.url}) as open_server:
+        async with httpx.AsyncClient(base_url=open_server.url, trust_env=False) as http:
+            private = await http.post("/api/channels", json={"name": "mine", "kind": "private"})
+            assert private.status_code == 400 and "sign in first" in private.json()["error"]["message"]
+            odd = await http.post("/api/channels", json={"name": "mine", "kind": "secret"})
+            assert odd.status_code == 400 and "public, private, read-only" in odd.json()["error"]["message"]
+            assert (await http.post("/api/channels", json={"name": "ours"})).json()["owner"] == ""
+            assert (await http.patch("/api/channels/ours", json={"kind": "private"})).status_code == 400
+            assert (await http.patch("/api/channels/ours", json={"description": "all's"})).status_code == 200
+            assert (await http.delete("/api/channels/ours")).status_code == 204
