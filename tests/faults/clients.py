@@ -14,7 +14,7 @@ from tests.faults.world import ANSWER_TIMEOUT, LOST, Error, Line, Pub, Push, Sub
 
 PING_DELAY = 3.0  # seconds a server's ping may be late
 SLOW = 4.0  # seconds a slow client reads nothing
-SMALL_BUFFER = 4096  # bytes the kernel keeps for a slow client
+SMALL_BUFFER = 16384  # bytes the kernel keeps for a slow client; with much less, TCP itself crawls
 
 
 class Subscriber:

@@ -11,7 +11,7 @@ from websockets.asyncio.client import ClientConnection
 from tests.faults.checker import Position, Published, data_of
 from tests.faults.world import ANSWER_TIMEOUT, LOST, Error, Line, Stored, World, dial, lines_of
 
-PADDING = 200  # bytes of weight in a message
+PADDING = 400  # bytes of weight in a message
 
 
 class Publisher:
