@@ -7,6 +7,8 @@ import struct
 from functools import lru_cache
 from typing import Any, cast
 
+from tests.services import until
+
 Seen = dict[str, list[tuple[int, Any]]]
 """What came, by channel: offsets and data in the order of their arrival."""
 
@@ -89,6 +91,10 @@ class Client(asyncio.Protocol):
 
     def offsets(self, channel: str) -> list[int]:
         return [offset for offset, _ in self.seen.get(channel, ())]
+
+    async def reach(self, channel: str, offset: int, timeout: float) -> None:  # noqa: ASYNC109
+        """Wait until it stands at `offset` in a channel, `timeout` seconds at most."""
+        await until(lambda: self.positions[channel][1] >= offset, timeout, f"{channel} reaches {offset}")
 
     def abort(self) -> None:
         """End the connection without a word."""

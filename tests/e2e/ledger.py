@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx2 as httpx
 
+from tests.clients import Client
 from tests.services import RedisClient
 
 ANSWER = 6.0  # seconds a publisher waits at most; the server's own limit is PUBLISH_TIMEOUT
@@ -51,6 +52,20 @@ class Ledger:
         if text not in self.unknown:  # what was unknown once stays so, whatever is said of a later try
             (self.refused if reply.status_code == _REFUSED else self.unknown).add(text)
         return False
+
+    async def tell(self, client: Client) -> None:
+        """As publish, through the socket of a user called ledger: an error or the end leaves the message unknown."""
+        text = str(next(self._numbers))
+        self.unknown.add(text)
+        try:
+            reply = await client.publish(self.channel, {"text": text}, key=text)
+        except ConnectionError:
+            return
+        if "rpc" in reply:
+            self.taken[text] = reply["rpc"]["data"]["offset"]
+            self.unknown.discard(text)
+        else:
+            assert reply["error"]["temporary"] is True, reply
 
     async def retry(self, http: httpx.AsyncClient) -> None:
         """Publish everything unknown again, with its key, until it is taken."""

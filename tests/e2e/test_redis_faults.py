@@ -76,7 +76,7 @@ class Stage:
     async def level(self) -> None:
         """The reader has everything, in order, once, on its one connection."""
         stored = await history(self.direct, CHANNEL)
-        await until(lambda: len(self.reader.seen[CHANNEL]) >= len(stored), RETURN, "what was missed arrives")
+        await self.reader.reach(CHANNEL, len(stored), RETURN)
         assert self.reader.seen[CHANNEL] == stored
         assert not self.reader.ended.done() and not self.reader.unsubscribed
 
