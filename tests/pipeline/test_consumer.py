@@ -2,18 +2,16 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
 
 import pytest
 
 from pipeline.consumer import Consumer
-from pipeline.encode import Message
 from pipeline.keys import Keys
-from pipeline.lease import Leases, Node
 from pipeline.producer import Producer
-from pipeline.resp import Command, Link
+from pipeline.resp import Link
 from pipeline.status import group_states
 from redis_config import Address, Settings
+from tests.pipeline.members import Member, member, pending
 from tests.services import RedisClient, RedisProcess, until
 
 CHANNELS = [f"c{i}" for i in range(16)]
@@ -30,77 +28,8 @@ async def producer(redis_client: RedisClient, quick: Settings) -> AsyncIterator[
         yield producer
 
 
-class Recorder:
-    """A handler that remembers; while `broken` it fails."""
-
-    def __init__(self) -> None:
-        self.messages: list[Message] = []
-        self.broken = False
-        self.failures = 0
-
-    async def handle(self, messages: Sequence[Message]) -> Sequence[Command]:
-        if self.broken:
-            self.failures += 1
-            raise RuntimeError("not today")
-        self.messages += messages
-        return ()
-
-    def offsets(self, channel: str) -> list[int]:
-        return [m.offset for m in self.messages if m.channel == channel]
-
-
-class Member:
-    """One node's part in a group."""
-
-    def __init__(self, settings: Settings, name: str, group: str, kind: str = "serve") -> None:
-        address = Address.parse(settings)
-        self.handler = Recorder()
-        self.link = Link(address)
-        self.leases = Leases(self.link, settings, Node(kind, name, (group,)))
-        self.consumer = Consumer(group, self.handler, address, settings, self.leases)
-        self.group = group
-
-    @property
-    def owned(self) -> set[int]:
-        return self.leases.owned[self.group] - self.leases.unwanted[self.group]
-
-    async def start(self) -> None:
-        self.consumer.start()
-        await self.leases.start()
-
-    async def leave(self) -> None:
-        await self.consumer.close()
-        await self.leases.close()
-        self.link.close()
-
-    async def die(self) -> None:
-        """As kill -9 would leave things: no ack, no release, only silence."""
-        for task in (self.consumer._task, self.leases._task):
-            if task is not None:
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
-        self.consumer._link.close()
-        self.link.close()
-        await asyncio.gather(*self.consumer._unblocks)
-
-
-@asynccontextmanager
-async def member(settings: Settings, name: str, group: str = "fanout", kind: str = "serve") -> AsyncIterator[Member]:
-    one = Member(settings, name, group, kind)
-    await one.start()
-    try:
-        yield one
-    finally:
-        await one.leave()
-
-
 async def publish(producer: Producer, count: int, channels: Sequence[str] = CHANNELS) -> None:
     await asyncio.gather(*[producer.publish(channel, b"1", user="u") for _ in range(count) for channel in channels])
-
-
-async def pending(redis: RedisClient, group: str = "fanout") -> int:
-    counts = [(await redis.xpending(f"log:{p}", group))["pending"] for p in range(8) if await redis.exists(f"log:{p}")]
-    return sum(counts)
 
 
 async def test_every_message_is_handled_once_in_order_and_acked(
