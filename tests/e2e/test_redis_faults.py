@@ -139,6 +139,7 @@ async def test_redis_away_and_back(fault: str) -> None:
             await end(one)
             await until(lambda: len(ledger.taken) > taken + PUBLISHERS, RETURN, "messages flow again")
         await one.settle()
+        await until(one.fanned_out, RETURN, "the fan-out goes on")
         await until(one.green, RETURN, "/ready is green again")
 
 
@@ -151,6 +152,7 @@ async def test_connections_are_cut_while_messages_flow() -> None:
                     await one.direct.client_kill_filter(_type=kind, skipme=True)
             await until(lambda: len(one.ledger.taken) > 120, RETURN)
         await one.settle()
+        await until(one.fanned_out, RETURN, "the fan-out goes on")
 
 
 # -- Pub/Sub is away
