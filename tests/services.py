@@ -137,7 +137,7 @@ class Process(ABC):
 
 
 class RedisProcess(Process):
-    """Redis 7 (`kind` "redis", Debian's) or the Valkey of the wheel ("valkey"), with AOF as the embedded server has it (redis_config)."""
+    """Redis 7 (`kind` "redis", Debian's) or the Valkey of the wheel ("valkey"), with AOF as redis_config has it."""
 
     def __init__(self, kind: str = "valkey", args: Sequence[str] = ()) -> None:
         super().__init__()

@@ -11,7 +11,7 @@ from pipeline.keys import Keys
 from pipeline.producer import Producer
 from pipeline.resp import Command, Link
 from redis_config import Address, Settings
-from tests.pipeline.test_consumer import Member, Recorder, member, pending
+from tests.pipeline.members import Member, Recorder, member, pending
 from tests.services import RedisClient, RedisProcess, until
 
 

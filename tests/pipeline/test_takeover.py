@@ -33,6 +33,7 @@ class Reader:
     """A subscriber in this process."""
 
     framed = full = False
+    access = None
 
     def __init__(self) -> None:
         self.offsets: list[int] = []
