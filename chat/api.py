@@ -1,5 +1,6 @@
 """The HTTP routes: channels, subscribers, messages, health. /openapi.json is made from the types used here."""
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -8,7 +9,7 @@ from starlette.responses import Response, StreamingResponse
 
 from chat import moderation, protocol
 from chat.doors import COOKIE
-from chat.errors import BadRequest, PermissionDenied, UnknownChannel
+from chat.errors import BadRequest, PermissionDenied, Unauthorized, UnknownChannel
 from chat.events import event_stream
 from chat.health import ready
 from chat.models import User, channel_id, user_name
@@ -45,7 +46,21 @@ class NewMessage(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class NewSession(msgspec.Struct, forbid_unknown_fields=True):
-    token: str
+    """Either `token`, or `username` and `password`."""
+
+    token: str | msgspec.UnsetType = msgspec.UNSET
+    username: str | msgspec.UnsetType = msgspec.UNSET
+    password: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class NewAccount(msgspec.Struct, forbid_unknown_fields=True):
+    username: str
+    password: str
+
+
+class NewPassword(msgspec.Struct, forbid_unknown_fields=True):
+    old: str
+    new: str
 
 
 class Who(msgspec.Struct):
@@ -101,19 +116,41 @@ async def get_session(request: Request) -> Response:
 
 
 async def open_session(request: Request) -> Response:
-    """Keep a token in a cookie that scripts cannot read, so that the page and its WebSocket come with it."""
-    body = await body_of(request, NewSession)
-    identity = node_of(request).doors.by_token(body.token)
-    reply = answer(Who(identity.user.username, False, identity.expires), 201)
-    secure = request.url.scheme == "https"
-    age = identity.ttl or None
-    reply.set_cookie(COOKIE, body.token, max_age=age, httponly=True, samesite="lax", secure=secure)
-    return reply
+    """Sign in with name and password, or with a token."""
+    body, node = await body_of(request, NewSession), node_of(request)
+    if (body.token is msgspec.UNSET) == (body.username is msgspec.UNSET or body.password is msgspec.UNSET):
+        raise BadRequest('sign in with "username" and "password", or with a "token"')
+    token = body.token or await node.accounts.sign_in(body.username or "", body.password or "")
+    return _signed_in(request, token)
+
+
+async def register(request: Request) -> Response:
+    body = await body_of(request, NewAccount)
+    return _signed_in(request, await node_of(request).accounts.register(body.username, body.password))
+
+
+async def change_password(request: Request) -> Response:
+    user, body = access_of(request).identity.user, await body_of(request, NewPassword)
+    return _signed_in(request, await node_of(request).accounts.change_password(user, body.old, body.new))
 
 
 async def close_session(request: Request) -> Response:
+    """Sign out: the token is shut out, not only forgotten."""
+    with contextlib.suppress(Unauthorized):  # over already
+        identity = access_of(request).identity
+        if identity.token:
+            await node_of(request).doors.revoke(token=identity.token, expires=identity.expires)
     reply = Response(status_code=204)
     reply.delete_cookie(COOKIE, httponly=True, samesite="lax")
+    return reply
+
+
+def _signed_in(request: Request, token: str) -> Response:
+    """Keep the token in a cookie that scripts cannot read, so that the page and its WebSocket come with it."""
+    identity = node_of(request).doors.by_token(token)
+    reply = answer(Who(identity.user.username, False, identity.expires), 201)
+    secure, age = request.url.scheme == "https", identity.ttl or None
+    reply.set_cookie(COOKIE, token, max_age=age, httponly=True, samesite="lax", secure=secure)
     return reply
 
 
@@ -165,7 +202,7 @@ async def get_subscriber(request: Request) -> Response:
 
 async def put_subscriber(request: Request) -> Response:
     node = node_of(request)
-    channel, user = await node.channels.get(await asked_channel(request, "subscribe")), asked_user(request)
+    channel, user = await node.channels.get(await asked_channel(request, "subscribe")), await asked_user(request)
     new = await node.subscriptions.add(user, channel.id)
     return answer(Subscriber(channel.id, user.id, True), 201 if new else 200)
 
@@ -209,18 +246,20 @@ async def post_message(request: Request) -> Response:
     key = request.headers.get("idempotency-key", "")
     protocol.check_key(key)
     line = protocol.json_line(data, node.settings.message_limit)
-    position = await node.producer.publish(channel, line, user=author(request, body), key=key)
+    position = await node.producer.publish(channel, line, user=await author(request, body), key=key)
     return answer(protocol.position_body(position), 200 if position.duplicate else 201)
 
 
-def author(request: Request, body: NewMessage) -> str:
-    """The name a message is published under. Raises PermissionDenied for another's."""
+async def author(request: Request, body: NewMessage) -> str:
+    """The name a message is published under. Raises PermissionDenied and Unauthorized for another's."""
     identity = access_of(request).identity
     if body.user is msgspec.UNSET:
         return identity.user.username
     name = user_name(body.user)
     if not (identity.guest or identity.program or User.named(name).id == identity.user.id):
         raise PermissionDenied(f'you are {identity.user.username}; leave out "user", or say that')
+    if identity.guest:
+        return (await node_of(request).doors.guest(name)).user.username
     return name
 
 

@@ -157,14 +157,20 @@ class Tokens:
         return Identity(user, int(claims.exp), int(claims.iat), claims.jti, channels, caps, admin=claims.admin)
 
     def issue(
-        self, username: str, ttl: int, channels: Sequence[str] = (), caps: Sequence[str] = (), admin: bool = False
+        self,
+        username: str,
+        ttl: int,
+        channels: Sequence[str] = (),
+        caps: Sequence[str] = (),
+        admin: bool = False,
+        after: bool = False,
     ) -> str:
         """A token signed with AUTH_SECRET. `ttl` is in seconds, 0: for ever. Raises ConfigError and BadRequest."""
         if not self._secret:
             raise ConfigError("tokens are made with AUTH_SECRET, which is not set; make one: openssl rand -hex 32")
         if unknown := set(caps) - set(ACTIONS):
             raise BadRequest(f"caps are {', '.join(ACTIONS)}; not {', '.join(sorted(unknown))}")
-        now = int(time.time())
+        now = int(time.time()) + after  # `after` a revocation of this very second
         claims: dict[str, Any] = {"sub": User.named(username).username, "iat": now, "jti": secrets.token_urlsafe(9)}
         claims |= {"exp": now + ttl} if ttl else {}
         claims |= {"channels": [fold(name) for name in channels]} if channels else {}

@@ -14,7 +14,7 @@ from chat.auth import ApiKeys, Identity, Tokens
 from chat.errors import BadRequest, Unauthorized
 from chat.models import User
 from chat.settings import ServerSettings
-from pipeline.keys import CONTROL, REVOKED
+from pipeline.keys import CONTROL, REVOKED, SECRET, Keys
 from pipeline.lasting import lasting
 from pipeline.resp import FAILURES
 from redis_config import ConfigError
@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 REVOKE = b"revoke"  # said on Pub/Sub `control`
 COOKIE = "peyk"
+GUEST_PREFIX = "guest-"
 
 
 def is_loopback(host: str) -> bool:
@@ -38,9 +39,10 @@ def is_loopback(host: str) -> bool:
 class Doors:
     """Makes an Identity of what a client brings. `changed` is called when somebody was revoked."""
 
-    def __init__(self, settings: ServerSettings, redis: Redis) -> None:
-        self._redis = redis
+    def __init__(self, settings: ServerSettings, redis: Redis, keys: Keys) -> None:
+        self._redis, self._keys, self._settings = redis, keys, settings
         self.tokens = tokens_of(settings)
+        self._names_given = self.tokens.enabled  # by an identity provider: guests must not look like its users
         self.api_keys = ApiKeys(settings.api_key.get_secret_value())
         self.guests = settings.guests == "yes" or (settings.guests == "auto" and is_loopback(settings.http_host))
         self._revoked: dict[str, float] = {}
@@ -50,6 +52,9 @@ class Doors:
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
+        if not self._settings.auth_secret.get_secret_value():  # sessions of accounts are signed all the same
+            await self._redis.set(SECRET, secrets.token_hex(32), nx=True)
+            self.tokens = Tokens(str(await self._redis.get(SECRET)), self._settings.auth_keys)
         await self._load()
         self._task = lasting(self._watch)
 
@@ -62,8 +67,6 @@ class Doors:
 
     def by_token(self, token: str) -> Identity:
         """Raises Unauthorized and TokenExpired."""
-        if not self.tokens.enabled:
-            raise Unauthorized("this server takes no tokens: its AUTH_SECRET or AUTH_KEYS is not set")
         identity = self.tokens.identify(token)
         if self.revoked(identity):
             raise Unauthorized("this token was revoked; sign in again")
@@ -73,11 +76,24 @@ class Doors:
         """Raises Unauthorized."""
         return self.api_keys.identify(key)
 
-    def guest(self, name: str = "") -> Identity:
-        """Somebody without credentials. Raises Unauthorized where guests are not let in, and BadRequest for a name."""
+    def nameless(self, name: str = "") -> Identity:
+        """A guest who wants no name of their own. Raises Unauthorized where guests are not let in."""
         if not self.guests:
-            raise Unauthorized("guests are not let in here; bring a token or an API key")
-        return Identity(User.named(name or f"guest-{secrets.token_hex(3)}"), guest=True)
+            raise Unauthorized("guests are not let in here; sign in, or bring a token or an API key")
+        return Identity(User.named(name or GUEST_PREFIX + secrets.token_hex(3)), guest=True)
+
+    async def guest(self, name: str) -> Identity:
+        """A guest by a name, which must be nobody's account. Raises Unauthorized and BadRequest."""
+        identity = self.nameless(name)
+        if self._names_given and not identity.user.id.startswith(GUEST_PREFIX):
+            return self.nameless(GUEST_PREFIX + name)
+        await self.check_free(identity.user)
+        return identity
+
+    async def check_free(self, user: User) -> None:
+        """Nobody speaks by the name of an account but who signed in to it. Raises Unauthorized."""
+        if await self._redis.exists(self._keys.account(user.id)):
+            raise Unauthorized(f"the name {user.username} has an account; sign in, or take another name")
 
     # -- who is no longer let in
 
@@ -87,13 +103,17 @@ class Doors:
             return True
         return identity.issued <= self._revoked.get(f"user {identity.user.id}", -1) and not identity.guest
 
-    async def revoke(self, *, user: str = "", token: str = "") -> None:
-        """Shut out a user's tokens issued until now, or one token by its id; on every node. Raises BadRequest."""
+    async def revoke(self, *, user: str = "", token: str = "", expires: int = 0) -> None:
+        """Shut out a user's tokens issued until now, or one token by its id; on every node.
+
+        `expires` is when the token would have run out (Unix s, 0: never): so long it is remembered. Raises BadRequest.
+        """
         if bool(user) == bool(token):
             raise BadRequest("revoke a user, or a token by its id (jti)")
         entry = f"user {User.named(user).id}" if user else f"token {token}"
-        await self._redis.hset(REVOKED, entry, str(int(time.time())))
+        await self._redis.hset(REVOKED, entry, f"{int(time.time())} {expires}")
         await self._redis.publish(CONTROL, REVOKE)
+        await self._load()
 
     def wake(self) -> None:
         """Look again now: somebody was revoked."""
@@ -111,7 +131,14 @@ class Doors:
                 logger.info("who was revoked is not known newly: %s", error)
 
     async def _load(self) -> None:
-        revoked = {str(name): float(at) for name, at in (await self._redis.hgetall(REVOKED)).items()}
+        """Read who was revoked; tell `changed` if that is news."""
+        revoked: dict[str, float] = {}
+        for name, value in (await self._redis.hgetall(REVOKED)).items():
+            at, _, expires = str(value).partition(" ")
+            if 0 < int(expires or 0) < time.time():
+                await self._redis.hdel(REVOKED, str(name))
+            else:
+                revoked[str(name)] = float(at)
         if revoked != self._revoked:
             self._revoked = revoked
             self.changed()

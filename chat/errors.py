@@ -13,6 +13,7 @@ message says what is allowed or what to do next.
     ├── UnknownMethod               104   404
     ├── AlreadySubscribed           105   409
     ├── ChannelExists               105   409
+    ├── NameTaken                   105   409
     ├── LimitExceeded               106   429
     ├── Unrecoverable               112   410
     └── Temporary                   100   503   yes
@@ -69,6 +70,10 @@ class AlreadySubscribed(PeykError):
 
 
 class ChannelExists(PeykError):
+    code, status = 105, 409
+
+
+class NameTaken(PeykError):
     code, status = 105, 409
 
 

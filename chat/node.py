@@ -6,6 +6,7 @@ import secrets
 from contextlib import AsyncExitStack
 
 from chat.access import Access
+from chat.accounts import Accounts
 from chat.channels import DELETED, KICK, Channels
 from chat.doors import REVOKE, Doors
 from chat.errors import Unrecoverable
@@ -71,8 +72,9 @@ class Node:
         self.policies.start()
         stack.push_async_callback(self.policies.close)
         self.channels = Channels(self.redis, self.keys, settings.create_channels, self.policies)
-        self.doors = Doors(settings, self.redis)
+        self.doors = Doors(settings, self.redis, self.keys)
         await self.doors.start()
+        self.accounts = Accounts(settings, self.redis, self.keys, self.doors)
         stack.push_async_callback(self.doors.close)
         self.producer = await stack.enter_async_context(Producer(address, settings))
         self.hub = Hub(address, settings, self.replay, self.link)

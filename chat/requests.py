@@ -86,14 +86,16 @@ def _identity(request: Request, doors: Doors) -> Identity:
         return doors.by_key(key)
     if token := token.strip() or request.cookies.get(COOKIE, ""):
         return doors.by_token(token)
-    return doors.guest(ANONYMOUS)
+    return doors.nameless(ANONYMOUS)
 
 
-def asked_user(request: Request) -> User:
+async def asked_user(request: Request) -> User:
     """The user in the path, if who asks may act for it: programs and guests for anybody, others for themselves."""
     user, identity = User.named(request.path_params["user"]), access_of(request).identity
     if not (identity.guest or identity.program or identity.user.id == user.id):
         raise PermissionDenied(f"you are {identity.user.username}, and act for yourself only")
+    if identity.guest:
+        await node_of(request).doors.check_free(user)
     return user
 
 

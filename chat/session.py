@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from chat import protocol
 from chat.access import Access
+from chat.auth import Identity
 from chat.errors import (
     AlreadySubscribed,
     BadRequest,
@@ -18,7 +19,7 @@ from chat.errors import (
     UnknownMethod,
     Unrecoverable,
 )
-from chat.inbox import Inbox
+from chat.inbox import Inbox, Source
 from chat.local import Joined, Subscription, frame
 from chat.models import User, channel_id
 from chat.protocol import Command
@@ -41,13 +42,11 @@ NO_PONG = 3012, "no pong"
 SUBSCRIPTION_EXPIRED = 2501, "subscription expired"  # an unsubscribe code: subscribe again, with a new token
 
 
-class Socket(Protocol):
+class Socket(Source, Protocol):
     """What a session needs of its connection."""
 
     def write(self, data: bytes) -> None: ...
     def close(self, code: int, reason: str) -> None: ...
-    def pause_reading(self) -> None: ...
-    def resume_reading(self) -> None: ...
 
 
 class Session:
@@ -250,9 +249,24 @@ class Session:
         name = connect.data.get("user", "") if isinstance(connect.data, dict) else ""
         if not isinstance(name, str):
             raise BadRequest("connect.data.user must be a string")
-        doors, token = self._node.doors, connect.token or self._cookie
-        self.access = Access(doors, doors.by_token(token) if token else doors.guest(name))
-        self.user = self.access.identity.user
+        doors = self._node.doors
+        if token := connect.token or self._cookie:
+            self._connected(command_id, doors.by_token(token))
+        elif name:  # what follows waits until the name is looked up
+            self._held = True
+            self._spawn(command_id, self._connect_guest(command_id, name))
+        else:
+            self._connected(command_id, doors.nameless())
+
+    async def _connect_guest(self, command_id: int, name: str) -> None:
+        try:
+            self._connected(command_id, await self._node.doors.guest(name))
+        finally:
+            self._held = False
+
+    def _connected(self, command_id: int, identity: Identity) -> None:
+        self.access = Access(self._node.doors, identity)
+        self.user = identity.user
         interval = self._node.settings.ping_interval
         result = {"client": self.client, "version": VERSION, "ping": interval, "pong": True}
         result |= protocol.expiry(self.access.identity.ttl)

@@ -25,6 +25,10 @@ class ServerSettings(Settings):
     guests: Literal["auto", "yes", "no"] = Field(
         "auto", description="whether people come in without a token; auto: on loopback"
     )
+    registration: Literal["auto", "yes", "no"] = Field(
+        "auto", description="whether people may register; auto: without AUTH_KEYS"
+    )
+    session_ttl: int = Field(14 * 86400, ge=60, description="seconds after which who registered signs in again")
     http_workers: int = Field(1, ge=1, description="server processes that share the port")
     message_limit: int = Field(64 * 1024, description="largest message, bytes of JSON")
     frame_limit: int = Field(1024 * 1024, description="largest WebSocket frame, bytes")

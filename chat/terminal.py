@@ -1,6 +1,7 @@
 """The line terminal: a person at a keyboard, straight on Redis, no server needed."""
 
 import asyncio
+import getpass
 import secrets
 import sys
 import threading
@@ -13,7 +14,7 @@ import msgspec
 
 from chat.access import Access
 from chat.auth import Identity
-from chat.errors import BadRequest, PeykError
+from chat.errors import BadRequest, PeykError, Unauthorized
 from chat.hub import DELETED
 from chat.local import Joined, Subscription
 from chat.models import User, channel_id
@@ -188,6 +189,18 @@ def typed_lines() -> "asyncio.Queue[str | None]":
     return lines
 
 
+async def identify(node: Node, user: User) -> Identity:
+    """Who has an account says its password. Raises Unauthorized."""
+    try:
+        await node.doors.check_free(user)
+    except Unauthorized:
+        if not sys.stdin.isatty():
+            raise
+        password = await asyncio.to_thread(getpass.getpass, f"{user.username}'s password: ")
+        return node.doors.by_token(await node.accounts.sign_in(user.username, password))
+    return Identity(user)
+
+
 async def chat(settings: ServerSettings, username: str, channel: str) -> None:
     """Chat until /quit or the end of input."""
 
@@ -198,7 +211,7 @@ async def chat(settings: ServerSettings, username: str, channel: str) -> None:
     async with Node(settings, "terminal") as node:
         show(f"{NAME} {VERSION} — {user.username} — {node.redis_server.describe()}")
         show(HELP)
-        terminal = Terminal(node, user, show)
+        terminal = Terminal(node, user, show, await identify(node, user))
         await terminal.enter(f"/join {channel}")
         lines = typed_lines()
         while terminal.running and (line := await lines.get()) is not None:

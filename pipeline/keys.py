@@ -9,6 +9,7 @@ CONTROL = "control"
 NODES = "nodes"
 CHANNELS = "channels"
 REVOKED = "revoked"
+SECRET = "secret"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,16 @@ class Keys:
     def user(user: str) -> str:
         """Hash: id, username."""
         return f"user:{user}"
+
+    @staticmethod
+    def account(user: str) -> str:
+        """Hash: username, password (an argon2 hash), created_at."""
+        return f"account:{user}"
+
+    @staticmethod
+    def attempts(user: str) -> str:
+        """Number with a time to live: wrong passwords for a name."""
+        return f"attempts:{user}"
 
     @staticmethod
     def user_channels(user: str) -> str:

@@ -1,0 +1,98 @@
+"""Accounts, for people without an identity provider: a name that is theirs alone, and a password.
+
+Who signs in is given a token like any other (chat.auth), so that no door needs to know of accounts.
+"""
+
+import asyncio
+import time
+import unicodedata
+
+from argon2 import PasswordHasher
+from argon2.exceptions import VerificationError
+from redis.asyncio import Redis
+
+from chat.doors import GUEST_PREFIX, Doors
+from chat.errors import BadRequest, LimitExceeded, NameTaken, PermissionDenied, Unauthorized
+from chat.models import User
+from chat.settings import ServerSettings
+from pipeline.keys import Keys
+
+PASSWORD_LIMITS = 8, 256  # characters
+ATTEMPTS = 10  # wrong passwords for one name in ATTEMPT_SECONDS
+ATTEMPT_SECONDS = 60
+_AT_ONCE = 2  # passwords hashed at a time: each costs 20 MB and some 30 ms of a core
+
+
+class Accounts:
+    """Register, sign in, sign out, change the password."""
+
+    def __init__(self, settings: ServerSettings, redis: Redis, keys: Keys, doors: Doors) -> None:
+        self._redis, self._keys, self._doors = redis, keys, doors
+        self._open = settings.registration == "yes" or (settings.registration == "auto" and settings.auth_keys is None)
+        self._ttl = settings.session_ttl
+        # OWASP's first choice of parameters for argon2id.
+        self._hasher = PasswordHasher(time_cost=2, memory_cost=19456, parallelism=1)
+        self._nobody = self._hasher.hash("nobody has this password")
+        self._room = asyncio.Semaphore(_AT_ONCE)
+
+    async def register(self, username: str, password: str) -> str:
+        """Take a name that nobody has; a token for it. Raises NameTaken, BadRequest and PermissionDenied."""
+        if not self._open:
+            raise PermissionDenied("nobody registers here (REGISTRATION); ask the operator for a token")
+        user = User.named(username)
+        if user.id.startswith(GUEST_PREFIX):
+            raise BadRequest(f"names that begin with {GUEST_PREFIX} are the guests'; choose another")
+        hashed = await self._hash(password)
+        key = self._keys.account(user.id)
+        if not await self._redis.hsetnx(key, "password", hashed):
+            raise NameTaken(f"the name {user.username} is taken; choose another, or sign in")
+        await self._redis.hset(key, mapping={"username": user.username, "created_at": int(time.time() * 1000)})
+        return self._doors.tokens.issue(user.username, self._ttl)
+
+    async def sign_in(self, username: str, password: str) -> str:
+        """A token for who knows the password. Raises Unauthorized, and LimitExceeded after too many wrong ones."""
+        user = User.named(username)
+        await self._verify(user, password)
+        name = await self._redis.hget(self._keys.account(user.id), "username")
+        return self._doors.tokens.issue(str(name or user.username), self._ttl)
+
+    async def change_password(self, user: User, old: str, new: str) -> str:
+        """Set a new password and end every session but this one's, which goes on with the token returned."""
+        await self._verify(user, old)
+        await self._redis.hset(self._keys.account(user.id), "password", await self._hash(new))
+        await self._doors.revoke(user=user.username)
+        return self._doors.tokens.issue(user.username, self._ttl, after=True)
+
+    async def _verify(self, user: User, password: str) -> None:
+        attempts = self._keys.attempts(user.id)
+        if int(await self._redis.get(attempts) or 0) >= ATTEMPTS:
+            raise LimitExceeded(f"too many wrong passwords for {user.username}; try again in a minute")
+        known = await self._redis.hget(self._keys.account(user.id), "password")
+        # Whether there is such an account must not be told by how long the answer takes.
+        if not await self._matches(str(known or self._nobody), password) or not known:
+            async with self._redis.pipeline(transaction=True) as pipe:
+                pipe.incr(attempts)
+                pipe.expire(attempts, ATTEMPT_SECONDS, nx=True)
+                await pipe.execute()
+            raise Unauthorized("name or password is wrong")
+
+    async def _hash(self, password: str) -> str:
+        low, high = PASSWORD_LIMITS
+        if not low <= len(password) <= high:
+            raise BadRequest(f"a password has {low} to {high} characters")
+        async with self._room:
+            return await asyncio.to_thread(self._hasher.hash, _normal(password))
+
+    async def _matches(self, hashed: str, password: str) -> bool:
+        if len(password) > PASSWORD_LIMITS[1]:
+            return False
+        async with self._room:
+            try:
+                return await asyncio.to_thread(self._hasher.verify, hashed, _normal(password))
+            except VerificationError:
+                return False
+
+
+def _normal(password: str) -> str:
+    """One form of what different keyboards type as the same letters (RFC 8265)."""
+    return unicodedata.normalize("NFC", password)

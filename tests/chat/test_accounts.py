@@ -1,0 +1,141 @@
+"""Accounts: one name, one person; a password that is never stored or told; sessions that end when they are ended."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import httpx2 as httpx
+import pytest
+import redis
+from websockets.asyncio.client import connect
+
+from chat.accounts import ATTEMPTS
+from tests.chat.conftest import Talk
+from tests.services import PeykServer, RedisProcess
+
+PASSWORD = "a long password"
+
+
+@pytest.fixture
+async def http(server: PeykServer) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(base_url=server.url, trust_env=False, timeout=20) as client:
+        yield client
+
+
+async def register(http: httpx.AsyncClient, name: str, password: str = PASSWORD) -> httpx.Response:
+    return await http.post("/api/accounts", json={"username": name, "password": password})
+
+
+async def who(http: httpx.AsyncClient) -> str:
+    return str((await http.get("/api/session")).json()["user"])
+
+
+async def as_cookie(server: PeykServer, cookie: str) -> str:
+    """Who the WebSocket takes a cookie for."""
+    async with connect(server.ws_url, proxy=None, additional_headers={"cookie": f"peyk={cookie}"}) as socket:
+        reply = await Talk(socket).ask(connect={})
+        return str(reply["connect"]["data"]["user"]) if "connect" in reply else str(reply["error"]["code"])
+
+
+async def test_register_sign_out_and_in_again(http: httpx.AsyncClient, server: PeykServer) -> None:
+    made = await register(http, "Sara1")
+    assert made.status_code == 201 and made.json()["user"] == "Sara1"
+    assert "httponly" in made.headers["set-cookie"].lower() and "samesite=lax" in made.headers["set-cookie"].lower()
+    cookie = http.cookies["peyk"]
+    assert await who(http) == "Sara1" and await as_cookie(server, cookie) == "Sara1"
+
+    assert (await http.delete("/api/session")).status_code == 204
+    assert "peyk" not in http.cookies
+    assert await who(http) == "anonymous"  # a guest again
+    assert await as_cookie(server, cookie) == "101"  # and the token is not only forgotten
+
+    wrong = await http.post("/api/session", json={"username": "sara1", "password": "not this one"})
+    assert wrong.status_code == 401
+    again = await http.post("/api/session", json={"username": "sara1", "password": PASSWORD})
+    assert again.status_code == 201 and again.json()["user"] == "Sara1"
+
+
+async def test_two_people_never_hold_one_name(http: httpx.AsyncClient, server: PeykServer) -> None:
+    replies = await asyncio.gather(*(register(http, name) for name in ("reza2", "Reza2", "REZA2", "reza2")))
+    assert sorted(reply.status_code for reply in replies) == [201, 409, 409, 409]
+    await http.delete("/api/session")
+    async with connect(server.ws_url, proxy=None) as socket:
+        code, says = await Talk(socket).fail(connect={"data": {"user": "Reza2"}})
+        assert code == 101 and "has an account" in says
+    for method, path, body in (
+        ("POST", "/api/channels/general/messages", {"text": "I am reza", "user": "reza2"}),
+        ("PUT", "/api/channels/general/subscribers/reza2", None),
+    ):
+        await http.post("/api/channels", json={"name": "general"})
+        reply = await http.request(method, path, json=body)
+        assert reply.status_code == 401, (method, reply.text, dict(http.cookies))
+
+
+async def test_persian_names_in_two_spellings_are_one(http: httpx.AsyncClient) -> None:
+    assert (await register(http, "علی")).status_code == 201
+    assert (await register(http, "علي")).status_code == 409
+
+
+@pytest.mark.parametrize(
+    ("name", "password", "says"),
+    [
+        ("sara3", "short", "8 to 256 characters"),
+        ("sara3", "x" * 257, "8 to 256 characters"),
+        ("a b", PASSWORD, "a user name has"),
+        ("guest-1", PASSWORD, "are the guests'"),
+    ],
+)
+async def test_what_cannot_be_registered(http: httpx.AsyncClient, name: str, password: str, says: str) -> None:
+    reply = await register(http, name, password)
+    assert reply.status_code == 400 and says in reply.json()["error"]["message"]
+
+
+async def test_guessing_is_slow(http: httpx.AsyncClient) -> None:
+    await register(http, "guessed")
+    await http.delete("/api/session")
+    guess = {"username": "guessed", "password": "not this one"}
+    replies = [await http.post("/api/session", json=guess) for _ in range(ATTEMPTS + 1)]
+    assert [reply.status_code for reply in replies] == [401] * ATTEMPTS + [429]
+    right = await http.post("/api/session", json=guess | {"password": PASSWORD})
+    assert right.status_code == 429
+    nobody = {"username": "nobody-here", "password": "not this one"}
+    assert [(await http.post("/api/session", json=nobody)).status_code for _ in range(2)] == [401, 401]
+
+
+async def test_a_new_password_ends_the_other_sessions(http: httpx.AsyncClient, server: PeykServer) -> None:
+    await register(http, "changing")
+    other = http.cookies["peyk"]
+    new = "another long password"
+    wrong = await http.put("/api/accounts/password", json={"old": "not this one", "new": new})
+    assert wrong.status_code == 401
+    done = await http.put("/api/accounts/password", json={"old": PASSWORD, "new": new})
+    assert done.status_code == 201 and await who(http) == "changing"
+    assert await as_cookie(server, other) == "101"
+    assert await as_cookie(server, http.cookies["peyk"]) == "changing"
+    old = await http.post("/api/session", json={"username": "changing", "password": PASSWORD})
+    assert old.status_code == 401
+
+
+async def test_passwords_are_not_kept_and_not_logged(
+    http: httpx.AsyncClient, server: PeykServer, redis_of_module: RedisProcess
+) -> None:
+    secret = "the very secret one"
+    await register(http, "secretive", secret)
+    await http.post("/api/session", json={"username": "secretive", "password": secret + "!"})
+    assert secret not in server.log.read_text()
+    with redis.Redis(port=redis_of_module.port, decode_responses=True) as client:
+        assert client.hget("account:secretive", "password").startswith("$argon2id$")
+
+
+async def test_nobody_registers_where_others_know_the_people(redis_of_module: RedisProcess) -> None:
+    with PeykServer({"REDIS_URL": redis_of_module.url, "REGISTRATION": "no"}) as closed:
+        async with httpx.AsyncClient(base_url=closed.url, trust_env=False, timeout=20) as client:
+            reply = await register(client, "somebody")
+            assert reply.status_code == 403 and "REGISTRATION" in reply.json()["error"]["message"]
+
+
+async def test_guests_beside_named_users_are_called_guests(redis_of_module: RedisProcess) -> None:
+    env = {"REDIS_URL": redis_of_module.url, "AUTH_SECRET": "a secret of thirty-two bytes or more"}
+    with PeykServer(env) as named:
+        async with connect(named.ws_url, proxy=None) as socket:
+            reply = await Talk(socket).ask(connect={"data": {"user": "sara"}})
+            assert reply["connect"]["data"] == {"user": "guest-sara"}
