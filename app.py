@@ -24,11 +24,12 @@ from pydantic import ValidationError
 from bridge.sql import SqlArchive
 from chat import commands, models
 from chat.auth import ACTIONS, Identity
+from chat.content import json_line
 from chat.doors import tokens_of
 from chat.errors import PeykError
 from chat.models import User
 from chat.node import Node
-from chat.protocol import encode, json_line
+from chat.protocol import encode
 from chat.settings import ServerSettings, log
 from chat.terminal import Terminal, chat
 from pipeline.resp import ConnectionLost

@@ -8,6 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from chat import moderation, protocol
+from chat.content import json_line
 from chat.doors import COOKIE
 from chat.errors import BadRequest, PermissionDenied, Unauthorized, UnknownChannel
 from chat.events import event_stream
@@ -245,7 +246,7 @@ async def post_message(request: Request) -> Response:
     data = encode({"text": body.text}) if body.data is msgspec.UNSET else bytes(body.data)
     key = request.headers.get("idempotency-key", "")
     protocol.check_key(key)
-    line = protocol.json_line(data, node.settings.message_limit)
+    line = json_line(data, node.settings.message_limit, node.settings.json_depth)
     position = await node.producer.publish(channel, line, user=await author(request, body), key=key)
     return answer(protocol.position_body(position), 200 if position.duplicate else 201)
 

@@ -6,6 +6,7 @@ from typing import Any
 from redis.asyncio import Redis
 
 from chat.auth import GIVEN, KINDS
+from chat.content import normal
 from chat.errors import BadRequest, ChannelExists, UnknownChannel
 from chat.models import Channel, User, channel_id, is_line
 from chat.policies import POLICY, Policies
@@ -153,4 +154,4 @@ def _checked_kind(kind: str) -> str:
 def _checked(description: str) -> str:
     if len(description) > DESCRIPTION_LIMIT or not is_line(description):
         raise BadRequest(f"a description is one line of at most {DESCRIPTION_LIMIT} characters")
-    return description
+    return normal(description)

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from chat.errors import BadRequest, PeykError, TooLarge
+from chat.errors import BadRequest, PeykError
 from pipeline.encode import publication
 from pipeline.producer import Position
 from pipeline.replay import Page
@@ -152,19 +152,6 @@ def decode_command(line: bytes) -> Command:
 def unknown_method(line: bytes) -> str:
     """What a command asked for that has none of the names we know."""
     return ", ".join(name for name in _decode_names(line) if name != "id")[:100]
-
-
-def json_line(data: bytes | Raw, limit: int) -> bytes:
-    """`data` as one compact line of JSON. Raises BadRequest if it is not strict JSON, TooLarge over `limit` bytes."""
-    raw = bytes(data)
-    try:
-        line = msgspec.json.format(raw, indent=-1)
-        line.decode()
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BadRequest(f"data must be JSON: {error}") from None
-    if len(line) > limit:
-        raise TooLarge(f"a message has at most {limit} bytes; this one has {len(line)}")
-    return line
 
 
 KEY_LIMIT = 128  # bytes of an idempotency key

@@ -21,6 +21,7 @@ from uvicorn.supervisors import Multiprocess
 
 from chat.doors import check_open
 from chat.errors import PeykError
+from chat.headers import PAGE_POLICY, secured
 from chat.node import Node
 from chat.requests import on_error
 from chat.routes import routes
@@ -30,11 +31,11 @@ from pipeline.resp import FAILURES
 from redis_config import ConfigError
 
 WEB = Path(__file__).parent / "web"
-_CSP = "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 
 
 async def page(request: Request) -> Response:
-    return FileResponse(WEB / "index.html", headers={"content-security-policy": _CSP, "cache-control": "no-cache"})
+    headers = {"content-security-policy": PAGE_POLICY, "cache-control": "no-cache"}
+    return FileResponse(WEB / "index.html", headers=headers)
 
 
 class Assets(StaticFiles):
@@ -47,7 +48,7 @@ class Assets(StaticFiles):
 
 
 class Application(Starlette):
-    """Starlette, but a start that a setting forbids is explained in a line, not in a traceback."""
+    """Starlette, with security headers; and a start that a setting forbids is explained in a line, not a traceback."""
 
     refusal = ""
 
@@ -57,7 +58,8 @@ class Application(Starlette):
                 message["message"] = self.refusal
             await send(message)
 
-        await super().__call__(scope, receive, explain if scope["type"] == "lifespan" else send)
+        sends = {"lifespan": explain, "http": secured(send)}
+        await super().__call__(scope, receive, sends.get(scope["type"], send))
 
 
 def application(settings: ServerSettings) -> Starlette:
@@ -113,6 +115,7 @@ def serve(settings: ServerSettings) -> None:
         ws_ping_interval=None,  # the protocol's own pings do it, on one timer
         timeout_graceful_shutdown=settings.shutdown_timeout,
         access_log=False,
+        log_config=None,  # its lines are ours, so that none is forged
         log_level="warning",
         server_header=False,
     )

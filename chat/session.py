@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from chat import protocol
 from chat.access import Access
 from chat.auth import Identity
+from chat.content import json_line
 from chat.errors import (
     AlreadySubscribed,
     BadRequest,
@@ -274,7 +275,7 @@ class Session:
 
     def _append(self, command_id: int, publish: protocol.Publish, user: User, done: "partial[None]") -> None:
         settings = self._node.settings
-        data = protocol.json_line(publish.data, settings.message_limit)
+        data = json_line(publish.data, settings.message_limit, settings.json_depth)
         protocol.check_key(publish.key)
         channel = channel_id(publish.channel)
         policy = self._node.policies.known(channel)

@@ -14,13 +14,15 @@ import msgspec
 
 from chat.access import Access
 from chat.auth import Identity
+from chat.content import json_line
 from chat.errors import BadRequest, PeykError, Unauthorized
 from chat.hub import DELETED
 from chat.local import Joined, Subscription
 from chat.models import User, channel_id
 from chat.node import Node
-from chat.protocol import encode, json_line
+from chat.protocol import encode
 from chat.settings import ServerSettings
+from pipeline.encode import push
 from pipeline.resp import FAILURES
 
 NAME, VERSION = "Peyk پیک", "1.0"
@@ -44,6 +46,7 @@ class _Line(msgspec.Struct):
 
 
 _decode = msgspec.json.Decoder(_Line).decode
+_DAMAGED = {"text": "(a message that cannot be read)"}
 
 
 def harmless(text: str) -> str:
@@ -58,8 +61,11 @@ def shown(pub: _Publication) -> str:
     text = pub.data.get("text") if isinstance(pub.data, dict) else None
     if not isinstance(text, str):
         text = encode(pub.data).decode()
-    clock = datetime.fromtimestamp(pub.time / 1000).strftime("%H:%M") if pub.time else "--:--"
-    return f"[{clock}] {harmless(pub.info.get('user', '?'))}: {harmless(text)}"
+    try:
+        clock = datetime.fromtimestamp(pub.time / 1000).strftime("%H:%M") if pub.time else "--:--"
+    except (ValueError, OverflowError, OSError):
+        clock = "--:--"
+    return f"[{clock}] {pub.info.get('user', '?')}: {text}"
 
 
 class Terminal:
@@ -68,7 +74,8 @@ class Terminal:
     framed = full = False  # the screen is fast enough
 
     def __init__(self, node: Node, user: User, show: Callable[[str], None], identity: Identity | None = None) -> None:
-        self._node, self._user, self._show = node, user, show
+        self._node, self._user = node, user
+        self._show: Callable[[str], None] = lambda line: show(harmless(line))
         self.access = Access(node.doors, identity or Identity(user))
         self._client = secrets.token_hex(16)
         self._subscription: Subscription | None = None
@@ -80,7 +87,11 @@ class Terminal:
 
     def write(self, data: bytes) -> None:
         for line in data.split(b"\n"):
-            self._show(shown(_decode(line).push.pub))
+            try:
+                pub = _decode(line).push.pub
+            except (msgspec.DecodeError, UnicodeDecodeError):  # not written by Peyk
+                pub = _Publication(_DAMAGED)
+            self._show(shown(pub))
 
     def unsubscribed(self, channel: str, code: int, reason: str) -> None:
         self._subscription = None
@@ -115,7 +126,7 @@ class Terminal:
             if word in commands:
                 await commands[word](rest.strip())
             elif word.startswith("/"):
-                raise BadRequest(f"there is no command {harmless(word)}; there are {HELP}")
+                raise BadRequest(f"there is no command {word}; there are {HELP}")
             elif word:
                 await self.send(line.strip())
         except PeykError as error:
@@ -128,7 +139,7 @@ class Terminal:
         if not name:
             raise BadRequest("/join <channel>: which one?")
         if channel_id(name) == self.channel:
-            raise BadRequest(f"you are in {harmless(name)} already")
+            raise BadRequest(f"you are in {name} already")
         await self._node.allow(self.access, "subscribe", channel_id(name))
         channel = await self._node.channels.ensure(name, self._user.id)
         self._stop()
@@ -137,8 +148,7 @@ class Terminal:
         self.channel = channel.id
         self._show(f"* joined {channel.name}")
         for message in reversed(page.messages):
-            data = msgspec.json.decode(message.data)
-            self._show(shown(_Publication(data, message.ms, {"user": message.user})))
+            self.write(push(message))
         since = page.epoch, page.messages[0].offset if page.messages else page.top
         await self._node.hub.subscribe(self, channel.id, self._joined, since)
 
@@ -153,7 +163,7 @@ class Terminal:
         mine = set(await self._node.subscriptions.channels(self._user.id))
         for channel in await self._node.visible(self.access):
             mark = "»" if channel.id == self.channel else "+" if channel.id in mine else " "
-            self._show(f"{mark} {channel.name}  {harmless(channel.description)}".rstrip())
+            self._show(f"{mark} {channel.name}  {channel.description}".rstrip())
 
     async def send(self, text: str) -> None:
         channel = self._current()

@@ -201,7 +201,7 @@ async function showEarlier() {
 
 function send(event) {
   event.preventDefault();
-  const text = $("text").value.trimEnd();
+  const text = $("text").value.trimEnd().normalize(); // as the server stores it
   if (!current || !text) return;
   $("text").value = "";
   current.say(text);

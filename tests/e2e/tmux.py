@@ -65,6 +65,10 @@ class Screen:
         """The screen with its escape sequences."""
         return self._tmux._tmux("capture-pane", "-p", "-e", "-J", "-t", self._name)
 
+    def record(self, path: Path) -> None:
+        """From now on append what the program writes to its terminal, byte for byte, to a file."""
+        self._tmux._tmux("pipe-pane", "-t", self._name, f"exec cat >>{shlex.quote(str(path))}")
+
     def wait(self, text: str, patience: float = 20) -> None:
         """Until `text` is on the screen."""
         wait_until(lambda: text in self.text(), patience, f"{text!r} on the screen of {self._name}")

@@ -1,0 +1,113 @@
+"""What a message may hold: the rules for its JSON and its text, pure, and quick because every publish pays for them.
+
+What is stored is what was understood: JSON is decoded, checked and encoded again, so that a key given twice, an escape
+or a number means the same to whoever reads it. Each rule is behind a search for the bytes without which it cannot be
+broken; none looks at ordinary text character by character in Python.
+"""
+
+import re
+import unicodedata
+from typing import Any
+
+import msgspec
+
+from chat.errors import BadRequest, TooLarge
+
+DEPTH = 32  # levels of arrays and objects, where nobody set JSON_DEPTH
+MARKS = 30  # combining marks in a row (UAX 15, Stream-Safe Text); putting n of them in order takes n² steps
+_LONGER = 6  # times a JSON text may be longer than its line: \u0061 is one letter
+_INTEGERS = range(-(2**63), 2**63)
+
+_decode = msgspec.json.Decoder().decode
+_decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_encode = msgspec.json.Encoder().encode
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # C0 without tab and newline, DEL, C1
+_NO_LETTERS = re.compile(rf"[^\w\s\x00-\x7f]{{{MARKS + 1},}}")  # combining marks are among these
+
+# In a line as msgspec encodes it, where only control characters, quotes and backslashes are escaped.
+_STRING = re.compile(rb'"([^"\\]*(?:\\.[^"\\]*)*)"(:?)')
+_ODD = rb"(?<!\\)(?:\\\\)*\\"  # a backslash that is not itself escaped
+_NUL = re.compile(_ODD + rb"u0000")
+_KEY_CONTROL = re.compile(_ODD + rb'[^"\\]|\x7f|\xc2[\x80-\x9f]')
+_DIGITS = re.compile(rb"[0-9]{19}")
+_LONG_INTEGER = re.compile(rb"-?[0-9]{19,}(?![0-9.e])")
+_BRACKETS = bytes.maketrans(b"{}", b"[]")
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+
+
+def json_line(data: bytes | msgspec.Raw, limit: int, depth: int = DEPTH) -> bytes:
+    """`data` as one compact line of strict JSON with clean text.
+
+    Raises BadRequest for what is not JSON (RFC 8259), deeper than `depth`, not text; TooLarge over `limit` bytes.
+    """
+    raw = bytes(data)
+    if len(raw) > limit * _LONGER:
+        raise TooLarge(f"a message has at most {limit} bytes; this one has {len(raw)}")
+    try:
+        value = _decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadRequest(f"data must be JSON: {error}") from None
+    line = _encode(value)
+    if len(line) > limit:
+        raise TooLarge(f"a message has at most {limit} bytes; this one has {len(line)}")
+    text = value.get("text") if type(value) is dict else None
+    if type(text) is not str:
+        _check(line, depth)
+        return line
+    if len(value) > 1:
+        _check(line, depth)
+    return _with_clean_text(value, text, line)
+
+
+def _with_clean_text(value: dict[str, Any], text: str, line: bytes) -> bytes:
+    """`line`, which encodes `value`, with its text in Unicode's form NFC. Raises BadRequest for control characters."""
+    if (b"\\" in line or b"\x7f" in line or b"\xc2" in line) and (found := _CONTROL.search(text)):
+        raise BadRequest(
+            f"text holds the control character U+{ord(found[0]):04X}; of those only newline and tab are allowed"
+        )
+    if text.isascii() or unicodedata.is_normalized("NFC", text):
+        return line
+    value["text"] = normal(text)
+    return _encode(value)
+
+
+def normal(text: str) -> str:
+    """`text` in Unicode's form NFC. Raises BadRequest where that would take long."""
+    if any(_stacks(run) for run in _NO_LETTERS.findall(text)):
+        raise BadRequest(f"text has more than {MARKS} combining marks on one letter")
+    return unicodedata.normalize("NFC", text)
+
+
+def _stacks(run: str) -> bool:
+    """Whether more than MARKS combining marks stand in a row."""
+    count = 0
+    for c in run:
+        count = count + 1 if unicodedata.combining(c) else 0
+        if count > MARKS:
+            return True
+    return False
+
+
+def _check(line: bytes, depth: int) -> None:
+    """What holds for any JSON: its depth, its whole numbers, its keys, and no U+0000 (databases cannot store it)."""
+    if line.count(b"[") + line.count(b"{") > depth and _depth(line) > depth:
+        raise BadRequest(f"data has arrays and objects more than {depth} levels deep")
+    if _DIGITS.search(line):
+        for number in _LONG_INTEGER.findall(_STRING.sub(b"", line)):
+            if int(number) not in _INTEGERS:
+                raise BadRequest("data holds a whole number beyond 64 bits; send it as a string")
+    if b"\\u0000" in line and _NUL.search(line):
+        raise BadRequest("data holds the character U+0000")
+    if b"\\" in line or b"\x7f" in line or b"\xc2" in line:
+        keys = [key for key, colon in _STRING.findall(line) if colon]
+        if any(map(_KEY_CONTROL.search, keys)):
+            raise BadRequest("a key of data holds a control character")
+
+
+def _depth(line: bytes) -> int:
+    """How deep the arrays and objects of a line are: how often the innermost brackets can be taken away."""
+    brackets, levels = _STRING.sub(b"", line).translate(_BRACKETS, _NO_BRACKETS), 0
+    while brackets:
+        brackets, levels = brackets.replace(b"[]", b""), levels + 1
+    return levels

@@ -1,0 +1,51 @@
+"""Log lines cannot be forged."""
+
+import logging
+import sys
+import urllib.error
+import urllib.parse
+import urllib.request
+
+import pytest
+import redis
+
+from chat.settings import Lines
+from tests.services import PeykServer, RedisProcess, wait_until
+
+FORGED = "\n2026-01-01 00:00:00,000 ERROR chat.forged: forged\r\x1b[2J\x1b]52;c;aGk=\x07\x9b31m\u202e\u2028\ud800"
+
+
+def written(*args: object, exc_info: bool = False) -> str:
+    record = logging.LogRecord("chat.x", logging.INFO, __file__, 1, "a %s", args, sys.exc_info() if exc_info else None)
+    return Lines("%(asctime)s %(levelname)s %(name)s: %(message)s").format(record)
+
+
+def test_a_record_is_one_line_of_visible_characters() -> None:
+    line = written(FORGED)
+    assert line.isprintable() and line.endswith("\\x1b]52;c;aGk=\\x07\\x9b31m\\u202e\\u2028\\ud800")
+    assert "a \\x0a2026-01-01" in line
+    assert written("سلام به‌خیر").endswith("a سلام به‌خیر")
+
+
+def test_what_an_exception_says_begins_no_line() -> None:
+    try:
+        raise ValueError(FORGED)
+    except ValueError:
+        first, *rest = written("x", exc_info=True).split("\n")
+    assert first.endswith("INFO chat.x: a x") and len(rest) > 3
+    assert all(line.startswith("    ") and line.isprintable() for line in rest)
+    assert sum("forged" in line for line in rest) == 1
+
+
+def test_a_server_writes_a_path_in_one_line(valkey_process: RedisProcess) -> None:
+    path = "/api/channels/general/subscribers/sara" + FORGED[:-1]
+    with PeykServer({"REDIS_URL": valkey_process.url}) as server, redis.Redis(port=valkey_process.port) as client:
+        client.set("channel:general", "not a hash")  # so that the request fails, and its path is logged
+        with pytest.raises(urllib.error.HTTPError):
+            urllib.request.urlopen(server.url + urllib.parse.quote(path), timeout=10)
+        wait_until(lambda: b"subscribers/sara" in server.log.read_bytes(), what="the path is logged")
+        client.flushall()
+        lines = server.log.read_text().splitlines()
+    (line,) = [line for line in lines if "forged" in line and "Traceback" not in line][:1]
+    assert not line.startswith("2026-01-01") and "\\x1b[2J\\x1b]52" in line
+    assert all(line.isprintable() for line in lines), lines
