@@ -12,6 +12,7 @@ import socket
 import struct
 import termios
 import time
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, cast
 
 from starlette.websockets import WebSocket
@@ -34,6 +35,7 @@ NOT_UTF8 = 1007, "text must be UTF-8"
 NO_CONNECT = 3501, "connect first"
 DRAIN_RATE = 1000  # clients a second that are sent away when the node stops
 _EXTENSION = "peyk"
+_VERSION = "13"
 _CLOSE_TIMEOUT = 3.0  # seconds a client has to answer a close
 
 
@@ -46,9 +48,21 @@ class SocketProtocol(WebSocketsSansIOProtocol):
     _unread = 0
 
     def handle_connect(self, event: Any) -> None:
+        if event.headers.get_all("Sec-WebSocket-Version") not in ([], [_VERSION]):
+            self._refuse_version()
+            return
         super().handle_connect(event)
         if hasattr(self, "scope"):
             cast(dict[str, Any], self.scope["extensions"])[_EXTENSION] = self
+
+    def _refuse_version(self) -> None:
+        """A client of another protocol version must be told ours (RFC 6455, section 4.2.2); websockets does not."""
+        response = self.conn.reject(HTTPStatus.UPGRADE_REQUIRED, f"WebSocket version {_VERSION} is spoken here\n")
+        response.headers["Sec-WebSocket-Version"] = _VERSION
+        self.conn.send_response(response)
+        self.handshake_initiated = self.handshake_complete = self.close_sent = True
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.transport.close()
 
     def attach(self, session: Session, settings: ServerSettings) -> None:
         """From now on frames go to `session`."""
@@ -144,6 +158,10 @@ class SocketProtocol(WebSocketsSansIOProtocol):
     def handle_close(self, event: Frame) -> None:
         self._end_session()
         super().handle_close(event)
+
+    def handle_parser_exception(self) -> None:
+        self._end_session()  # first: it says nothing behind the close frame
+        super().handle_parser_exception()
 
     def shutdown(self) -> None:
         """The server stops: clients are told to come back (3001), not all at once; until then they are served."""
