@@ -10,8 +10,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from chat import api
-from chat.models import NAME_RULE, Channel
+from chat.models import NAME_LIMIT, NAME_RULE, Channel
 from chat.moderation import Role
+from chat.protocol import KEY_LIMIT
 from chat.requests import JSON, Failure, answer
 from chat.rpc import NewChannel
 from chat.session import VERSION
@@ -35,6 +36,16 @@ class Operation:
 
 _CHANNEL, _MESSAGES = "/api/channels/{id}", "/api/channels/{id}/messages"
 _SUBSCRIBER, _ROLE = "/api/channels/{id}/subscribers/{user}", "/api/channels/{id}/roles/{user}"
+_NAME = {"type": "string", "minLength": 1, "maxLength": NAME_LIMIT, "description": f"{NAME_RULE}."}
+_PARAMETERS: dict[str, dict[str, Any]] = {
+    "id": _NAME,
+    "user": _NAME,
+    "after": {"type": "integer", "minimum": 0, "maximum": 2**53},
+    "before": {"type": "integer", "minimum": 1, "maximum": 2**53},
+    "limit": {"type": "integer", "minimum": 0, "description": "At most PAGE_LIMIT."},
+    "since": {"type": "string", "description": "Unix milliseconds, or an ISO 8601 time."},
+    "Idempotency-Key": {"type": "string", "maxLength": KEY_LIMIT},
+}
 OPERATIONS = (
     Operation("GET", "/health", api.get_health, "The process is up.", {200: api.Health}),
     Operation("GET", "/ready", api.get_ready, "Messages move; if not, which part.", {200: api.Health, 503: api.Health}),
@@ -91,8 +102,19 @@ def routes() -> list[Route]:
     async def openapi(request: Request) -> Response:
         return answer(_DOCUMENT)
 
-    table = [Route(o.path, o.endpoint, methods=[o.method]) for o in OPERATIONS]
-    return [*table, Route("/openapi.json", openapi)]
+    paths: dict[str, dict[str, Endpoint]] = {}
+    for operation in OPERATIONS:
+        paths.setdefault(operation.path, {})[operation.method] = operation.endpoint
+    return [*(_route(path, methods) for path, methods in paths.items()), Route("/openapi.json", openapi)]
+
+
+def _route(path: str, methods: dict[str, Endpoint]) -> Route:
+    """One route for all methods of a path, so that a 405 names them all in its Allow header."""
+
+    async def dispatch(request: Request) -> Response:
+        return await methods["GET" if request.method == "HEAD" else request.method](request)
+
+    return Route(path, dispatch, methods=list(methods))
 
 
 def document() -> dict[str, Any]:
@@ -116,7 +138,8 @@ def _operation(operation: Operation, schema_of: dict[str, Any]) -> dict[str, Any
     places = [("path", name) for name in ("id", "user") if f"{{{name}}}" in operation.path]
     places += [("query", name) for name in operation.query] + [("header", name) for name in operation.headers]
     parameters = [
-        {"in": place, "name": name, "required": place == "path", "schema": {"type": "string"}} for place, name in places
+        {"in": place, "name": name, "required": place == "path", "schema": _PARAMETERS.get(name, {"type": "string"})}
+        for place, name in places
     ]
     responses: dict[str, Any] = {
         str(status): {"description": operation.summary, **({} if kind is None else content(kind))}
