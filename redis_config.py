@@ -60,7 +60,7 @@ class Settings(BaseSettings):
     history_length: int = Field(10_000, ge=1, description="messages a channel's stream keeps (about)")
     log_length: int = Field(100_000, ge=1, description="batches a partition's log holds; then publishing is refused")
     create_channels: bool = Field(True, description="whether the first join or publish makes a channel")
-    publish_timeout: float = Field(2.0, gt=0, description="seconds until a publisher hears that Redis is silent")
+    publish_timeout: float = Field(1.75, gt=0, description="seconds until a publisher hears that Redis is silent")
     retry_window: float = Field(10.0, gt=0, le=25, description="seconds a batch without a reply is sent again")
     idempotency_ttl: int = Field(300, ge=1, description="seconds an idempotency key is remembered")
     poison_attempts: int = Field(5, ge=1, description="times a message is handled alone before it is a dead letter")
@@ -151,7 +151,9 @@ class RedisServer:
 
     async def watch(self) -> None:
         """Start an embedded server again whenever it dies, and sync its data every second. Runs until cancelled."""
-        while self._embedded is not None:
+        task = asyncio.current_task()
+        # redis-py may keep a cancellation to itself (8.1.0): look whether there was one.
+        while self._embedded is not None and not (task is not None and task.cancelling()):
             await asyncio.sleep(_WATCH)
             try:
                 await self._embedded.start()

@@ -16,7 +16,7 @@ from chat.models import User
 from chat.settings import ServerSettings
 from pipeline.keys import CONTROL, REVOKED, SECRET, Keys
 from pipeline.lasting import lasting
-from pipeline.resp import FAILURES
+from pipeline.resp import FAILURES, Link
 from redis_config import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -39,8 +39,8 @@ def is_loopback(host: str) -> bool:
 class Doors:
     """Makes an Identity of what a client brings. `changed` is called when somebody was revoked."""
 
-    def __init__(self, settings: ServerSettings, redis: Redis, keys: Keys) -> None:
-        self._redis, self._keys, self._settings = redis, keys, settings
+    def __init__(self, settings: ServerSettings, redis: Redis, link: Link, keys: Keys) -> None:
+        self._redis, self._link, self._keys, self._settings = redis, link, keys, settings
         self.tokens = tokens_of(settings)
         self._names_given = self.tokens.enabled  # by an identity provider: guests must not look like its users
         self.api_keys = ApiKeys(settings.api_key.get_secret_value())
@@ -133,12 +133,13 @@ class Doors:
     async def _load(self) -> None:
         """Read who was revoked; tell `changed` if that is news."""
         revoked: dict[str, float] = {}
-        for name, value in (await self._redis.hgetall(REVOKED)).items():
-            at, _, expires = str(value).partition(" ")
+        entries = [value.decode() for value in await self._link.call("HGETALL", REVOKED)]
+        for name, value in zip(entries[::2], entries[1::2], strict=True):
+            at, _, expires = value.partition(" ")
             if 0 < int(expires or 0) < time.time():
-                await self._redis.hdel(REVOKED, str(name))
+                await self._link.call("HDEL", REVOKED, name)
             else:
-                revoked[str(name)] = float(at)
+                revoked[name] = float(at)
         if revoked != self._revoked:
             self._revoked = revoked
             self.changed()

@@ -72,7 +72,7 @@ class Node:
         self.policies.start()
         stack.push_async_callback(self.policies.close)
         self.channels = Channels(self.redis, self.keys, settings.create_channels, self.policies)
-        self.doors = Doors(settings, self.redis, self.keys)
+        self.doors = Doors(settings, self.redis, self.link, self.keys)
         await self.doors.start()
         self.accounts = Accounts(settings, self.redis, self.keys, self.doors)
         stack.push_async_callback(self.doors.close)

@@ -187,6 +187,12 @@ class Session:
         if self.user is not None and self.access.revoked():
             self._socket.close(*INVALID_TOKEN)
 
+    def leave(self) -> bool:
+        """Take no more commands; whether answers are still to come."""
+        self._held = True
+        self.flush()
+        return self._publishing > 0 or bool(self._tasks)
+
     def drop(self, code: int, reason: str) -> None:
         """End the connection with a close code of the protocol."""
         self._socket.close(code, reason)

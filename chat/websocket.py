@@ -36,6 +36,7 @@ NO_CONNECT = 3501, "connect first"
 DRAIN_RATE = 1000  # clients a second that are sent away when the node stops
 _EXTENSION = "peyk"
 _VERSION = "13"
+_LEAVING = 0.05  # seconds between looks whether a client that is sent away has its answers
 _CLOSE_TIMEOUT = 3.0  # seconds a client has to answer a close
 
 
@@ -167,9 +168,18 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         """The server stops: clients are told to come back (3001), not all at once; until then they are served."""
         if self.session is not None:
             wait = drain_seconds(len(self.connections), self.settings.shutdown_timeout)
-            self.loop.call_later(random.uniform(0, wait), self.close, *SHUTDOWN)
+            self.loop.call_later(
+                random.uniform(0, wait), self._leave, self.loop.time() + self.settings.shutdown_timeout
+            )
         else:
             super().shutdown()
+
+    def _leave(self, deadline: float) -> None:
+        """Send the client away once it has its answers."""
+        if self.session is not None and self.session.leave() and self.loop.time() < deadline:
+            self.loop.call_later(_LEAVING, self._leave, deadline)
+        else:
+            self.close(*SHUTDOWN)
 
     def _end_session(self) -> None:
         if self.session is not None and not self.session.closed:

@@ -10,7 +10,10 @@ _WAIT = 1.0  # seconds before the work begins again
 
 
 def lasting(work: Callable[[], Awaitable[None]]) -> "asyncio.Task[None]":
-    """A task that does `work`, and begins it again should it ever raise. Ends by being cancelled, or with the work."""
+    """A task that does `work`, and begins it again should it ever raise. Ends by being cancelled, or with the work.
+
+    The work must not wait for redis-py, which may keep a cancellation to itself (8.1.0): pipeline.resp does not.
+    """
     return asyncio.create_task(_last(work))
 
 

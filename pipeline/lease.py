@@ -83,6 +83,7 @@ class Leases:
 
     async def start(self) -> None:
         await self._renew_or_log()
+        await self._tell()
         self._task = lasting(self._run)
 
     async def close(self) -> None:
@@ -107,7 +108,14 @@ class Leases:
         self.unwanted[group] -= partitions
         keys = [self._keys.lease(group, p) for p in partitions]
         await self._link.pipeline([["EVAL", _RELEASE, 1, key, str(self._node)] for key in keys])
-        await self._link.call("PUBLISH", CONTROL, NODES_CHANGED)
+        await self._tell()
+
+    async def _tell(self) -> None:
+        """Have the others look again at once: this node came, or let go."""
+        try:
+            await self._link.call("PUBLISH", CONTROL, NODES_CHANGED)
+        except (ConnectionLost, ReplyError) as error:
+            logger.info("the others will see it at their next renewal: %s", error)
 
     async def _run(self) -> None:
         while True:

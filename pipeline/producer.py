@@ -28,7 +28,7 @@ BATCH_BYTES = 1024 * 1024
 QUEUE_BYTES = 32 * 1024 * 1024  # of a partition, waiting for Redis; beyond it publishing is refused
 SEEN_CHANNELS = 100_000  # positions remembered, to notice a Redis that came back older
 SAVED_REPLY_MS = 30_000  # longer than a batch is ever resent
-_TICK = 0.25  # seconds between looks at what waits too long
+_TICK = 0.1  # seconds between looks at what waits too long
 _BACKOFF = 0.05, 1.0  # seconds: first and longest wait before connecting again
 _RETRY = ("LOADING", "BUSY", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "NOREPLICAS")  # refused now, nothing written
 
