@@ -11,6 +11,7 @@ from redis_config import Address
 logger = logging.getLogger(__name__)
 
 _BACKOFF = 0.05, 1.0  # seconds: first and longest wait before connecting again
+_PATIENCE = 3.0  # seconds Redis has to confirm a SUBSCRIBE
 
 
 class Listener:
@@ -43,7 +44,10 @@ class Listener:
             self._connection.abort()
 
     async def subscribe(self, names: Sequence[str]) -> None:
-        """Listen to `names`; returns when Redis has confirmed each. Raises ConnectionLost."""
+        """Listen to `names`; returns when Redis has confirmed each. Raises ConnectionLost.
+
+        A connection that does not confirm in time is dropped: it may be dead, and then nobody else would notice.
+        """
         connection = self._connection
         if connection is None or connection.lost:
             raise ConnectionLost("Redis Pub/Sub is not connected")
@@ -52,7 +56,12 @@ class Listener:
             futures.append(asyncio.get_running_loop().create_future())
             self._acks.setdefault(name.encode(), []).append(futures[-1])
         connection.write(pack(["SUBSCRIBE", *names]))
-        await asyncio.gather(*futures)
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                await asyncio.gather(*futures)
+        except TimeoutError:
+            connection.abort()
+            raise ConnectionLost(f"Redis Pub/Sub gave no reply in {_PATIENCE:g} s") from None
 
     def unsubscribe(self, name: str) -> None:
         """Stop listening to `name`. A SUBSCRIBE sent later is confirmed after this, so the two cannot cross."""

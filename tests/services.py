@@ -105,6 +105,7 @@ class Process(ABC):
             return 0
         if self._process.poll() is None:
             self._process.send_signal(sig)
+            self._process.send_signal(signal.SIGCONT)  # one that is paused would not hear it
         try:
             return self._process.wait(20)
         except subprocess.TimeoutExpired:

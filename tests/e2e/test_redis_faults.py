@@ -184,8 +184,11 @@ async def test_a_deaf_node_finds_the_last_message_by_itself_and_says_it_is_deaf(
         status, parts = await one.ready()
         assert status == 503
         assert (parts["redis"], parts["fanout"]) == ("ok", "ok") and "did not come back" in parts["pubsub"]
+        reply = await asyncio.wait_for(one.reader.ask(subscribe={"channel": "new"}), RETURN)
+        assert reply["error"]["temporary"] is True
         one.proxy.deafen = False
         await until(one.green, RETURN)
+        assert "subscribe" in await one.reader.ask(subscribe={"channel": "new"})
 
 
 # -- the fan-out stands still
