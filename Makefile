@@ -1,6 +1,6 @@
 # make run     set up and start Peyk at http://localhost:5000
 # make test    set up and run all tests, on real servers
-# make check   what a reviewer would ask: format, lint, types
+# make check   what a reviewer would ask: format, lint, types, known vulnerabilities
 # make bench   the scenarios of README "Numbers"
 # make faults  three minutes of kills, pauses and cuts, and the check that nothing was lost, doubled or reordered
 # make clean   remove everything these made; data/ stays
@@ -27,6 +27,7 @@ check: .venv/dev
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/mypy $(CODE)
+	$(BIN)/python -m tests.audit
 
 bench: .venv/dev
 	@$(call debian,cc:gcc /usr/include/stdio.h:libc6-dev)

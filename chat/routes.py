@@ -36,7 +36,8 @@ class Operation:
 
 _CHANNEL, _MESSAGES = "/api/channels/{id}", "/api/channels/{id}/messages"
 _SUBSCRIBER, _ROLE = "/api/channels/{id}/subscribers/{user}", "/api/channels/{id}/roles/{user}"
-_NAME = {"type": "string", "minLength": 1, "maxLength": NAME_LIMIT, "description": f"{NAME_RULE}."}
+_PATTERN = r"^[\p{L}\p{M}\p{Nd}_\-][\p{L}\p{M}\p{Nd}_.\-]*$"
+_NAME = {"type": "string", "pattern": _PATTERN, "maxLength": NAME_LIMIT, "description": f"{NAME_RULE}."}
 _PARAMETERS: dict[str, dict[str, Any]] = {
     "id": _NAME,
     "user": _NAME,
