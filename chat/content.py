@@ -18,8 +18,8 @@ MARKS = 30  # combining marks in a row (UAX 15, Stream-Safe Text); putting n of 
 _LONGER = 6  # times a JSON text may be longer than its line: \u0061 is one letter
 _INTEGERS = range(-(2**63), 2**63)
 
+UNREADABLE = msgspec.DecodeError, UnicodeDecodeError, RecursionError  # what decoding JSON may raise
 _decode = msgspec.json.Decoder().decode
-_decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _encode = msgspec.json.Encoder().encode
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # C0 without tab and newline, DEL, C1
@@ -46,7 +46,7 @@ def json_line(data: bytes | msgspec.Raw, limit: int, depth: int = DEPTH) -> byte
         raise TooLarge(f"a message has at most {limit} bytes; this one has {len(raw)}")
     try:
         value = _decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise BadRequest(f"data must be JSON: {error}") from None
     line = _encode(value)
     if len(line) > limit:

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from chat.content import UNREADABLE
 from chat.errors import BadRequest, PeykError
 from pipeline.encode import publication
 from pipeline.producer import Position
@@ -141,17 +142,20 @@ def decode_command(line: bytes) -> Command:
     """One line of a frame as a command. Raises CommandError, or Malformed where there is no id to answer to."""
     try:
         return _decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         try:
             command_id = _decode_id(line).id
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        except UNREADABLE:
             raise Malformed(f"a frame holds lines of JSON objects such as {PING_LINE}: {error}") from None
         raise CommandError(command_id, f"malformed command: {error}") from None
 
 
 def unknown_method(line: bytes) -> str:
     """What a command asked for that has none of the names we know."""
-    return ", ".join(name for name in _decode_names(line) if name != "id")[:100]
+    try:
+        return ", ".join(name for name in _decode_names(line) if name != "id")[:100]
+    except UNREADABLE:
+        return "something deep"
 
 
 KEY_LIMIT = 128  # bytes of an idempotency key
@@ -161,7 +165,7 @@ def publish_params(data: Raw) -> Publish:
     """The parameters of rpc `publish`."""
     try:
         return msgspec.json.decode(data, type=Publish)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise BadRequest(f'publish takes {{"channel","data","key"}}: {error}') from None
 
 

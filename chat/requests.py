@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from chat.access import Access
 from chat.auth import Identity
+from chat.content import UNREADABLE
 from chat.doors import COOKIE, Doors
 from chat.errors import BadRequest, PermissionDenied, PeykError, TooLarge, Unauthorized, Unavailable
 from chat.models import User, channel_id
@@ -118,7 +119,7 @@ async def body_of(request: Request, kind: type[Body]) -> Body:
             raise TooLarge(f"a request body has at most {limit} bytes")
     try:
         return msgspec.json.decode(bytes(data), type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise BadRequest(f"the body must be a JSON {kind.__name__} (see /openapi.json): {error}") from None
 
 

@@ -7,6 +7,7 @@ import msgspec
 
 from chat import moderation
 from chat.access import Access
+from chat.content import UNREADABLE
 from chat.errors import BadRequest, UnknownMethod
 from chat.models import channel_id
 
@@ -96,6 +97,6 @@ async def call_method(node: "Node", access: Access, method: str, data: msgspec.R
     kind, function = METHODS[method]
     try:
         params: Any = msgspec.json.decode(bytes(data) or b"{}", type=kind)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise BadRequest(f"{method}: {error}") from None
     return await function(node, access, params)

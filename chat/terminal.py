@@ -14,7 +14,7 @@ import msgspec
 
 from chat.access import Access
 from chat.auth import Identity
-from chat.content import json_line
+from chat.content import UNREADABLE, json_line
 from chat.errors import BadRequest, PeykError, Unauthorized
 from chat.hub import DELETED
 from chat.local import Joined, Subscription
@@ -89,7 +89,7 @@ class Terminal:
         for line in data.split(b"\n"):
             try:
                 pub = _decode(line).push.pub
-            except (msgspec.DecodeError, UnicodeDecodeError):  # not written by Peyk
+            except UNREADABLE:  # not written by Peyk
                 pub = _Publication(_DAMAGED)
             self._show(shown(pub))
 

@@ -255,6 +255,30 @@ async def test_bad_commands_are_explained_and_change_nothing(
         assert (await talk.ask(ping={})) == {"ping": {}}  # the connection lives
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        '{"id":7,"publish":{"channel":"ws-deep","data":%s}}',
+        '{"id":7,"rpc":{"method":"publish","data":{"channel":"ws-deep","data":%s}}}',
+        '{"id":7,"rpc":{"method":"channels.create","data":{"name":"ws-deep","x":%s}}}',
+        '{"id":7,"dance":%s}',
+        '{"id":7,"connect":{"data":%s}}',
+        '{"id":7,"ping":%s,"connect":{}}',
+    ],
+    ids=["publish", "rpc publish", "rpc", "unknown", "connect", "ping"],
+)
+async def test_however_deep_json_is_it_is_answered(dial: Dial, server: PeykServer, command: str) -> None:
+    """Or, where not even its id is found, the connection ends (3501). Parts are decoded twice, then with less room."""
+    for depth in (33, 100, *range(930, 1000), 20_000):
+        async with dial() as talk:
+            await talk.socket.send(command % ("[" * depth + "]" * depth))
+            try:
+                assert (await talk.reply(7))["error"]["code"] in (104, 107)
+            except ConnectionClosed:
+                assert depth > 900 and talk.socket.close_code == 3501
+    assert "Traceback" not in server.log.read_text()
+
+
 async def test_the_largest_message_is_taken(dial: Dial) -> None:
     async with dial() as talk:
         assert await talk.ask(publish={"channel": "ws-large", "data": "x" * (65536 - 2)}) == {"publish": {}}
