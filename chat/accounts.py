@@ -12,7 +12,7 @@ from argon2.exceptions import VerificationError
 from redis.asyncio import Redis
 
 from chat.doors import GUEST_PREFIX, Doors
-from chat.errors import BadRequest, LimitExceeded, NameTaken, PermissionDenied, Unauthorized
+from chat.errors import BadRequest, NameTaken, PermissionDenied, TooManyRequests, Unauthorized
 from chat.models import User
 from chat.settings import ServerSettings
 from pipeline.keys import Keys
@@ -50,7 +50,7 @@ class Accounts:
         return self._doors.tokens.issue(user.username, self._ttl)
 
     async def sign_in(self, username: str, password: str) -> str:
-        """A token for who knows the password. Raises Unauthorized, and LimitExceeded after too many wrong ones."""
+        """A token for who knows the password. Raises Unauthorized, and TooManyRequests after too many wrong ones."""
         user = User.named(username)
         await self._verify(user, password)
         name = await self._redis.hget(self._keys.account(user.id), "username")
@@ -66,7 +66,9 @@ class Accounts:
     async def _verify(self, user: User, password: str) -> None:
         attempts = self._keys.attempts(user.id)
         if int(await self._redis.get(attempts) or 0) >= ATTEMPTS:
-            raise LimitExceeded(f"too many wrong passwords for {user.username}; try again in a minute")
+            raise TooManyRequests(
+                f"too many wrong passwords for {user.username}; try again in a minute", "attempts", ATTEMPT_SECONDS
+            )
         known = await self._redis.hget(self._keys.account(user.id), "password")
         # Whether there is such an account must not be told by how long the answer takes.
         if not await self._matches(str(known or self._nobody), password) or not known:

@@ -13,9 +13,23 @@ from chat.doors import COOKIE
 from chat.errors import BadRequest, PermissionDenied, Unauthorized, UnknownChannel
 from chat.events import event_stream
 from chat.health import ready
+from chat.metrics import exposition
 from chat.models import User, channel_id, user_name
 from chat.protocol import encode, page_body
-from chat.requests import JSON, access_of, answer, asked_channel, asked_user, body_of, moment, node_of, number
+from chat.requests import (
+    EVENTS,
+    JSON,
+    NDJSON,
+    access_of,
+    address_of,
+    answer,
+    asked_channel,
+    asked_user,
+    body_of,
+    moment,
+    node_of,
+    number,
+)
 from chat.rpc import NewChannel
 from pipeline.encode import publication
 from pipeline.replay import Page
@@ -23,7 +37,6 @@ from pipeline.replay import Page
 if TYPE_CHECKING:
     from chat.node import Node
 
-NDJSON, EVENTS = "application/x-ndjson", "text/event-stream"
 DEFAULT_PAGE = 100  # messages
 
 
@@ -240,6 +253,7 @@ async def delete_role(request: Request) -> Response:
 async def post_message(request: Request) -> Response:
     """Publish: 201 once the message is in the stream; 200 if the idempotency key was known."""
     node, channel = node_of(request), await asked_channel(request, "publish")
+    node.limits.message(address_of(request))
     body = await body_of(request, NewMessage)
     if (body.text is msgspec.UNSET) == (body.data is msgspec.UNSET):
         raise BadRequest('a message has either "text" (a string) or "data" (any JSON value)')
@@ -319,6 +333,17 @@ async def _follow(request: Request, node: "Node", channel: str) -> Response:
 
 async def get_health(request: Request) -> Response:
     return answer(Health("ok", {}))
+
+
+async def get_metrics(request: Request) -> Response:
+    """What this process counted, for Prometheus."""
+    access_of(request)
+    sessions = node_of(request).pinger.sessions
+    gauges = {
+        "connections": ("WebSocket clients.", len(sessions)),
+        "subscriptions": ("Subscriptions of WebSocket clients.", sum(len(s.subscriber) for s in sessions)),
+    }
+    return Response(exposition(gauges), media_type="text/plain; version=0.0.4")
 
 
 async def get_ready(request: Request) -> Response:

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import ipaddress
 import logging
 import secrets
 import time
@@ -26,16 +25,6 @@ COOKIE = "peyk"
 GUEST_PREFIX = "guest-"
 
 
-def is_loopback(host: str) -> bool:
-    """Whether a server that listens on `host` can be reached from this machine only."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
-
-
 class Doors:
     """Makes an Identity of what a client brings. `changed` is called when somebody was revoked."""
 
@@ -44,7 +33,7 @@ class Doors:
         self.tokens = tokens_of(settings)
         self._names_given = self.tokens.enabled  # by an identity provider: guests must not look like its users
         self.api_keys = ApiKeys(settings.api_key.get_secret_value())
-        self.guests = settings.guests == "yes" or (settings.guests == "auto" and is_loopback(settings.http_host))
+        self.guests = settings.guests == "yes" or (settings.guests == "auto" and settings.on_loopback)
         self._revoked: dict[str, float] = {}
         self.changed: Callable[[], None] = lambda: None
         self._interval = settings.check_interval
@@ -92,7 +81,7 @@ class Doors:
 
     async def check_free(self, user: User) -> None:
         """Nobody speaks by the name of an account but who signed in to it. Raises Unauthorized."""
-        if await self._redis.exists(self._keys.account(user.id)):
+        if await self._link.call("EXISTS", self._keys.account(user.id)):
             raise Unauthorized(f"the name {user.username} has an account; sign in, or take another name")
 
     # -- who is no longer let in
@@ -153,7 +142,7 @@ def tokens_of(settings: ServerSettings) -> Tokens:
 def check_open(settings: ServerSettings) -> None:
     """Refuse to listen to a network without any credentials to ask for. Raises ConfigError."""
     keys = ApiKeys(settings.api_key.get_secret_value())
-    if tokens_of(settings).enabled or keys.enabled or is_loopback(settings.http_host):
+    if tokens_of(settings).enabled or keys.enabled or settings.on_loopback:
         return
     raise ConfigError(
         f"HTTP_HOST={settings.http_host} can be reached from other machines: set AUTH_SECRET (openssl rand -hex 32) or "

@@ -17,11 +17,13 @@ message says what is allowed or what to do next.
     ├── LimitExceeded               106   429
     ├── Unrecoverable               112   410
     └── Temporary                   100   503   yes
+        ├── TooManyRequests         111   429   yes   not done; slower
         ├── Unavailable             100   503   yes   not stored; try again
         ├── StorageFull             100   503   yes   not stored; make room
         └── OutcomeUnknown          100   504   yes   may be stored; retry with the same idempotency key
 
 Codes are those of the Centrifugal client protocol; 107 and 112 are among them, so foreign SDKs understand them.
+An error that is a limit reached names it in `limit`, which is how chat/metrics.py counts it.
 """
 
 
@@ -31,6 +33,8 @@ class PeykError(Exception):
     code = 100
     status = 500
     temporary = False
+    limit = ""
+    retry_after = 0.0  # seconds; shown over HTTP
 
 
 class BadRequest(PeykError):
@@ -39,6 +43,7 @@ class BadRequest(PeykError):
 
 class TooLarge(BadRequest):
     status = 413
+    limit = "message_bytes"
 
 
 class Unauthorized(PeykError):
@@ -51,6 +56,12 @@ class TokenExpired(Unauthorized):
 
 class PermissionDenied(PeykError):
     code, status = 103, 403
+
+    @classmethod
+    def foreign(cls, origin: str) -> "PermissionDenied":
+        error = cls(f"pages of {origin[:100]} may not use this server; its operator can name them in ALLOWED_ORIGINS")
+        error.limit = "origin"
+        return error
 
 
 class UnknownChannel(PeykError):
@@ -80,6 +91,10 @@ class NameTaken(PeykError):
 class LimitExceeded(PeykError):
     code, status = 106, 429
 
+    def __init__(self, message: str, limit: str) -> None:
+        super().__init__(message)
+        self.limit = limit
+
 
 class Unrecoverable(PeykError):
     code, status = 112, 410
@@ -87,6 +102,20 @@ class Unrecoverable(PeykError):
 
 class Temporary(PeykError):
     code, status, temporary = 100, 503, True
+
+
+class TooManyRequests(Temporary):
+    """Nothing was done: a rate is used up for `retry_after` seconds."""
+
+    code, status = 111, 429
+
+    def __init__(self, message: str, limit: str = "rate", retry_after: float = 1.0) -> None:
+        super().__init__(message)
+        self.limit, self.retry_after = limit, retry_after
+
+    @classmethod
+    def slower(cls, what: str, wait: float) -> "TooManyRequests":
+        return cls(f"too many {what}; wait {max(wait, 0.01):.2g} s, then go on more slowly", retry_after=wait)
 
 
 class Unavailable(Temporary):

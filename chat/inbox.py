@@ -22,10 +22,16 @@ class Inbox:
         self._waiting: deque[bytes] = deque()
         self.closed = False
 
+    @property
+    def waits(self) -> bool:
+        """Whether lines are held back."""
+        return bool(self._waiting)
+
     def receive(self, data: bytes) -> None:
         """A text frame: lines of commands."""
         if self._waiting:
             self._waiting.extend(data.split(b"\n"))
+            self._source.pause_reading()
             return
         lines = data.split(b"\n") if b"\n" in data else [data]
         for i, line in enumerate(lines):

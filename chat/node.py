@@ -11,6 +11,7 @@ from chat.channels import DELETED, KICK, Channels
 from chat.doors import REVOKE, Doors
 from chat.errors import Unrecoverable
 from chat.hub import Hub
+from chat.limits import Limits
 from chat.models import Channel
 from chat.policies import POLICY, Policies
 from chat.presence import Presence
@@ -43,6 +44,7 @@ class Node:
     def __init__(self, settings: ServerSettings, kind: str) -> None:
         self.settings, self.kind = settings, kind
         self.keys = Keys.of(settings)
+        self.limits = Limits(settings)
         self._stack = AsyncExitStack()
         self.redis_server: RedisServer
 
@@ -64,15 +66,17 @@ class Node:
         stack.callback(watch.cancel)
         address = self.redis_server.address
         self.redis = await stack.enter_async_context(command_client(address))
-        self.subscriptions = Subscriptions(self.redis, self.keys)
+        self.subscriptions = Subscriptions(self.redis, self.keys, settings.user_channels)
         self.link = Link(address)
         stack.callback(self.link.close)
         self.replay = Replay(self.link, self.keys)
-        self.policies = Policies(self.link, self.keys, settings.check_interval)
+        door_link = Link(address, settings.publish_timeout)  # asked before a publish: to be heard of as soon
+        stack.callback(door_link.close)
+        self.policies = Policies(door_link, self.keys, settings.check_interval)
         self.policies.start()
         stack.push_async_callback(self.policies.close)
         self.channels = Channels(self.redis, self.keys, settings.create_channels, self.policies)
-        self.doors = Doors(settings, self.redis, self.link, self.keys)
+        self.doors = Doors(settings, self.redis, door_link, self.keys)
         await self.doors.start()
         self.accounts = Accounts(settings, self.redis, self.keys, self.doors)
         stack.push_async_callback(self.doors.close)

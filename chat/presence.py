@@ -41,13 +41,18 @@ local function leave(client, known)
     tell('leave', string.sub(known, #node + 2))
   end
 end
+local leaving = {}
 for i = 8, #ARGV, 2 do
   named[ARGV[i]] = true
   if ARGV[i + 1] == '' then
-    leave(ARGV[i], redis.call('HGET', KEYS[1], ARGV[i]))
+    leaving[#leaving + 1] = ARGV[i]
   elseif redis.call('HSET', KEYS[1], ARGV[i], node .. ' ' .. ARGV[i + 1]) == 1 then
     tell('join', ARGV[i + 1])
   end
+end
+if #leaving > 0 then
+  local known = redis.call('HMGET', KEYS[1], unpack(leaving))
+  for i, client in ipairs(leaving) do leave(client, known[i]) end
 end
 if ARGV[7] == '1' then
   local all = redis.call('HGETALL', KEYS[1])

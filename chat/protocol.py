@@ -101,6 +101,10 @@ class Command(msgspec.Struct):
     send: Send | None = None
     ping: dict[str, Any] | None = None
 
+    @property
+    def is_message(self) -> bool:
+        return self.publish is not None or (self.rpc is not None and self.rpc.method == "publish")
+
 
 class _AnyCommand(msgspec.Struct):
     id: int = 0

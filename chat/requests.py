@@ -1,12 +1,13 @@
 """What a request says and who says it, and how it is answered: the ground the HTTP routes stand on."""
 
 import logging
+import math
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import Response
 
 from chat.access import Access
@@ -14,6 +15,7 @@ from chat.auth import Identity
 from chat.content import UNREADABLE
 from chat.doors import COOKIE, Doors
 from chat.errors import BadRequest, PermissionDenied, PeykError, TooLarge, Unauthorized, Unavailable
+from chat.metrics import count
 from chat.models import User, channel_id
 from chat.protocol import encode
 from pipeline.resp import FAILURES
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-JSON = "application/json"
+JSON, NDJSON, EVENTS = "application/json", "application/x-ndjson", "text/event-stream"
 ANONYMOUS = "anonymous"  # who a guest is that gives no name
 Body = TypeVar("Body")
 
@@ -42,7 +44,11 @@ def answer(value: Any, status: int = 200) -> Response:
 
 
 def failure(error: PeykError) -> Response:
+    if error.limit:
+        count(error.limit)
     reply = answer(Failure(ErrorBody(error.code, str(error))), error.status)
+    if error.retry_after:
+        reply.headers["retry-after"] = str(math.ceil(error.retry_after))
     if error.status == 401:
         reply.headers["www-authenticate"] = "Bearer"
     return reply
@@ -56,8 +62,6 @@ async def on_error(request: Request, error: Exception) -> Response:
         code = {404: 104, 405: 104}.get(error.status_code, 107)
         text = f"{request.method} {request.url.path}: {error.detail}; see /openapi.json for what there is"
         return Response(encode(Failure(ErrorBody(code, text))), error.status_code, error.headers, JSON)
-    if isinstance(error, ClientDisconnect):
-        return Response(status_code=499)  # to nobody
     if isinstance(error, FAILURES):
         logger.info("%s %s: Redis failed: %s", request.method, request.url.path, error)
         return failure(Unavailable("Redis does not answer; try again"))
@@ -68,6 +72,11 @@ async def on_error(request: Request, error: Exception) -> Response:
 def node_of(request: Request) -> "Node":
     node: Node = request.app.state.node
     return node
+
+
+def address_of(request: HTTPConnection) -> str:
+    """Where it comes from; behind one of TRUSTED_PROXIES, what that proxy says. Empty: a unix socket."""
+    return request.client.host if request.client is not None else ""
 
 
 def access_of(request: Request) -> Access:
@@ -113,10 +122,13 @@ async def body_of(request: Request, kind: type[Body]) -> Body:
         raise BadRequest(f"send content-type: {JSON}")
     limit = 2 * node_of(request).settings.message_limit
     data = bytearray()
-    async for part in request.stream():
-        data += part
-        if len(data) > limit:
-            raise TooLarge(f"a request body has at most {limit} bytes")
+    try:
+        async for part in request.stream():
+            data += part
+            if len(data) > limit:
+                raise TooLarge(f"a request body has at most {limit} bytes")
+    except ClientDisconnect:
+        raise BadRequest("the request ended before its body did") from None
     try:
         return msgspec.json.decode(bytes(data), type=kind)
     except UNREADABLE as error:

@@ -106,7 +106,8 @@ def routes() -> list[Route]:
     paths: dict[str, dict[str, Endpoint]] = {}
     for operation in OPERATIONS:
         paths.setdefault(operation.path, {})[operation.method] = operation.endpoint
-    return [*(_route(path, methods) for path, methods in paths.items()), Route("/openapi.json", openapi)]
+    table = [_route(path, methods) for path, methods in paths.items()]
+    return [*table, Route("/openapi.json", openapi), Route("/metrics", api.get_metrics)]
 
 
 def _route(path: str, methods: dict[str, Endpoint]) -> Route:

@@ -11,7 +11,8 @@ from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
-from starlette.requests import ClientDisconnect, Request
+from starlette.middleware import Middleware
+from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
@@ -21,6 +22,8 @@ from uvicorn.supervisors import Multiprocess
 
 from chat.doors import check_open
 from chat.errors import PeykError
+from chat.gate import Gate
+from chat.handshake import TIMEOUT, RequestProtocol
 from chat.headers import PAGE_POLICY, secured
 from chat.node import Node
 from chat.requests import on_error
@@ -66,18 +69,18 @@ def application(settings: ServerSettings) -> Starlette:
     """The ASGI application. Its lifespan opens and closes the node."""
 
     @asynccontextmanager
-    async def lifespan(app: Application) -> AsyncIterator[None]:
+    async def lifespan(app: Application) -> AsyncIterator[dict[str, float]]:
         try:
             async with Node(settings, "serve") as node:
                 app.state.node = node
                 where = f"http://{settings.http_host}:{settings.http_port}"
                 print(f"{node.redis_server.describe()}\nPeyk at {where}", flush=True)
-                yield
+                yield {TIMEOUT: settings.handshake_timeout}
         except ConfigError as error:
             app.refusal = f"peyk: {error}"
             raise
 
-    kinds = (PeykError, ClientDisconnect, *FAILURES, 404, 405, 500)
+    kinds = (PeykError, *FAILURES, 404, 405, 500)
     return Application(
         routes=[
             Route("/", page),
@@ -86,6 +89,7 @@ def application(settings: ServerSettings) -> Starlette:
             Mount("/web", Assets(directory=WEB)),
         ],
         exception_handlers=dict.fromkeys(kinds, on_error),
+        middleware=[Middleware(Gate, settings=settings)],
         lifespan=lifespan,
     )
 
@@ -108,7 +112,8 @@ def serve(settings: ServerSettings) -> None:
         host=settings.http_host,
         port=settings.http_port,
         loop="uvloop",
-        http="httptools",
+        http=RequestProtocol,
+        forwarded_allow_ips=settings.trusted_proxies,
         ws=SocketProtocol,
         ws_max_size=settings.frame_limit,
         ws_per_message_deflate=False,  # memory per connection, and compression bombs

@@ -12,20 +12,19 @@ from chat.access import Access
 from chat.auth import Identity
 from chat.content import json_line
 from chat.errors import (
-    AlreadySubscribed,
     BadRequest,
     PeykError,
     Unavailable,
-    UnknownChannel,
     UnknownMethod,
-    Unrecoverable,
 )
 from chat.inbox import Inbox, Source
-from chat.local import Joined, Subscription, frame
+from chat.local import frame
+from chat.metrics import count
 from chat.models import User, channel_id
 from chat.protocol import Command
 from chat.rpc import call_method
-from pipeline.encode import publication_of
+from chat.subscriber import Subscriber
+from chat.throttle import Throttle
 from pipeline.producer import Position
 from pipeline.resp import FAILURES
 
@@ -57,7 +56,7 @@ class Session:
 
     __slots__ = (
         "_cookie", "_held", "_inbox", "_node", "_out", "_publishing", "_socket", "_tasks",
-        "access", "awaits_pong", "client", "closed", "full", "receive", "subscriptions", "user", "write",
+        "access", "awaits_pong", "client", "closed", "full", "receive", "subscriber", "throttle", "user", "write",
     )  # fmt: skip
 
     def __init__(self, node: "Node", socket: Socket, cookie: str = "") -> None:
@@ -66,40 +65,60 @@ class Session:
         self.client = secrets.token_hex(16)
         self.user: User | None = None
         self.access: Access  # there once the client connected
-        self.subscriptions: dict[str, Subscription | None] = {}  # None: on its way
+        self.subscriber = Subscriber(node, self)
         self.full = self.closed = self.awaits_pong = False
         self._inbox = Inbox(socket, self._handle, self._busy)
         self.receive = self._inbox.receive
         self._out: list[bytes] = []
         self._publishing = 0
         self._held = False
+        self.throttle = Throttle.of(node.limits, socket, self._let_go)  # None: it has no rates
         self._tasks: set[asyncio.Task[None]] = set()
 
     # -- in
 
     def _busy(self) -> bool:
-        """Whether the client must wait: it does not read, or has too much under way."""
-        return (
-            self.full
-            or self._held
-            or self._publishing >= self._node.settings.pending_limit
-            or len(self._tasks) >= AT_ONCE
-        )
+        """Whether the client must wait: it does not read, is beyond its rate, or has too much under way."""
+        if self.full or self._held or (self.throttle is not None and self.throttle.held):
+            return True
+        return self._publishing >= self._node.settings.pending_limit or len(self._tasks) >= AT_ONCE
 
     def _handle(self, line: bytes) -> None:
         try:
             command = protocol.decode_command(line)
         except protocol.CommandError as error:
-            self.reply(protocol.error_reply(error.id, error))
+            if self.may_go_on(error.id):
+                self._fail(error.id, error)
             return
         except protocol.Malformed as error:
             logger.info("client %s: %s", self.client, error)
             self._socket.close(*BAD_REQUEST)
             return
+        if self.throttle is not None and not self.may_go_on(command.id, command.is_message):
+            return
         try:
             self._dispatch(command, line)
         except PeykError as error:
-            self.reply(protocol.error_reply(command.id, error))
+            self._fail(command.id, error)
+
+    def may_go_on(self, command_id: int = 0, message: bool = False) -> bool:
+        """Whether one more command is within the client's rates; if not, it has its answer."""
+        error = None if self.throttle is None or self.closed else self.throttle.refuse(message)
+        if error is None:
+            return True
+        self.awaits_pong = False  # it is alive enough
+        if command_id:
+            self._fail(command_id, error)
+        else:  # has no answer
+            count(error.limit)
+        return False
+
+    def _let_go(self) -> None:
+        """It was beyond its rate and may go on."""
+        if self._inbox.waits:
+            self._inbox.resume()
+        elif not self.closed:
+            self._socket.resume_reading()
 
     def _dispatch(self, command: Command, line: bytes) -> None:
         if command.connect is not None:
@@ -109,21 +128,21 @@ class Session:
         elif command.publish is not None:
             self._append(command.id, command.publish, self.user, partial(self._published, command.id))
         elif command.subscribe is not None:
-            self._subscribe(command.id, command.subscribe, self.user)
+            self.subscriber.subscribe(command.id, command.subscribe, self.user)
         elif command.rpc is not None:
             if command.rpc.method == "publish":
                 publish = protocol.publish_params(command.rpc.data)
                 self._append(command.id, publish, self.user, partial(self._rpc_published, command.id))
             else:
-                self._spawn(command.id, self._rpc(command.id, command.rpc, self.user))
+                self.spawn(command.id, self._rpc(command.id, command.rpc, self.user))
         elif command.history is not None:
-            self._spawn(command.id, self._history(command.id, command.history))
+            self.spawn(command.id, self._history(command.id, command.history))
         elif command.presence is not None:
-            self._spawn(command.id, self._presence(command.id, command.presence.channel))
+            self.spawn(command.id, self._presence(command.id, command.presence.channel))
         elif command.presence_stats is not None:
-            self._spawn(command.id, self._presence(command.id, command.presence_stats.channel, stats=True))
+            self.spawn(command.id, self._presence(command.id, command.presence_stats.channel, stats=True))
         elif command.unsubscribe is not None:
-            self._unsubscribe(command.id, command.unsubscribe, self.user)
+            self.subscriber.unsubscribe(command.id, command.unsubscribe, self.user)
         elif command.refresh is not None:
             self.access.refresh(command.refresh.token)
             result = {"client": self.client, "version": VERSION, **protocol.expiry(self.access.identity.ttl)}
@@ -147,6 +166,12 @@ class Session:
             asyncio.get_running_loop().call_soon(self.flush)
         self._out.append(line)
 
+    def _fail(self, command_id: int, error: PeykError) -> None:
+        """Answer a command with an error."""
+        if error.limit:
+            count(error.limit)
+        self.reply(protocol.error_reply(command_id, error))
+
     def flush(self) -> None:
         """Send what was said, in one frame."""
         if self._out and not self.closed:
@@ -155,9 +180,7 @@ class Session:
 
     def unsubscribed(self, channel: str, code: int, reason: str) -> None:
         """A subscription ended, and not because the client said so."""
-        self.subscriptions.pop(channel, None)
-        self.access.leave(channel)
-        self._node.presence.remove(channel, self.client)
+        self.subscriber.forget(channel)
         self.reply(protocol.unsubscribe_push(channel, code, reason))
         self.flush()
 
@@ -178,8 +201,7 @@ class Session:
         if self.access.expired(now):
             self._socket.close(*EXPIRED)
         for channel in self.access.expired_grants(now):
-            if (subscription := self.subscriptions.get(channel)) is not None:
-                self._stop(subscription)
+            self.subscriber.stop(channel)
             self.unsubscribed(channel, *SUBSCRIPTION_EXPIRED)
 
     def check_revoked(self) -> None:
@@ -200,33 +222,25 @@ class Session:
     def filled(self) -> None:
         """The write buffer passed the high-water mark."""
         self.full = True
-        self._node.hub.filled(self._subscribed())
+        self._node.hub.filled(self.subscriber.subscriptions())
 
     def drained(self) -> None:
         """The write buffer has room again."""
         self.full = False
-        self._node.hub.drained(self._subscribed())
+        self._node.hub.drained(self.subscriber.subscriptions())
         self._inbox.resume()
 
     def close(self) -> None:
         """The connection ended."""
         self.closed = True
-        for subscription in self._subscribed():
-            self._stop(subscription)
-        self.subscriptions.clear()
+        if self.user is not None:
+            self._node.limits.disconnect(self.user.id)
+        self.subscriber.close()
         self._inbox.close()
         for task in self._tasks:
             task.cancel()
 
-    def _stop(self, subscription: Subscription) -> None:
-        self.access.leave(subscription.channel.id)
-        self._node.hub.unsubscribe(subscription)
-        self._node.presence.remove(subscription.channel.id, self.client)
-
-    def _subscribed(self) -> list[Subscription]:
-        return [s for s in self.subscriptions.values() if s is not None]
-
-    def _spawn(self, command_id: int, work: Coroutine[None, None, None]) -> None:
+    def spawn(self, command_id: int, work: Coroutine[None, None, None]) -> None:
         """Answer a command that waits for Redis."""
         task = asyncio.create_task(self._answer(command_id, work))
         self._tasks.add(task)
@@ -240,13 +254,13 @@ class Session:
         try:
             await work
         except PeykError as error:
-            self.reply(protocol.error_reply(command_id, error))
+            self._fail(command_id, error)
         except FAILURES as error:
             logger.info("client %s: Redis failed a command: %s", self.client, error)
-            self.reply(protocol.error_reply(command_id, Unavailable("Redis does not answer; try again")))
+            self._fail(command_id, Unavailable("Redis does not answer; try again"))
         except Exception:
             logger.exception("client %s: a command failed", self.client)
-            self.reply(protocol.error_reply(command_id, PeykError("internal error; the server's log says more")))
+            self._fail(command_id, PeykError("internal error; the server's log says more"))
 
     # -- commands
 
@@ -261,7 +275,7 @@ class Session:
             self._connected(command_id, doors.by_token(token))
         elif name:  # what follows waits until the name is looked up
             self._held = True
-            self._spawn(command_id, self._connect_guest(command_id, name))
+            self.spawn(command_id, self._connect_guest(command_id, name))
         else:
             self._connected(command_id, doors.nameless())
 
@@ -272,6 +286,9 @@ class Session:
             self._held = False
 
     def _connected(self, command_id: int, identity: Identity) -> None:
+        if self.closed:
+            return
+        self._node.limits.connect(identity.user.id, None if self.throttle is None else self.throttle.pace)
         self.access = Access(self._node.doors, identity)
         self.user = identity.user
         interval = self._node.settings.ping_interval
@@ -287,7 +304,7 @@ class Session:
         policy = self._node.policies.known(channel)
         if policy is None:  # the first publish there: what follows waits behind it
             self._held = True
-            self._spawn(command_id, self._append_once_known(command_id, publish, user, done, channel))
+            self.spawn(command_id, self._append_once_known(command_id, publish, user, done, channel))
             return
         self.access.check("publish", channel, policy)
         self._publishing += 1
@@ -317,72 +334,6 @@ class Session:
         else:
             self.reply(protocol.reply(command_id, "rpc", {"data": protocol.position_body(outcome)}))
         self._inbox.resume()
-
-    def _subscribe(self, command_id: int, subscribe: protocol.Subscribe, user: User) -> None:
-        channel = channel_id(subscribe.channel)
-        if channel != subscribe.channel:
-            # Pushes carry the id, and are encoded once for everybody.
-            raise BadRequest(f"the id of this channel is {channel}; subscribe to that")
-        if channel in self.subscriptions:
-            raise AlreadySubscribed(f"subscribed to {channel} already")
-        if subscribe.token:
-            self.access.grant(channel, subscribe.token)
-        self.subscriptions[channel] = None
-        self._spawn(command_id, self._join(command_id, channel, subscribe, user))
-
-    async def _join(self, command_id: int, channel: str, subscribe: protocol.Subscribe, user: User) -> None:
-        since = (subscribe.epoch, subscribe.offset) if subscribe.recover else None
-        answer = partial(self._joined, command_id, subscribe)
-        hub = self._node.hub
-        try:
-            await self._node.allow(self.access, "subscribe", channel)
-            try:
-                await hub.subscribe(self, channel, answer, since)
-            except UnknownChannel:
-                await self._node.channels.ensure(channel, self.access.identity.owns_as)
-                await hub.subscribe(self, channel, answer, since)
-        except BaseException:
-            if self.subscriptions.get(channel, self) is None:
-                del self.subscriptions[channel]
-            raise
-        if not subscribe.recover:  # who recovers belongs already
-            try:
-                await self._node.subscriptions.add(user, channel)
-            except FAILURES as error:  # the client has its answer
-                logger.warning("client %s: %s is not on the list of %s: %s", self.client, user.id, channel, error)
-
-    def _joined(self, command_id: int, subscribe: protocol.Subscribe, joined: Joined) -> None:
-        """The hub's answer: from this very moment on the subscription is pushed to."""
-        channel = subscribe.channel
-        policy = self._node.policies.known(channel)
-        expelled = policy is not None and not self.access.may("subscribe", channel, policy)  # meanwhile
-        rejected = subscribe.recover and subscribe.reject_unrecovered and not joined.recovered
-        if self.closed or channel not in self.subscriptions or rejected or expelled:
-            left = self.subscriptions.pop(channel, self) is self
-            self._node.hub.unsubscribe(joined.subscription)
-            error = Unrecoverable("the position cannot be recovered; subscribe anew and read history")
-            gone = BadRequest("unsubscribed before it began")
-            self.reply(protocol.error_reply(command_id, gone if left or expelled else error))
-            return
-        self.subscriptions[channel] = joined.subscription
-        joined.subscription.joins = subscribe.join_leave
-        if self.user is not None:
-            self._node.presence.add(channel, self.client, self.user.username)
-        pubs = [publication_of(channel, line) for line in joined.lines]
-        recovered = joined.recovered if subscribe.recover else None
-        ttl = self.access.ttl(channel)
-        self.reply(protocol.subscribe_reply(command_id, joined.epoch, joined.offset, recovered, pubs, ttl))
-        self.flush()
-
-    def _unsubscribe(self, command_id: int, unsubscribe: protocol.Unsubscribe, user: User) -> None:
-        subscription = self.subscriptions.pop(unsubscribe.channel, None)
-        if subscription is not None:
-            self._stop(subscription)
-        self._spawn(command_id, self._leave(command_id, channel_id(unsubscribe.channel), user))
-
-    async def _leave(self, command_id: int, channel: str, user: User) -> None:
-        await self._node.subscriptions.remove(user.id, channel)
-        self.reply(protocol.reply(command_id, "unsubscribe", {}))
 
     async def _history(self, command_id: int, history: protocol.History) -> None:
         channel = channel_id(history.channel)

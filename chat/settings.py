@@ -1,14 +1,43 @@
 """What the server may be told, beyond where its Redis is."""
 
+import ipaddress
 import logging
 import re
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import BeforeValidator, Field, SecretStr, field_validator
 
+from chat.origin import is_origin, listed
 from redis_config import Settings
+
+AUTO = {
+    "command_rate": 200,
+    "publish_rate": 50,
+    "user_command_rate": 400,
+    "user_publish_rate": 100,
+    "address_connections": 100,
+    "user_connections": 50,
+}
+"""What `auto` means where others can connect. On loopback it means no limit: a laptop is one address."""
+
+
+def _number_or_auto(value: object) -> object:
+    if value == "auto" or (isinstance(value, int) and value >= 0):
+        return value
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        return int(value)
+    raise ValueError("must be a whole number (0: no limit) or auto")
+
+
+Limit = Annotated[int | Literal["auto"], BeforeValidator(_number_or_auto)]
+
+
+def _limit(name: str, meaning: str) -> Limit:
+    """A setting that is off on loopback if nothing else is said. `limit` resolves it."""
+    value: Limit = Field("auto", description=f"{meaning}; auto: {AUTO[name]}, but on loopback 0 (no limit)")
+    return value
 
 
 class ServerSettings(Settings):
@@ -44,6 +73,41 @@ class ServerSettings(Settings):
     connect_timeout: int = Field(10, description="seconds a socket has to say its first command")
     check_interval: float = Field(5, description="seconds between comparisons of positions with Redis")
     shutdown_timeout: int = Field(10, description="seconds clients have to leave at shutdown")
+    handshake_timeout: float = Field(10, gt=0, description="seconds a connection has to send a whole request")
+    allowed_origins: str = Field("", description="other web origins whose pages may connect, separated by commas")
+    trusted_proxies: str = Field("", description="addresses or networks whose X-Forwarded-For and -Proto are believed")
+    subscription_limit: int = Field(512, ge=0, description="subscriptions of one client (0: no limit)")
+    user_channels: int = Field(1000, ge=0, description="channels one user may belong to (0: no limit)")
+    address_connections: Limit = _limit("address_connections", "connections of one address at a time")
+    user_connections: Limit = _limit("user_connections", "connected clients of one user")
+    command_rate: Limit = _limit("command_rate", "commands a second of one client")
+    publish_rate: Limit = _limit("publish_rate", "messages a second of one client")
+    user_command_rate: Limit = _limit("user_command_rate", "commands a second of one user, or requests of one address")
+    user_publish_rate: Limit = _limit("user_publish_rate", "messages a second of one user, over HTTP of one address")
+    rate_burst: float = Field(5, gt=0, description="seconds' worth of a rate that may come at once")
+
+    @field_validator("allowed_origins")
+    @classmethod
+    def _are_origins(cls, value: str) -> str:
+        for origin in listed(value):
+            if not is_origin(origin):
+                raise ValueError(f"{origin[:80]!r} is not an origin; write https://chat.example.com, no path, no slash")
+        return value
+
+    @property
+    def on_loopback(self) -> bool:
+        """Whether only this machine can connect."""
+        try:
+            return self.http_host == "localhost" or ipaddress.ip_address(self.http_host.strip("[]")).is_loopback
+        except ValueError:
+            return False
+
+    def limit(self, name: str) -> int:
+        """A limit as it stands: what was said counts; else none on loopback, and what AUTO says elsewhere. 0: none."""
+        value: int | str = getattr(self, name)
+        if isinstance(value, int):
+            return value
+        return 0 if self.on_loopback else AUTO[name]
 
 
 # What moves a cursor, begins a line or turns one around: C0, DEL, C1, line separators, bidi controls, lone surrogates.

@@ -12,14 +12,17 @@ import socket
 import struct
 import termios
 import time
+from collections.abc import Collection
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, cast
 
 from starlette.websockets import WebSocket
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.exceptions import PayloadTooBig
 from websockets.frames import Frame
 
 from chat.doors import COOKIE
+from chat.metrics import count
 from chat.session import Session
 from chat.settings import ServerSettings
 from pipeline.lasting import lasting
@@ -38,6 +41,7 @@ _EXTENSION = "peyk"
 _VERSION = "13"
 _LEAVING = 0.05  # seconds between looks whether a client that is sent away has its answers
 _CLOSE_TIMEOUT = 3.0  # seconds a client has to answer a close
+_PIECE = 4096  # bytes of a client with rates that are taken before others have their turn; a read brings up to 256 KiB
 
 
 class SocketProtocol(WebSocketsSansIOProtocol):
@@ -47,6 +51,34 @@ class SocketProtocol(WebSocketsSansIOProtocol):
     settings: ServerSettings
     _stuck: asyncio.TimerHandle | None = None
     _unread = 0
+    _waiting: bytearray | None = None  # what was read and not looked at yet; None: there is no such thing here
+    _next: asyncio.Handle | None = None  # the call that looks at it
+    _paused = False  # by the session
+
+    def data_received(self, data: bytes) -> None:
+        """Where there are rates, a piece at a time: one read may bring thousands of commands; their sender waits."""
+        if self._waiting is None or (not self._waiting and len(data) <= _PIECE):
+            super().data_received(data)
+            return
+        if self.close_sent:
+            return
+        if not self._waiting:
+            self.transport.pause_reading()
+            self._next = self._next or self.loop.call_soon(self._go_on)
+        self._waiting += data
+
+    def _go_on(self) -> None:
+        self._next = None
+        if not self._waiting or self._paused:
+            return
+        if self.close_sent:
+            self._waiting.clear()
+        else:
+            piece = bytes(self._waiting[:_PIECE])
+            del self._waiting[:_PIECE]
+            super().data_received(piece)
+        if not self._paused:
+            self.resume_reading()
 
     def handle_connect(self, event: Any) -> None:
         if event.headers.get_all("Sec-WebSocket-Version") not in ([], [_VERSION]):
@@ -68,10 +100,33 @@ class SocketProtocol(WebSocketsSansIOProtocol):
     def attach(self, session: Session, settings: ServerSettings) -> None:
         """From now on frames go to `session`."""
         self.session, self.settings = session, settings
+        self._waiting = None if session.throttle is None else bytearray()
         high_water = settings.high_water
         self.transport.set_write_buffer_limits(high=high_water, low=high_water // 4)
         # The kernel's buffer would grow to several MiB for a client that does not read.
         self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, high_water)
+
+    def handle_cont(self, event: Frame) -> None:
+        """A fragment is joined to the others as it comes: a list of a million bytes would weigh forty times as much."""
+        frames = cast(list[bytearray], self.frames)
+        if not isinstance(frames[0], bytearray):
+            frames[0] = bytearray(frames[0])
+        frames[0] += event.data
+        if self.session is not None:
+            self.session.may_go_on()
+        if event.fin:
+            self.send_receive_event_to_app()
+
+    def handle_ping(self) -> None:
+        """Answered, unless the client does not read, or is beyond its rate."""
+        if self.session is None or (not self.session.full and self.session.may_go_on()):
+            super().handle_ping()
+        else:
+            self.conn.data_to_send()
+
+    def handle_pong(self, event: Frame) -> None:
+        if self.session is not None:
+            self.session.may_go_on()
 
     def send_receive_event_to_app(self) -> None:
         """A whole message came in (uvicorn calls this)."""
@@ -110,11 +165,16 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         self._end_session()
 
     def pause_reading(self) -> None:
+        self._paused = True
         if not self.transport.is_closing():
             self.transport.pause_reading()
 
     def resume_reading(self) -> None:
-        if not self.transport.is_closing():
+        """Go on: with what was read already, and then with what comes."""
+        self._paused = False
+        if self._waiting:
+            self._next = self._next or self.loop.call_soon(self._go_on)
+        elif not self.transport.is_closing():
             self.transport.resume_reading()
 
     # -- what the transport tells
@@ -138,6 +198,7 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         """A client that read nothing for reader_timeout is dropped: close() would wait for its unread bytes."""
         unread = self._unread_bytes()
         if unread >= self._unread:
+            count("unread_bytes")
             logger.info("client %s reads nothing; dropped", self.session.client if self.session else "")
             self.transport.abort()
         else:
@@ -161,6 +222,8 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         super().handle_close(event)
 
     def handle_parser_exception(self) -> None:
+        if isinstance(self.conn.parser_exc, PayloadTooBig):
+            count("frame_bytes")
         self._end_session()  # first: it says nothing behind the close frame
         super().handle_parser_exception()
 
@@ -228,6 +291,11 @@ class Pinger:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
+    @property
+    def sessions(self) -> Collection[Session]:
+        """Every client of this node."""
+        return self._places.keys()
+
     def add(self, session: Session) -> None:
         place = self._places[session] = self._now % len(self._slots)
         self._slots[place].add(session)
@@ -249,6 +317,7 @@ class Pinger:
                 if session.user is not None:
                     del self._new[session]
                 elif loop.time() > deadline:
+                    count("connect")
                     session.drop(*NO_CONNECT)
             for session in list(self._slots[self._now % len(self._slots)]):
                 if session.user is not None and not session.closed:

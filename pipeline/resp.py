@@ -151,7 +151,7 @@ async def connect(
     if address.db:
         hello.append(["SELECT", address.db])
     try:
-        for reply in await connection.pipeline([*hello, ["PING"]]):
+        for reply in await connection.pipeline([*hello, ["PING"]], _CONNECT_TIMEOUT):
             if isinstance(reply, ReplyError):
                 raise reply
     except BaseException:  # cancelled as well: nobody else knows of this connection yet
@@ -161,35 +161,60 @@ async def connect(
 
 
 class Link:
-    """A connection that is opened when it is needed and again after it was lost. Nothing is sent twice."""
+    """A connection that is opened when it is needed and again after it was lost. Nothing is sent twice.
 
-    def __init__(self, address: Address) -> None:
-        self._address = address
+    Whoever asks hears an answer or ConnectionLost within `patience` seconds, the opening included.
+    """
+
+    def __init__(self, address: Address, patience: float = _REPLY_TIMEOUT) -> None:
+        self._address, self._patience = address, patience
         self._connection: Connection | None = None
-        self._opening = asyncio.Lock()
+        self._opening: asyncio.Task[Connection] | None = None  # all who ask meanwhile wait for the same one
         self._closed = False
 
     async def open(self) -> Connection:
         """The connection, opened if there is none. Raises ConnectionLost."""
-        if self._connection is None or self._connection.lost:
-            async with self._opening:
-                if not self._closed and (self._connection is None or self._connection.lost):
-                    self._connection = await connect(self._address)
-        if self._connection is None or self._closed:  # perhaps while we connected
-            self.close()
+        if self._closed:
             raise ConnectionLost("this node is stopping")
-        return self._connection
+        if self._connection is not None and not self._connection.lost:
+            return self._connection
+        if self._opening is None:
+            self._opening = asyncio.create_task(connect(self._address))
+            self._opening.add_done_callback(self._opened)
+        try:
+            async with asyncio.timeout(self._patience):
+                return await asyncio.shield(self._opening)
+        except TimeoutError:
+            raise ConnectionLost(f"no connection to Redis in {self._patience:g} s") from None
+        except asyncio.CancelledError:
+            if self._closed:
+                raise ConnectionLost("this node is stopping") from None
+            raise
+
+    def _opened(self, opening: asyncio.Task[Connection]) -> None:
+        self._opening = None
+        if not opening.cancelled() and opening.exception() is None:
+            self._connection = opening.result()
+            if self._closed:
+                self._connection.abort()
 
     async def call(self, *command: bytes | str | int) -> Any:
         """As Connection.call."""
-        return await (await self.open()).call(*command)
+        (reply,) = await self.pipeline([command])
+        if isinstance(reply, ReplyError):
+            raise reply
+        return reply
 
     async def pipeline(self, commands: Sequence[Command]) -> list[Any]:
         """As Connection.pipeline."""
-        return await (await self.open()).pipeline(commands)
+        end = asyncio.get_running_loop().time() + self._patience
+        connection = await self.open()
+        return await connection.pipeline(commands, max(end - asyncio.get_running_loop().time(), 0.01))
 
     def close(self) -> None:
         """Drop the connection; what is asked later hears ConnectionLost."""
         self._closed = True
+        if self._opening is not None:
+            self._opening.cancel()
         if self._connection is not None:
             self._connection.abort()

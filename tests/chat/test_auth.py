@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from chat.auth import ACTIONS, ApiKeys, Identity, Policy, Tokens, check
-from chat.doors import check_open, is_loopback
+from chat.doors import check_open
 from chat.errors import BadRequest, PermissionDenied, TokenExpired, Unauthorized
 from chat.models import User
 from chat.settings import ServerSettings
@@ -182,11 +182,11 @@ def test_api_keys() -> None:
     ],
 )
 def test_an_open_network_needs_credentials(host: str, loopback: bool) -> None:
-    assert is_loopback(host) is loopback
 
     def settings(**given: Any) -> ServerSettings:
         return ServerSettings(http_host=host, _env_file=None, **given)
 
+    assert settings().on_loopback is loopback
     check_open(settings(auth_secret=SECRET))
     check_open(settings(api_key="0123456789abcdef"))
     if loopback:

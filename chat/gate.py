@@ -1,0 +1,67 @@
+"""What every request is asked at the door, before anything else: whose page sent it, and how many its address has."""
+
+from starlette.datastructures import Headers
+from starlette.requests import HTTPConnection
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.websockets import WebSocket
+
+from chat.errors import PermissionDenied, TooManyRequests
+from chat.limits import Limits
+from chat.origin import allows, listed
+from chat.requests import EVENTS, address_of, failure
+from chat.settings import ServerSettings
+
+_CHANGING = "POST", "PUT", "PATCH", "DELETE"
+
+
+class Gate:
+    """An ASGI layer. Who is not let in is told why: 403 for a foreign page, 429 beyond a limit."""
+
+    def __init__(self, app: ASGIApp, settings: ServerSettings) -> None:
+        self._app = app
+        self._origins = listed(settings.allowed_origins)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        limits: Limits = scope["app"].state.node.limits
+        address = address_of(HTTPConnection(scope))
+        try:
+            self._check_origin(scope)
+            if scope["type"] == "http" and scope["path"].startswith("/api/"):
+                limits.request(address)
+            limits.enter(address)
+        except (PermissionDenied, TooManyRequests) as error:
+            await _refuse(failure(error), scope, receive, send)
+            return
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            limits.leave(address)
+
+    def _check_origin(self, scope: Scope) -> None:
+        """A page may read and follow what it can by itself; sockets, streams and a person's cookie are for our own.
+
+        A header given twice is joined, and so equal to nothing.
+        """
+        headers = Headers(scope=scope)
+        if "origin" not in headers or not _is_guarded(scope, headers):
+            return
+        origin, host = ", ".join(headers.getlist("origin")), ", ".join(headers.getlist("host"))
+        if not allows(origin, host, scope["scheme"], self._origins):
+            raise PermissionDenied.foreign(origin)
+
+
+def _is_guarded(scope: Scope, headers: Headers) -> bool:
+    if scope["type"] == "websocket" or EVENTS in headers.get("accept", ""):
+        return True
+    return scope["method"] in _CHANGING and "cookie" in headers
+
+
+async def _refuse(response: Response, scope: Scope, receive: Receive, send: Send) -> None:
+    if scope["type"] == "websocket":
+        await WebSocket(scope, receive, send).send_denial_response(response)
+    else:
+        await response(scope, receive, send)

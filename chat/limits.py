@@ -1,0 +1,194 @@
+"""How much a client, a user and an address may ask of this node. The clock is passed in; nothing here waits.
+
+A client beyond its rate is answered 111 and read no further until it may go on: what it sends waits in its own
+kernel, not here, and costs its neighbours nothing. Closing it at once would not protect them as well, since it would
+come back with a handshake, which is dearer than a command. One that goes on and on is closed all the same.
+"""
+
+import ipaddress
+import math
+import time
+from collections.abc import Callable
+from functools import lru_cache
+
+from chat.errors import LimitExceeded, TooManyRequests
+from chat.settings import ServerSettings
+
+PATIENCE = 10  # times `rate_burst` seconds of nothing but refusals after which a client is closed
+_PAUSE = 2.0  # seconds without a refusal that end such a run, at least
+_KEPT = 1024  # callers that are remembered before the idle ones among them are forgotten
+
+
+class TokenBucket:
+    """`rate` tokens a second, `burst` at most. One number says all: when the bucket will be full again.
+
+    The generic cell rate algorithm (ITU-T I.371, annex A): it decides as a count of tokens would.
+    """
+
+    __slots__ = ("_full_at", "_interval", "_slack")
+
+    def __init__(self, rate: float, burst: int) -> None:
+        self._interval = 1 / rate
+        self._slack = (burst - 0.75) * self._interval  # a quarter of a token is for rounding
+        self._full_at = -math.inf
+
+    def take(self, now: float) -> float:
+        """Take a token: 0.0. If there is none, the seconds until there is."""
+        full_at = self._full_at
+        if full_at < now:
+            full_at = now
+        elif full_at - now > self._slack:
+            return full_at - now - self._slack
+        self._full_at = full_at + self._interval
+        return 0.0
+
+    def is_full(self, now: float) -> bool:
+        return self._full_at <= now
+
+
+class Caller:
+    """A user or an address: its connections, and the buckets they share."""
+
+    __slots__ = ("commands", "connections", "messages")
+
+    def __init__(self, commands: TokenBucket | None, messages: TokenBucket | None) -> None:
+        self.commands, self.messages = commands, messages
+        self.connections = 0
+
+    def is_idle(self, now: float) -> bool:
+        """Whether forgetting it changes nothing."""
+        return not self.connections and all(b is None or b.is_full(now) for b in (self.commands, self.messages))
+
+
+class Pace:
+    """The rates of one client, and of the user it turns out to be. A message is a command too."""
+
+    __slots__ = ("_commands", "_last", "_messages", "_since", "_window")
+
+    def __init__(self, commands: TokenBucket | None, messages: TokenBucket | None, window: float) -> None:
+        self._commands: tuple[TokenBucket, ...] = ()
+        self._messages: tuple[TokenBucket, ...] = ()
+        self._add(commands, messages)
+        self._window = window  # seconds; rate_burst
+        self._since = self._last = -math.inf
+
+    def join(self, user: Caller) -> None:
+        """From now on its user's rates count as well."""
+        self._add(user.commands, user.messages)
+
+    def _add(self, commands: TokenBucket | None, messages: TokenBucket | None) -> None:
+        if commands is not None:
+            self._commands, self._messages = (*self._commands, commands), (*self._messages, commands)
+        if messages is not None:
+            self._messages = (*self._messages, messages)
+
+    def take(self, now: float, message: bool) -> float:
+        """0.0: go on. Else the seconds to wait; what was asked is refused."""
+        for bucket in self._messages if message else self._commands:
+            if wait := bucket.take(now):
+                return wait
+        return 0.0
+
+    def goes_on(self, now: float) -> bool:
+        """It was refused again: whether that has gone on for too long."""
+        if now - self._last > max(self._window, _PAUSE):
+            self._since = now
+        self._last = now
+        return now - self._since > PATIENCE * self._window
+
+
+class Limits:
+    """What this node counts. Addresses and users have one table: no user id has an @."""
+
+    def __init__(self, settings: ServerSettings, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock = clock
+        self._settings, self._burst = settings, settings.rate_burst
+        self._callers: dict[str, Caller] = {}
+        self._prune_at = _KEPT
+        self._own = settings.limit("command_rate"), settings.limit("publish_rate")
+        self._shared = settings.limit("user_command_rate"), settings.limit("user_publish_rate")
+        self._per_address = settings.limit("address_connections")
+        self._per_user = settings.limit("user_connections")
+        self._subscriptions = settings.subscription_limit
+
+    def __len__(self) -> int:
+        return len(self._callers)
+
+    # -- a WebSocket client
+
+    def pace(self) -> Pace | None:
+        """The rates of a new client; None: it has none."""
+        if not any((*self._own, *self._shared)):
+            return None
+        return Pace(self._bucket(self._own[0]), self._bucket(self._own[1]), self._burst)
+
+    def connect(self, user: str, pace: Pace | None) -> None:
+        """A client is this user. Raises LimitExceeded."""
+        caller = self._caller(user)
+        if self._per_user and caller.connections >= self._per_user:
+            text = f"a user has at most {self._per_user} connected clients; close another one first"
+            raise LimitExceeded(text, "user_connections")
+        caller.connections += 1
+        if pace is not None:
+            pace.join(caller)
+
+    def disconnect(self, user: str) -> None:
+        self._callers[user].connections -= 1
+
+    def check_subscriptions(self, count: int) -> None:
+        """A client that has `count` subscriptions wants another. Raises LimitExceeded."""
+        if 0 < self._subscriptions <= count:
+            text = f"a client has at most {count} subscriptions; unsubscribe from another channel first"
+            raise LimitExceeded(text, "subscriptions")
+
+    # -- an address, and HTTP
+
+    def enter(self, address: str) -> None:
+        """A request or a socket begins. Raises TooManyRequests."""
+        caller = self._caller(_key(address))
+        if self._per_address and address and caller.connections >= self._per_address:
+            text = f"one address has at most {self._per_address} connections at a time; close some, then try again"
+            raise TooManyRequests(text, "address_connections", 10)
+        caller.connections += 1
+
+    def leave(self, address: str) -> None:
+        self._callers[_key(address)].connections -= 1
+
+    def request(self, address: str) -> None:
+        """An HTTP request is a command of its address. Raises TooManyRequests."""
+        self._spend(self._caller(_key(address)).commands, "requests")
+
+    def message(self, address: str, user: str = "") -> None:
+        """A message over HTTP, of a user if it is known who. Raises TooManyRequests."""
+        self._spend(self._caller(user or _key(address)).messages, "messages")
+
+    def _spend(self, bucket: TokenBucket | None, what: str) -> None:
+        if bucket is not None and (wait := bucket.take(self.clock())):
+            raise TooManyRequests.slower(what, wait)
+
+    def _bucket(self, rate: int) -> TokenBucket | None:
+        return TokenBucket(rate, max(1, int(rate * self._burst))) if rate else None
+
+    def _caller(self, key: str) -> Caller:
+        caller = self._callers.get(key)
+        if caller is None:
+            if len(self._callers) >= self._prune_at:
+                now = self.clock()
+                self._callers = {key: caller for key, caller in self._callers.items() if not caller.is_idle(now)}
+                self._prune_at = max(_KEPT, 2 * len(self._callers))
+            caller = self._callers[key] = Caller(self._bucket(self._shared[0]), self._bucket(self._shared[1]))
+        return caller
+
+
+@lru_cache(maxsize=1024)
+def _key(address: str) -> str:
+    """What is one address: an IPv4 address, or an IPv6 network of 64 bits, which is what one line is given."""
+    try:
+        ip = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return f"@{address[:64]}"
+    if isinstance(ip, ipaddress.IPv6Address):
+        if ip.ipv4_mapped is None:
+            return f"@{ipaddress.ip_network((ip, 64), strict=False)}"
+        ip = ip.ipv4_mapped
+    return f"@{ip}"

@@ -1,0 +1,37 @@
+"""What is counted, and how /metrics shows it: the Prometheus text format. One process's numbers."""
+
+from collections.abc import Mapping
+
+REFUSALS = {
+    "origin": "requests of foreign web pages",
+    "message_bytes": "messages and bodies that were too large",
+    "frame_bytes": "WebSocket frames that were too large",
+    "rate": "commands, requests and messages beyond their rate",
+    "attempts": "sign-ins after too many wrong passwords",
+    "flood": "clients closed because they went on far beyond their rate",
+    "address_connections": "connections beyond what one address may have",
+    "user_connections": "clients beyond what one user may have connected",
+    "subscriptions": "subscriptions beyond what one client may have",
+    "user_channels": "channels beyond what one user may belong to",
+    "handshake": "connections closed because no whole request came in time",
+    "connect": "sockets closed because no first command came in time",
+    "unread_bytes": "sockets dropped because they did not read",
+}
+"""Every limit, and what reaching it means."""
+
+_refused = dict.fromkeys(REFUSALS, 0)
+
+
+def count(name: str) -> None:
+    """A limit of REFUSALS was reached once more."""
+    _refused[name] += 1
+
+
+def exposition(gauges: Mapping[str, tuple[str, int]]) -> str:
+    """The counters and `gauges` (name to meaning and value) as Prometheus reads them."""
+    meanings = "; ".join(f"{name}: {meaning}" for name, meaning in REFUSALS.items())
+    lines = [f"# HELP peyk_refused_total {meanings}", "# TYPE peyk_refused_total counter"]
+    lines += [f'peyk_refused_total{{limit="{name}"}} {value}' for name, value in _refused.items()]
+    for name, (meaning, value) in gauges.items():
+        lines += [f"# HELP peyk_{name} {meaning}", f"# TYPE peyk_{name} gauge", f"peyk_{name} {value}"]
+    return "\n".join(lines) + "\n"

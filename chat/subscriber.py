@@ -1,0 +1,127 @@
+"""What one client subscribes to: how a subscription begins, and every way it ends."""
+
+import logging
+from functools import partial
+from typing import TYPE_CHECKING
+
+from chat import protocol
+from chat.errors import AlreadySubscribed, BadRequest, PeykError, UnknownChannel, Unrecoverable
+from chat.local import Joined, Subscription
+from chat.models import User, channel_id
+from pipeline.encode import publication_of
+from pipeline.resp import FAILURES
+
+if TYPE_CHECKING:
+    from chat.node import Node
+    from chat.session import Session
+
+logger = logging.getLogger(__name__)
+
+_NOTHING = object()
+
+
+class Subscriber:
+    """The subscriptions of one session, by channel id."""
+
+    __slots__ = ("_channels", "_node", "_session")
+
+    def __init__(self, node: "Node", session: "Session") -> None:
+        self._node, self._session = node, session
+        self._channels: dict[str, Subscription | None] = {}  # None: on its way
+
+    def __len__(self) -> int:
+        return len(self._channels)
+
+    def subscriptions(self) -> list[Subscription]:
+        """Those that have begun."""
+        return [s for s in self._channels.values() if s is not None]
+
+    def close(self) -> None:
+        """The connection ended."""
+        for channel in list(self._channels):
+            self.stop(channel)
+
+    def stop(self, channel: str) -> None:
+        """End one, if there is one."""
+        subscription = self._channels.get(channel)
+        if subscription is not None:
+            self._node.hub.unsubscribe(subscription)
+        self.forget(channel)
+
+    def forget(self, channel: str) -> None:
+        """The hub knows no longer of it."""
+        if self._channels.pop(channel, _NOTHING) is not _NOTHING:
+            self._session.access.leave(channel)
+            self._node.presence.remove(channel, self._session.client)
+
+    def subscribe(self, command_id: int, subscribe: protocol.Subscribe, user: User) -> None:
+        channel = channel_id(subscribe.channel)
+        if channel != subscribe.channel:
+            # Pushes carry the id, and are encoded once for everybody.
+            raise BadRequest(f"the id of this channel is {channel}; subscribe to that")
+        if channel in self._channels:
+            raise AlreadySubscribed(f"subscribed to {channel} already")
+        self._node.limits.check_subscriptions(len(self._channels))
+        if subscribe.token:
+            self._session.access.grant(channel, subscribe.token)
+        self._channels[channel] = None
+        self._session.spawn(command_id, self._join(command_id, channel, subscribe, user))
+
+    async def _join(self, command_id: int, channel: str, subscribe: protocol.Subscribe, user: User) -> None:
+        since = (subscribe.epoch, subscribe.offset) if subscribe.recover else None
+        answer = partial(self._joined, command_id, subscribe)
+        hub, new = self._node.hub, False
+        try:
+            await self._node.allow(self._session.access, "subscribe", channel)
+            if not subscribe.recover:  # who recovers belongs already
+                new = await self._belong(user, channel)
+            try:
+                await hub.subscribe(self._session, channel, answer, since)
+            except UnknownChannel:
+                await self._node.channels.ensure(channel, self._session.access.identity.owns_as)
+                await hub.subscribe(self._session, channel, answer, since)
+        except BaseException as error:
+            if self._channels.get(channel, _NOTHING) is None:
+                del self._channels[channel]
+            if new and isinstance(error, PeykError):
+                await self._node.subscriptions.remove(user.id, channel)
+            raise
+
+    async def _belong(self, user: User, channel: str) -> bool:
+        """Put the user on the channel's list; whether it is new there. Raises LimitExceeded."""
+        try:
+            return await self._node.subscriptions.add(user, channel)
+        except FAILURES as error:  # what is open here is shown all the same
+            logger.warning("client %s: %s is not on the list of %s: %s", self._session.client, user.id, channel, error)
+            return False
+
+    def _joined(self, command_id: int, subscribe: protocol.Subscribe, joined: Joined) -> None:
+        """The hub's answer: from this very moment on the subscription is pushed to."""
+        channel = subscribe.channel
+        policy = self._node.policies.known(channel)
+        expelled = policy is not None and not self._session.access.may("subscribe", channel, policy)  # meanwhile
+        rejected = subscribe.recover and subscribe.reject_unrecovered and not joined.recovered
+        if self._session.closed or channel not in self._channels or rejected or expelled:
+            left = self._channels.pop(channel, _NOTHING) is _NOTHING
+            self._node.hub.unsubscribe(joined.subscription)
+            error = Unrecoverable("the position cannot be recovered; subscribe anew and read history")
+            gone = BadRequest("unsubscribed before it began")
+            self._session.reply(protocol.error_reply(command_id, gone if left or expelled else error))
+            return
+        self._channels[channel] = joined.subscription
+        joined.subscription.joins = subscribe.join_leave
+        if self._session.user is not None:
+            self._node.presence.add(channel, self._session.client, self._session.user.username)
+        pubs = [publication_of(channel, line) for line in joined.lines]
+        recovered = joined.recovered if subscribe.recover else None
+        ttl = self._session.access.ttl(channel)
+        self._session.reply(protocol.subscribe_reply(command_id, joined.epoch, joined.offset, recovered, pubs, ttl))
+        self._session.flush()
+
+    def unsubscribe(self, command_id: int, unsubscribe: protocol.Unsubscribe, user: User) -> None:
+        self.stop(unsubscribe.channel)
+        self._session.spawn(command_id, self._leave(command_id, channel_id(unsubscribe.channel), user))
+
+    async def _leave(self, command_id: int, channel: str, user: User) -> None:
+        await self._node.subscriptions.remove(user.id, channel)
+        self._session.reply(protocol.reply(command_id, "unsubscribe", {}))

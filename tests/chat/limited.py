@@ -1,0 +1,58 @@
+"""A server whose limits are low, for the tests of limits: its settings, and clients that each have an address."""
+
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx2 as httpx
+from websockets.asyncio.client import connect
+
+from tests.chat.conftest import Talk
+from tests.services import PeykServer
+
+BURST = 20  # commands; a token comes back every half second, so a test at the limit has that long
+SETTINGS = {
+    "TRUSTED_PROXIES": "127.0.0.1",  # so that each test has an address of its own
+    "COMMAND_RATE": "2",
+    "PUBLISH_RATE": "1",
+    "USER_COMMAND_RATE": "3",
+    "USER_PUBLISH_RATE": "1",
+    "RATE_BURST": "10",
+    "ADDRESS_CONNECTIONS": "3",
+    "USER_CONNECTIONS": "2",
+    "SUBSCRIPTION_LIMIT": "4",
+    "USER_CHANNELS": "6",
+    "MESSAGE_LIMIT": "1000",
+    "FRAME_LIMIT": "65536",
+    "HANDSHAKE_TIMEOUT": "1",
+    "CONNECT_TIMEOUT": "1",
+}
+
+
+@contextlib.asynccontextmanager
+async def dial(server: PeykServer, user: str, address: str = "") -> AsyncIterator[Talk]:
+    headers = {"X-Forwarded-For": address or user}
+    async with connect(server.ws_url, max_size=None, proxy=None, additional_headers=headers) as socket:
+        talk = Talk(socket)
+        if user:
+            assert "connect" in await talk.ask(connect={"data": {"user": user}})
+        yield talk
+
+
+async def refused(server: PeykServer, limit: str) -> int:
+    async with httpx.AsyncClient(trust_env=False) as client:
+        lines = (await client.get(f"{server.url}/metrics")).text.splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f'peyk_refused_total{{limit="{limit}"}}'))
+
+
+async def ask_all(talk: Talk, *commands: dict[str, Any]) -> list[dict[str, Any]]:
+    """The replies to commands sent in one frame."""
+    numbers = [1000 + number for number in range(len(commands))]
+    lines = [json.dumps({"id": number, **command}) for number, command in zip(numbers, commands, strict=True)]
+    await talk.socket.send("\n".join(lines))
+    return [await talk.reply(number) for number in numbers]
+
+
+def codes(replies: list[dict[str, Any]]) -> list[int]:
+    return [reply["error"]["code"] if "error" in reply else 0 for reply in replies]

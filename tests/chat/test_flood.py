@@ -1,0 +1,194 @@
+"""Rates on a real server: at the limit, one beyond it, and under a flood that others must not notice."""
+
+import asyncio
+import contextlib
+import struct
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import httpx2 as httpx
+import pytest
+from websockets.asyncio.client import ClientConnection
+from websockets.exceptions import ConnectionClosed
+
+from tests.chat.conftest import Talk
+from tests.chat.limited import BURST, SETTINGS, ask_all, codes, dial, refused
+from tests.clients import frame
+from tests.services import PeykServer, RedisProcess, until
+
+FAST = {"COMMAND_RATE": "200", "RATE_BURST": "0.1"}  # a burst of 20; closed after 1 s of nothing but refusals
+
+
+@pytest.fixture(scope="module")
+def server(redis_of_module: RedisProcess) -> Iterator[PeykServer]:
+    with PeykServer({"REDIS_URL": redis_of_module.url, **SETTINGS}) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def fast(redis_of_module: RedisProcess) -> Iterator[PeykServer]:
+    with PeykServer({"REDIS_URL": redis_of_module.url, **FAST}) as server:
+        yield server
+
+
+@pytest.fixture
+async def http(server: PeykServer, request: pytest.FixtureRequest) -> AsyncIterator[httpx.AsyncClient]:
+    headers = {"x-forwarded-for": request.node.name}
+    async with httpx.AsyncClient(base_url=server.url, timeout=10, trust_env=False, headers=headers) as client:
+        yield client
+
+
+# -- rates
+
+
+async def test_commands_of_a_client(server: PeykServer) -> None:
+    async with dial(server, "rate-commands") as talk:  # connecting was one
+        replies = await ask_all(talk, *[{"ping": {}}] * BURST)
+        assert codes(replies) == [0] * (BURST - 1) + [111]
+        error = replies[-1]["error"]
+        assert error["temporary"] is True and "too many commands; wait 0." in error["message"]
+        assert codes(await ask_all(talk, {"ping": {}}, {"ping": {}})) == [0, 111]  # it waits, and is served again
+    assert await refused(server, "rate") >= 2
+
+
+async def test_messages_of_a_client_however_they_are_sent(server: PeykServer) -> None:
+    async with dial(server, "rate-messages") as talk:
+        first: dict[str, Any] = {"publish": {"channel": "rate", "data": 1}}
+        second: dict[str, Any] = {"rpc": {"method": "publish", "data": {"channel": "rate", "data": 2}}}
+        replies = await ask_all(talk, *[first, second] * 5, first)
+        assert codes(replies) == [0] * 10 + [111] and "too many messages" in replies[-1]["error"]["message"]
+        page = (await talk.ask(history={"channel": "rate", "limit": 100}))["history"]
+        assert len(page["publications"]) == 10  # a refused one is not stored
+
+
+async def test_commands_that_are_wrong_count_as_well(server: PeykServer) -> None:
+    async with dial(server, "rate-wrong") as talk:
+        assert codes(await ask_all(talk, *[{"publish": 5}] * BURST)) == [107] * (BURST - 1) + [111]
+
+
+async def test_commands_before_connect_count_as_well(server: PeykServer) -> None:
+    async with dial(server, "", "rate-early") as talk:
+        assert codes(await ask_all(talk, *[{"ping": {}}] * (BURST + 1))) == [107] * BURST + [111]
+
+
+async def test_a_users_clients_share_its_rate(server: PeykServer) -> None:
+    async with dial(server, "rate-user") as one, dial(server, "rate-user") as two, dial(server, "rate-other") as other:
+        assert codes(await ask_all(one, *[{"ping": {}}] * 18)) == [0] * 18
+        replies = codes(await ask_all(two, *[{"ping": {}}] * 18))  # 30 are the user's; connecting was two
+        assert replies[:10] == [0] * 10 and 111 in replies
+        assert codes(await ask_all(other, *[{"ping": {}}] * 18)) == [0] * 18
+
+
+async def test_a_ping_frame_and_a_fragment_are_commands_too(server: PeykServer) -> None:
+    async with dial(server, "rate-frames") as talk:
+        pongs = [await talk.socket.ping(str(number)) for number in range(BURST - 1)]
+        async with asyncio.timeout(10):
+            await asyncio.gather(*pongs)
+        before = await refused(server, "rate")
+        await talk.socket.send(iter(["{", '"id":1', "}"]))
+        assert codes([await talk.reply(1)]) in ([104], [111])
+        assert await refused(server, "rate") > before
+
+
+async def test_messages_over_http(http: httpx.AsyncClient) -> None:
+    path, body = "/api/channels/rate-http/messages", {"text": "x"}
+    replies = [await http.post(path, json=body) for _ in range(11)]
+    assert [reply.status_code for reply in replies] == [201] * 10 + [429]
+    assert replies[-1].json()["error"]["code"] == 111 and "too many messages" in replies[-1].text
+    assert replies[-1].headers["retry-after"] == "1"
+    other = await http.post(path, json=body, headers={"x-forwarded-for": "elsewhere"})
+    assert other.status_code == 201
+
+
+async def test_requests_over_http(http: httpx.AsyncClient) -> None:
+    statuses = [(await http.get("/api/channels")).status_code for _ in range(40)]
+    assert statuses[:30] == [200] * 30 and 429 in statuses[30:32]
+    for path in ("/health", "/metrics", "/"):
+        assert (await http.get(path)).status_code == 200
+
+
+# -- floods
+
+
+async def flood(socket: ClientConnection, piece: str) -> int:
+    """Send for as long as the connection lives; its close code."""
+    with contextlib.suppress(ConnectionClosed):
+        while True:
+            await socket.send(piece)
+    return socket.close_code or 0
+
+
+@pytest.mark.parametrize("lines", [1, 1000], ids=["a command a frame", "many in a frame"])
+async def test_a_flood_is_held_back_and_closed_if_it_does_not_end(fast: PeykServer, lines: int) -> None:
+    before = await refused(fast, "rate"), await refused(fast, "flood")
+    async with dial(fast, f"flood-{lines}") as talk, dial(fast, f"quiet-{lines}") as quiet:
+        drain = asyncio.create_task(_read_all(talk))
+        async with asyncio.timeout(20):
+            flooding = asyncio.create_task(flood(talk.socket, "\n".join(['{"id":7,"ping":{}}'] * lines)))
+            while not flooding.done():
+                assert await quiet.ask(ping={}) == {"ping": {}}  # the neighbour is served all the time
+                await asyncio.sleep(0.05)
+        await drain
+        assert await flooding == 3503
+        assert await quiet.ask(ping={}) == {"ping": {}}
+    held = await refused(fast, "rate") - before[0]
+    assert 0 < held < 200 * 10, "each refusal holds the client until a token is there"
+    assert await refused(fast, "flood") == before[1] + 1
+
+
+async def _read_all(talk: Talk) -> None:
+    with contextlib.suppress(ConnectionClosed):
+        while True:
+            await talk.socket.recv()
+
+
+async def test_who_slows_down_is_served_again(fast: PeykServer) -> None:
+    async with dial(fast, "slower") as talk:
+        replies = await ask_all(talk, *[{"ping": {}}] * 100)
+        assert set(codes(replies)) == {0, 111}
+        await until(lambda: _is_served(talk), what="the client is served again")
+
+
+async def _is_served(talk: Talk) -> bool:
+    return await talk.ask(ping={}) == {"ping": {}}
+
+
+@pytest.mark.parametrize("opcode", [9, 10, 0], ids=["pings", "pongs", "empty fragments"])
+async def test_a_flood_of_frames_that_are_no_commands(fast: PeykServer, opcode: int) -> None:
+    """It is closed like any other, and what it sent did not pile up."""
+    reader, writer = await _socket(fast)
+    writer.write(frame(b'{"id":1,"connect":{}}'))
+    if opcode == 0:
+        writer.write(bytes((1, 0x81)) + bytes(5))  # the first fragment of a text
+    piece = (bytes((opcode if opcode == 0 else 0x80 | opcode, 0x80)) + bytes(4)) * 1000
+    pouring = asyncio.create_task(_pour(writer, piece))
+    async with asyncio.timeout(20):
+        assert struct.pack("!H", 3503) in await _read(reader)
+    pouring.cancel()
+    writer.close()
+    await asyncio.gather(pouring, writer.wait_closed(), return_exceptions=True)
+
+
+async def _pour(writer: asyncio.StreamWriter, piece: bytes) -> None:
+    while True:
+        writer.write(piece)
+        await writer.drain()
+
+
+async def _read(reader: asyncio.StreamReader) -> bytes:
+    """All that comes, also when the connection is reset at the end."""
+    data = b""
+    with contextlib.suppress(ConnectionError):
+        while piece := await reader.read(65536):
+            data += piece
+    return data
+
+
+async def _socket(server: PeykServer) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(
+        b"GET /connection/websocket HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    )
+    assert b" 101 " in await reader.readuntil(b"\r\n\r\n")
+    return reader, writer

@@ -1,0 +1,235 @@
+"""Whose pages may use the server: the rule, and every door that asks it."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import httpx2 as httpx
+import pytest
+from pydantic import ValidationError
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
+
+from chat.origin import allows, is_origin, listed
+from chat.settings import ServerSettings
+from tests.services import PeykServer, RedisProcess
+
+HOST = "chat.example.com:5000"
+OTHERS = listed("https://app.example.org, http://localhost:3000")
+FRIEND = "https://app.example.org"
+
+
+@pytest.mark.parametrize(
+    ("origin", "scheme"),
+    [
+        (None, "http"),  # a program
+        (f"http://{HOST}", "http"),
+        (f"http://{HOST}", "ws"),
+        (f"https://{HOST}", "https"),
+        (f"https://{HOST}", "wss"),
+        (FRIEND, "http"),
+        (FRIEND, "wss"),
+        ("http://localhost:3000", "ws"),
+    ],
+)
+def test_our_own_pages_and_those_named_are_let_in(origin: str | None, scheme: str) -> None:
+    assert allows(origin, HOST, scheme, OTHERS)
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "",
+        "null",
+        "*",
+        "http://",
+        "chat.example.com:5000",
+        "//chat.example.com:5000",
+        "https://evil.example",
+        "https://chat.example.com:5000",  # another scheme
+        "ws://chat.example.com:5000",
+        "file://chat.example.com:5000",
+        "http://chat.example.com",  # another port
+        "http://chat.example.com:80",
+        "http://chat.example.com:5001",
+        "http://chat.example.com:50000",
+        "http://chat.example.com:05000",
+        "http://evilchat.example.com:5000",  # look-alikes
+        "http://evil-chat.example.com:5000",
+        "http://a.chat.example.com:5000",
+        "http://chat.example.com.evil.example:5000",
+        "http://chat.example.com:5000.evil.example",
+        "http://chat-example.com:5000",
+        "http://chat.example.co:5000",
+        "http://chаt.example.com:5000",  # a Cyrillic а
+        "http://chat.example.com.:5000",  # a trailing dot
+        "http://evil.example@chat.example.com:5000",
+        "http://chat.example.com:5000@evil.example",
+        "http://user:chat.example.com:5000@evil.example",
+        "HTTP://chat.example.com:5000",
+        "http://CHAT.example.com:5000",
+        "http://chat.example.com:5000/",
+        "http://chat.example.com:5000/path",
+        "http://chat.example.com:5000?",
+        "http://chat.example.com:5000#",
+        " http://chat.example.com:5000",
+        "http://chat.example.com:5000 ",
+        "http://chat.example.com:5000\t",
+        "http://chat.example.com:5000\n",
+        "http://evil.example http://chat.example.com:5000",
+        "http://chat.example.com:5000, http://chat.example.com:5000",  # the header twice
+        "http://app.example.org",  # the friend's look-alikes
+        "https://app.example.org:8443",
+        "https://app.example.org:443",
+        "https://app.example.org.",
+        "https://app.example.org.evil.example",
+        "https://evilapp.example.org",
+        "https://APP.example.org",
+        "https://app.example.org/",
+        "http://localhost",
+        "http://localhost:30000",
+        "http://127.0.0.1:3000",
+    ],
+)
+def test_all_others_are_not(origin: str) -> None:
+    assert not allows(origin, HOST, "http", OTHERS)
+    assert not allows(origin, HOST, "ws", OTHERS)
+
+
+@pytest.mark.parametrize(
+    ("origin", "host", "scheme", "same"),
+    [
+        ("http://h", "h", "http", True),
+        ("http://h", "h:80", "ws", True),  # the default port, which an origin never shows
+        ("https://h", "h:443", "wss", True),
+        ("https://h", "h:80", "https", False),
+        ("http://h", "h:443", "http", False),
+        ("http://[::1]:5000", "[::1]:5000", "http", True),
+        ("http://127.0.0.1:5000", "127.0.0.1:5000", "ws", True),
+        ("http://127.0.0.1:5000", "localhost:5000", "http", False),
+        ("http://xn--mgba3a4f16a.example", "xn--mgba3a4f16a.example", "http", True),
+        ("http://h", "", "http", False),
+        ("http://", "", "http", False),
+        ("null", "null", "http", False),
+        ("http://h, http://h", "h, http://h", "http", False),
+    ],
+)
+def test_the_same_origin_is_scheme_host_and_port(origin: str, host: str, scheme: str, same: bool) -> None:
+    assert allows(origin, host, scheme, ()) is same
+
+
+@pytest.mark.parametrize(
+    "listing", ["https://a.example/", "a.example", "*", "null", "https://A.example", "https://a.example:443", "x,"]
+)
+def test_what_is_no_origin_is_not_allowed_silently(listing: str) -> None:
+    with pytest.raises(ValidationError, match=r"is not an origin; write https://chat\.example\.com"):
+        ServerSettings(allowed_origins=listing)
+
+
+def test_several_origins_may_be_named() -> None:
+    settings = ServerSettings(allowed_origins=" https://a.example , http://b.example:8080,")
+    assert listed(settings.allowed_origins) == {"https://a.example", "http://b.example:8080"}
+    assert all(map(is_origin, listed(settings.allowed_origins)))
+
+
+# -- the doors
+
+
+@pytest.fixture(scope="module")
+def server(redis_of_module: RedisProcess) -> Iterator[PeykServer]:
+    env = {"REDIS_URL": redis_of_module.url, "ALLOWED_ORIGINS": FRIEND, "TRUSTED_PROXIES": "127.0.0.1"}
+    with PeykServer(env) as server:
+        yield server
+
+
+FOREIGN = "http://evil.example", "null", "https://app.example.org.evil.example", "OWN.evil.example", "https://OWN"
+
+
+def spelled(origin: str, server: PeykServer) -> str:
+    return origin.replace("OWN", f"127.0.0.1:{server.port}")
+
+
+def own(server: PeykServer) -> str:
+    return f"http://127.0.0.1:{server.port}"
+
+
+async def refused(http: httpx.AsyncClient) -> int:
+    lines = (await http.get("/metrics")).text.splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith('peyk_refused_total{limit="origin"}'))
+
+
+@pytest.mark.parametrize("origin", FOREIGN)
+async def test_a_foreign_page_has_no_socket(server: PeykServer, http: httpx.AsyncClient, origin: str) -> None:
+    before = await refused(http)
+    with pytest.raises(InvalidStatus) as refusal:
+        await connect(server.ws_url, proxy=None, additional_headers={"Origin": spelled(origin, server)})
+    assert refusal.value.response.status_code == 403
+    error = json.loads(refusal.value.response.body or b"")["error"]
+    assert error["code"] == 103 and "ALLOWED_ORIGINS" in error["message"]
+    assert await refused(http) == before + 1
+
+
+async def test_our_pages_and_a_friends_have_one(server: PeykServer) -> None:
+    for origin in (own(server), FRIEND, None):
+        headers = {} if origin is None else {"Origin": origin}
+        async with connect(server.ws_url, proxy=None, additional_headers=headers) as socket:
+            await socket.send('{"id":1,"connect":{}}')
+            assert "client" in json.loads(await socket.recv())["connect"]
+
+
+async def test_behind_a_proxy_that_ends_tls_our_pages_are_https(server: PeykServer) -> None:
+    """The proxy is believed because TRUSTED_PROXIES names it."""
+    headers = {"Origin": own(server).replace("http", "https"), "X-Forwarded-Proto": "https"}
+    async with connect(server.ws_url, proxy=None, additional_headers=headers):
+        pass
+    headers["Origin"] = own(server)
+    with pytest.raises(InvalidStatus):
+        await connect(server.ws_url, proxy=None, additional_headers=headers)
+
+
+async def test_two_origins_are_none(server: PeykServer) -> None:
+    with pytest.raises(InvalidStatus):
+        await connect(server.ws_url, proxy=None, additional_headers=[("Origin", own(server)), ("Origin", FRIEND)])
+
+
+@pytest.mark.parametrize("origin", [*FOREIGN, "", FRIEND, None])
+async def test_event_streams(server: PeykServer, http: httpx.AsyncClient, origin: str | None) -> None:
+    await http.post("/api/channels/origin/messages", json={"text": "x"})
+    headers = {"accept": "text/event-stream"} | ({} if origin is None else {"origin": spelled(origin, server)})
+    async with http.stream("GET", "/api/channels/origin/messages", headers=headers) as reply:
+        assert reply.status_code == (200 if origin in (FRIEND, None) else 403)
+
+
+CHANGES = [
+    ("POST", "/api/channels/origin/messages", {"text": "x"}),
+    ("POST", "/api/channels", {"name": "origin-made"}),
+    ("PATCH", "/api/channels/origin", {"description": "x"}),
+    ("PUT", "/api/channels/origin/subscribers/sara", None),
+    ("DELETE", "/api/channels/origin/subscribers/sara", None),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "body"), CHANGES)
+async def test_a_foreign_page_changes_nothing_with_a_persons_cookie(
+    server: PeykServer, http: httpx.AsyncClient, method: str, path: str, body: Any
+) -> None:
+    await http.post("/api/channels/origin/messages", json={"text": "x"})
+
+    async def status(**headers: str) -> int:
+        return (await http.request(method, path, json=body, headers=headers)).status_code
+
+    for origin in FOREIGN:
+        assert await status(origin=spelled(origin, server), cookie="session=1") == 403
+    assert await status(origin=own(server), cookie="session=1") < 300
+    await http.delete("/api/channels/origin-made")
+    assert await status(origin="http://evil.example") < 300  # carries nothing of anybody's
+    await http.delete("/api/channels/origin-made")
+    assert await status(cookie="session=1") < 300  # a program
+    await http.delete("/api/channels/origin-made")
+
+
+async def test_reading_needs_no_origin(server: PeykServer, http: httpx.AsyncClient) -> None:
+    """Another site's script cannot see the answer; that is the browser's work."""
+    headers = {"origin": "http://evil.example", "cookie": "session=1"}
+    for path in ("/", "/api/channels", "/health"):
+        assert (await http.get(path, headers=headers)).status_code == 200
