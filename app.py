@@ -17,10 +17,13 @@ import asyncio
 import getpass
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
+from bridge.settings import BridgeSettings
 from bridge.sql import SqlArchive
 from chat import commands, models
 from chat.auth import ACTIONS, Identity
@@ -32,10 +35,33 @@ from chat.node import Node
 from chat.protocol import encode
 from chat.settings import ServerSettings, log
 from chat.terminal import Terminal, chat
+from pipeline.ports import Parts
 from pipeline.resp import ConnectionLost
 from redis_config import ConfigError
 
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+
 USER = "app"  # who the five functions speak as
+
+
+class AppSettings(ServerSettings, BridgeSettings):
+    """Everything that may be set."""
+
+
+@asynccontextmanager
+async def join(node: Node) -> AsyncIterator[Parts]:
+    """Open the outside systems a node of this kind plays a part in."""
+    yield Parts()
+
+
+def worker() -> "Starlette":
+    """The application of one server process of several. What the first process was told is in the environment."""
+    from chat.server import application
+
+    log(logging.INFO)
+    return application(AppSettings(), join)
+
 
 _node: Node | None = None
 
@@ -44,7 +70,7 @@ async def open_node() -> Node:
     """The node the five functions share; opened by the first that needs it. `close_node` ends it."""
     global _node
     if _node is None:
-        _node = await Node(ServerSettings(), "terminal").__aenter__()
+        _node = await Node(AppSettings(), "terminal").__aenter__()
     return _node
 
 
@@ -139,11 +165,11 @@ def parser() -> argparse.ArgumentParser:
 def run(options: argparse.Namespace) -> None:
     """Do what was asked. Imports uvicorn only to serve: the terminal starts faster without it."""
     given = {f"http_{name}": getattr(options, name, None) for name in ("host", "port", "workers")}
-    settings = ServerSettings(**{name: value for name, value in given.items() if value is not None})
+    settings = AppSettings(**{name: value for name, value in given.items() if value is not None})
     if options.command == "serve":
         from chat.server import serve
 
-        serve(settings)
+        serve(settings, join, "app:worker")
     elif options.command == "replay":
         asyncio.run(commands.replay(settings, options.channel, options.after, options.since, options.follow))
     elif options.command == "status":

@@ -3,7 +3,8 @@
 import asyncio
 import logging
 import secrets
-from contextlib import AsyncExitStack
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
 
 from chat.access import Access
 from chat.accounts import Accounts
@@ -26,12 +27,21 @@ from pipeline.keys import Keys
 from pipeline.lasting import lasting
 from pipeline.lease import NODES_CHANGED, Leases
 from pipeline.lease import Node as Member
+from pipeline.ports import Parts
 from pipeline.producer import Producer
 from pipeline.replay import Page, Replay
 from pipeline.resp import Link
 from redis_config import RedisServer, command_client, open_redis
 
 logger = logging.getLogger(__name__)
+
+Join = Callable[["Node"], AbstractAsyncContextManager[Parts]]
+"""Opens the outside systems of a node whose Redis side stands; app.py has it, since chat/ does not know bridge/."""
+
+
+def alone(node: "Node") -> AbstractAsyncContextManager[Parts]:
+    """No outside systems."""
+    return nullcontext(Parts())
 
 
 class Node:
@@ -41,8 +51,8 @@ class Node:
     publishes or reads and ends) plays nothing.
     """
 
-    def __init__(self, settings: ServerSettings, kind: str) -> None:
-        self.settings, self.kind = settings, kind
+    def __init__(self, settings: ServerSettings, kind: str, join: Join = alone) -> None:
+        self.settings, self.kind, self._join = settings, kind, join
         self.keys = Keys.of(settings)
         self.limits = Limits(settings)
         self._stack = AsyncExitStack()
@@ -81,6 +91,7 @@ class Node:
         self.accounts = Accounts(settings, self.redis, self.keys, self.doors)
         stack.push_async_callback(self.doors.close)
         self.producer = await stack.enter_async_context(Producer(address, settings))
+        self.parts = await stack.enter_async_context(self._join(self))
         self.hub = Hub(address, settings, self.replay, self.link)
         self.hub.on_control.append(self._on_control)
         self.producer.shown = self.hub.position

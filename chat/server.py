@@ -1,6 +1,5 @@
 """The server: a node behind uvicorn, with the page, the HTTP routes and the socket."""
 
-import logging
 import os
 import resource
 import sys
@@ -25,10 +24,10 @@ from chat.errors import PeykError
 from chat.gate import Gate
 from chat.handshake import TIMEOUT, RequestProtocol
 from chat.headers import PAGE_POLICY, secured
-from chat.node import Node
+from chat.node import Join, Node, alone
 from chat.requests import on_error
 from chat.routes import routes
-from chat.settings import ServerSettings, log
+from chat.settings import ServerSettings
 from chat.websocket import SocketProtocol, endpoint
 from pipeline.resp import FAILURES
 from redis_config import ConfigError
@@ -65,13 +64,13 @@ class Application(Starlette):
         await super().__call__(scope, receive, sends.get(scope["type"], send))
 
 
-def application(settings: ServerSettings) -> Starlette:
+def application(settings: ServerSettings, join: Join = alone) -> Starlette:
     """The ASGI application. Its lifespan opens and closes the node."""
 
     @asynccontextmanager
     async def lifespan(app: Application) -> AsyncIterator[dict[str, float]]:
         try:
-            async with Node(settings, "serve") as node:
+            async with Node(settings, "serve", join) as node:
                 app.state.node = node
                 where = f"http://{settings.http_host}:{settings.http_port}"
                 print(f"{node.redis_server.describe()}\nPeyk at {where}", flush=True)
@@ -94,20 +93,17 @@ def application(settings: ServerSettings) -> Starlette:
     )
 
 
-def worker() -> Starlette:
-    """The application of one process of several. What the first process was told is in the environment."""
-    log(logging.INFO)
-    return application(ServerSettings())
+def serve(settings: ServerSettings, join: Join, worker: str) -> None:
+    """Run until SIGTERM or SIGINT; clients are told to reconnect, and what is in hand is finished.
 
-
-def serve(settings: ServerSettings) -> None:
-    """Run until SIGTERM or SIGINT; clients are told to reconnect, and what is in hand is finished."""
+    `worker` names the function (module:name) that makes the application of one process of several.
+    """
     check_open(settings)
     _raise_file_limit()
-    alone = settings.http_workers == 1
+    single = settings.http_workers == 1
     config = uvicorn.Config(
-        application(settings) if alone else "chat.server:worker",
-        factory=not alone,
+        application(settings, join) if single else worker,
+        factory=not single,
         workers=settings.http_workers,
         host=settings.http_host,
         port=settings.http_port,
@@ -124,7 +120,7 @@ def serve(settings: ServerSettings) -> None:
         log_level="warning",
         server_header=False,
     )
-    if alone:
+    if single:
         uvicorn.Server(config).run()
         return
     os.environ.update(HTTP_HOST=settings.http_host, HTTP_PORT=str(settings.http_port))

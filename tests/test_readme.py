@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from app import parser
-from chat.settings import ServerSettings
+from app import AppSettings, parser
 from tests.services import ROOT, PeykServer, clean_environment, wait_until
 
 README = (ROOT / "README.md").read_text()
@@ -39,13 +38,13 @@ def run(command: str) -> str:
 
 def test_the_settings_table_is_the_settings() -> None:
     rows = dict(re.findall(r"^\| `([A-Z_]+)` \| .*? \| (.*) \|$", README, re.MULTILINE))
-    fields = {name.upper(): field.description for name, field in ServerSettings.model_fields.items()}
+    fields = {name.upper(): field.description for name, field in AppSettings.model_fields.items()}
     assert rows == fields
 
 
 def test_each_default_in_the_table_is_the_default() -> None:
     rows = dict(re.findall(r"^\| `([A-Z_]+)` \| (.*?) \| .* \|$", README, re.MULTILINE))
-    for name, field in ServerSettings.model_fields.items():
+    for name, field in AppSettings.model_fields.items():
         if name != "data_dir":
             default = int(field.default) if isinstance(field.default, bool) else field.default
             assert rows[name.upper()] == (f"`{default}`" if str(default or "") or default == 0 else "–"), name

@@ -1,0 +1,73 @@
+"""What the outside systems offer, as the pipeline and the edge see them. bridge/ implements these; app.py joins them.
+
+A new destination or source is one file in bridge/ and one line in app.py.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from pipeline.encode import Message
+from pipeline.event import Event
+
+
+class Sink(Protocol):
+    """Where messages are archived. `group` is the name of its consumer group, too."""
+
+    group: str
+
+    async def store(self, messages: Sequence[Message]) -> None:
+        """Store messages, each once however often it is given: the key is (channel, epoch, offset).
+
+        Raises pipeline.consumer.Away while the destination is away; what else it raises is the messages' own fault.
+        """
+
+
+class Archive(Protocol):
+    """Messages that may be older than the stream: the history goes on here."""
+
+    async def after(self, channel: str, epoch: str, offset: int, limit: int) -> list[Message]:
+        """Up to `limit` messages with offsets above `offset`, oldest first. Raises Away."""
+
+    async def before(self, channel: str, epoch: str, offset: int, limit: int) -> list[Message]:
+        """As after, newest first, with offsets below `offset`. Raises Away."""
+
+    async def since(self, channel: str, epoch: str, ms: int) -> int | None:
+        """The offset just before the first message at or after `ms` (Unix ms); None: there is none. Raises Away."""
+
+
+class EventStore(Protocol):
+    """Events by their id, and the newest ones."""
+
+    async def event(self, id: str) -> tuple[Message | None, bool]:
+        """The message that carries the event, and whether a cache answered. Raises Away."""
+
+    async def events(self, channel: str, type: str, limit: int) -> list[Message]:
+        """The newest events of a channel, of one type unless `type` is empty. Raises Away."""
+
+
+class Gateway(Protocol):
+    """Takes events in, durably: a broker, from which the bridge brings them into the streams."""
+
+    async def publish(self, events: Sequence[Event]) -> None:
+        """Return when every event is confirmed. Raises Unavailable (nothing accepted) and Unroutable."""
+
+
+class Caller(Protocol):
+    """Calls other services."""
+
+    async def call(self, action: str, data: object, timeout: float = 5.0) -> object:  # noqa: ASYNC109
+        """The other service's answer. Raises TimeoutError and Away."""
+
+
+@dataclass
+class Parts:
+    """The outside systems one node is joined to; what is not configured is missing."""
+
+    sinks: Sequence[Sink] = ()
+    archive: Archive | None = None
+    events: EventStore | None = None
+    gateway: Gateway | None = None
+    caller: Caller | None = None
+    off: dict[str, str] = field(default_factory=dict)
+    """What is off, and the setting that would turn it on: for `status`."""
