@@ -50,6 +50,14 @@ def test_each_default_in_the_table_is_the_default() -> None:
             assert rows[name.upper()] == (f"`{default}`" if str(default or "") or default == 0 else "–"), name
 
 
+def test_each_guarantee_names_a_test_that_exists() -> None:
+    section = README[README.index("## Guarantees") : README.index("## Design")]
+    named = re.findall(r"`([a-z0-9_/]+\.py)::(test_\w+)`", section)
+    assert len(named) == section.count("\n| ") - 1  # the table's head
+    for file, test in named:
+        assert f"def {test}(" in (ROOT / file).read_text(), test
+
+
 def test_every_command_in_the_readme_exists() -> None:
     written = {line.split("`")[1] for line in README.splitlines() if line.startswith("| `python app.py")}
     known = {"python app.py"}
