@@ -79,7 +79,7 @@ def test_the_numbers_are_numbers() -> None:
 
 
 def test_the_files_named_in_the_design_exist() -> None:
-    named = re.findall(r"`?((?:chat|pipeline|bridge|bench|tests)/[a-z_]+\.(?:py|lua|c))", README)
+    named = re.findall(r"`?((?:chat|pipeline|bridge|bench|tests)/[a-z_/]+\.(?:py|lua|c))", README)
     assert len(set(named)) > 8
     for name in named:
         assert (ROOT / name).is_file(), name
