@@ -93,7 +93,7 @@ def _stacks(run: str) -> bool:
 def _check(line: bytes, depth: int) -> None:
     """What holds for any JSON: its depth, its whole numbers, its keys, and no U+0000 (databases cannot store it)."""
     if line.count(b"[") + line.count(b"{") > depth and _depth(line) > depth:
-        raise BadRequest(f"data has arrays and objects more than {depth} levels deep")
+        raise BadRequest.beyond("json_depth", f"data has arrays and objects more than {depth} levels deep")
     if _DIGITS in line.translate(_ONLY_DIGITS):
         for number in _LONG_INTEGER.findall(_STRING.sub(b"", line)):
             if int(number) not in _INTEGERS:

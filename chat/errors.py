@@ -40,6 +40,12 @@ class PeykError(Exception):
 class BadRequest(PeykError):
     code, status = 107, 400
 
+    @classmethod
+    def beyond(cls, limit: str, message: str) -> "BadRequest":
+        error = cls(message)
+        error.limit = limit
+        return error
+
 
 class TooLarge(BadRequest):
     status = 413

@@ -41,7 +41,8 @@ def channel_id(name: str) -> str:
         folded = fold(name)
         if _is_name(folded):
             return folded
-    raise BadRequest(f"a channel name has {NAME_RULE}")
+        raise BadRequest(f"a channel name has {NAME_RULE}")
+    raise BadRequest.beyond("name_length", f"a channel name has {NAME_RULE}")
 
 
 @lru_cache(maxsize=8192)

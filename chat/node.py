@@ -82,7 +82,7 @@ class Node:
         self.replay = Replay(self.link, self.keys)
         door_link = Link(address, settings.publish_timeout)  # asked before a publish: to be heard of as soon
         stack.callback(door_link.close)
-        self.policies = Policies(door_link, self.keys, settings.check_interval)
+        self.policies = Policies(door_link, self.keys, settings.check_interval, settings.channel_name_length)
         self.policies.start()
         stack.push_async_callback(self.policies.close)
         self.channels = Channels(self.redis, self.keys, settings.create_channels, self.policies)

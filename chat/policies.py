@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from chat.auth import Policy
+from chat.errors import BadRequest
 from pipeline.keys import Keys
 from pipeline.lasting import lasting
 from pipeline.resp import Command, ConnectionLost, Link, ReplyError
@@ -25,8 +26,8 @@ _AT_ONCE = 500
 class Policies:
     """`on_change(channel, policy)` is called for a policy that is not what it was."""
 
-    def __init__(self, link: Link, keys: Keys, interval: float) -> None:
-        self._link, self._keys, self._interval = link, keys, interval
+    def __init__(self, link: Link, keys: Keys, interval: float, name_length: int) -> None:
+        self._link, self._keys, self._interval, self._name_length = link, keys, interval, name_length
         self._known: dict[str, Policy] = {}
         self._changed: set[str] = set()
         self._woken = asyncio.Event()
@@ -47,8 +48,14 @@ class Policies:
         return self._known.get(channel)
 
     async def get(self, channel: str) -> Policy:
-        """The policy of a channel id; of one that does not exist, that of a new channel. Raises ConnectionLost."""
+        """The policy of a channel id; of one that does not exist, that of a new channel.
+
+        Raises ConnectionLost, and BadRequest for a name longer than CHANNEL_NAME_LENGTH.
+        """
         if channel not in self._known:
+            if len(channel) > self._name_length:
+                text = f"a channel name has at most {self._name_length} characters here; choose a shorter one"
+                raise BadRequest.beyond("name_length", text)
             await self.read([channel])
         return self._known[channel]
 

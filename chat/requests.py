@@ -140,7 +140,8 @@ def number(request: Request, name: str, low: int, high: int = 2**53) -> int | No
     if text is None:
         return None
     if not text.isascii() or not text.isdigit() or not low <= int(text[:20]) <= high:
-        raise BadRequest(f"{name} must be a whole number from {low} to {high}")
+        message = f"{name} must be a whole number from {low} to {high}"
+        raise BadRequest.beyond("page", message) if name == "limit" else BadRequest(message)
     return int(text)
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, SecretStr, field_validator
 
+from chat.models import NAME_LIMIT
 from chat.origin import is_origin, listed
 from redis_config import Settings
 
@@ -76,6 +77,9 @@ class ServerSettings(Settings):
     handshake_timeout: float = Field(10, gt=0, description="seconds a connection has to send a whole request")
     allowed_origins: str = Field("", description="other web origins whose pages may connect, separated by commas")
     trusted_proxies: str = Field("", description="addresses or networks whose X-Forwarded-For and -Proto are believed")
+    channel_name_length: int = Field(
+        NAME_LIMIT, ge=1, le=NAME_LIMIT, description=f"longest channel name, characters; at most {NAME_LIMIT}"
+    )
     subscription_limit: int = Field(512, ge=0, description="subscriptions of one client (0: no limit)")
     user_channels: int = Field(1000, ge=0, description="channels one user may belong to (0: no limit)")
     address_connections: Limit = _limit("address_connections", "connections of one address at a time")

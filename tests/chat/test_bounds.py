@@ -137,6 +137,40 @@ async def test_a_message_and_its_limit(server: PeykServer, http: httpx.AsyncClie
     assert await refused(server, "message_bytes") == before + 3
 
 
+async def test_a_channel_name_and_its_limit(server: PeykServer, http: httpx.AsyncClient) -> None:
+    before = await refused(server, "name_length")
+    async with dial(server, "names") as talk:
+        assert "subscribe" in await talk.ask(subscribe={"channel": "پ" * 30})
+        code, text = await talk.fail(subscribe={"channel": "پ" * 31})
+        assert code == 107 and "at most 30 characters" in text
+        code, text = await talk.fail(publish={"channel": "پ" * 31, "data": "x"})
+        assert code == 107 and "at most 30 characters" in text
+    for length in (31, 65):
+        reply = await http.post("/api/channels", json={"name": "n" * length})
+        assert (reply.status_code == 400 and "characters" in reply.text) or "64" in reply.text
+    listed = (await http.get("/api/channels")).json()
+    assert "پ" * 30 in [channel["id"] for channel in listed] and all(len(channel["id"]) < 31 for channel in listed)
+    assert await refused(server, "name_length") == before + 4
+
+
+async def test_the_depth_of_json_and_its_limit(server: PeykServer) -> None:
+    before = await refused(server, "json_depth")
+    async with dial(server, "deep") as talk:
+        assert "publish" in await talk.ask(publish={"channel": "deep", "data": [[[[1]]]]})
+        code, text = await talk.fail(publish={"channel": "deep", "data": [[[[[1]]]]]})
+        assert code == 107 and "more than 4 levels" in text
+    assert await refused(server, "json_depth") == before + 1
+
+
+async def test_a_page_of_history_and_its_limit(server: PeykServer, http: httpx.AsyncClient) -> None:
+    before = await refused(server, "page")
+    await http.post("/api/channels", json={"name": "paged"})
+    assert (await http.get("/api/channels/paged/messages?limit=10")).status_code == 200
+    beyond = await http.get("/api/channels/paged/messages?limit=11")
+    assert beyond.status_code == 400 and "from 0 to 10" in beyond.text
+    assert await refused(server, "page") == before + 1
+
+
 def fragments(size: int, pieces: int) -> list[str]:
     """A ping of `size` bytes, padded with spaces, in pieces."""
     text = '{"id":5,"ping":{}}'.ljust(size)
