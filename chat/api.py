@@ -253,7 +253,8 @@ async def delete_role(request: Request) -> Response:
 async def post_message(request: Request) -> Response:
     """Publish: 201 once the message is in the stream; 200 if the idempotency key was known."""
     node, channel = node_of(request), await asked_channel(request, "publish")
-    node.limits.message(address_of(request))
+    identity = access_of(request).identity
+    node.limits.message(address_of(request), "" if identity.guest or identity.program else identity.user.id)
     body = await body_of(request, NewMessage)
     if (body.text is msgspec.UNSET) == (body.data is msgspec.UNSET):
         raise BadRequest('a message has either "text" (a string) or "data" (any JSON value)')

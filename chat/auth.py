@@ -16,6 +16,7 @@ from typing import Any
 import jwt
 import msgspec
 
+from chat.content import json_line
 from chat.errors import BadRequest, PermissionDenied, TokenExpired, Unauthorized
 from chat.models import User, fold
 from redis_config import ConfigError
@@ -37,6 +38,7 @@ ALLOWED: dict[str, dict[str, frozenset[str]]] = {
 """What each role may do in each kind of channel."""
 ROLES = tuple(ALLOWED["public"])
 SECRET_LIMIT = 32  # bytes a secret has at least (RFC 7518, section 3.2)
+INFO_LIMIT = 1024  # bytes of a token's `info`
 _LEEWAY = 5  # seconds that clocks may differ
 
 
@@ -52,6 +54,7 @@ class Identity(msgspec.Struct, frozen=True):
     guest: bool = False
     admin: bool = False  # may do everything everywhere
     program: bool = False  # came with an API key: may speak for any user
+    info: bytes = b""  # shown in presence, joins and leaves: one line of JSON, or nothing
 
     @property
     def owns_as(self) -> str:
@@ -112,6 +115,7 @@ class Claims(msgspec.Struct):
     exp: int | float = 0
     iat: int | float = 0
     jti: str = ""
+    info: Any = None
     channel: str = ""
     channels: list[str] | None = None
     caps: list[str] | None = None
@@ -150,11 +154,14 @@ class Tokens:
             raise Unauthorized("this token is for a subscription; give it in subscribe.token")
         try:
             user = User.named(claims.sub)
+            info = b"" if claims.info is None else json_line(msgspec.json.encode(claims.info), INFO_LIMIT)
         except BadRequest as error:
-            raise Unauthorized(f"the token's sub: {error}") from None
+            raise Unauthorized(f"the token's sub or info: {error}") from None
         channels = None if claims.channels is None else tuple(map(fold, claims.channels))
         caps = None if claims.caps is None else frozenset(claims.caps)
-        return Identity(user, int(claims.exp), int(claims.iat), claims.jti, channels, caps, admin=claims.admin)
+        return Identity(
+            user, int(claims.exp), int(claims.iat), claims.jti, channels, caps, admin=claims.admin, info=info
+        )
 
     def issue(
         self,

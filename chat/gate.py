@@ -21,6 +21,7 @@ class Gate:
     def __init__(self, app: ASGIApp, settings: ServerSettings) -> None:
         self._app = app
         self._origins = listed(settings.allowed_origins)
+        self._loopback = settings.on_loopback and not settings.trusted_proxies  # a proxy passes on its own name
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -50,7 +51,7 @@ class Gate:
         if "origin" not in headers or not _is_guarded(scope, headers):
             return
         origin, host = ", ".join(headers.getlist("origin")), ", ".join(headers.getlist("host"))
-        if not allows(origin, host, scope["scheme"], self._origins):
+        if not allows(origin, host, scope["scheme"], self._origins, self._loopback):
             raise PermissionDenied.foreign(origin)
 
 

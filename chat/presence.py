@@ -67,10 +67,11 @@ end"""
 
 
 class ClientInfo(msgspec.Struct):
-    """One client as others see it."""
+    """One client as others see it. `conn_info` is what its token says of it: any JSON."""
 
     user: str
     client: str
+    conn_info: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
 _encode = msgspec.json.Encoder().encode
@@ -106,9 +107,9 @@ class Presence:
 
     # -- what happens on this node
 
-    def add(self, channel: str, client: str, user: str) -> None:
-        """A client subscribed."""
-        self._set(channel, client, _encode(ClientInfo(user, client)))
+    def add(self, channel: str, client: str, user: str, info: bytes = b"") -> None:
+        """A client subscribed. `info` is one line of JSON, or nothing."""
+        self._set(channel, client, _encode(ClientInfo(user, client, msgspec.Raw(info) if info else msgspec.UNSET)))
 
     def remove(self, channel: str, client: str) -> None:
         """A client unsubscribed or went away."""

@@ -111,7 +111,8 @@ class Subscriber:
         self._channels[channel] = joined.subscription
         joined.subscription.joins = subscribe.join_leave
         if self._session.user is not None:
-            self._node.presence.add(channel, self._session.client, self._session.user.username)
+            identity = self._session.access.identity
+            self._node.presence.add(channel, self._session.client, identity.user.username, identity.info)
         pubs = [publication_of(channel, line) for line in joined.lines]
         recovered = joined.recovered if subscribe.recover else None
         ttl = self._session.access.ttl(channel)

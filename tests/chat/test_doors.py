@@ -110,6 +110,22 @@ async def test_a_token_opens_only_what_it_names(talk: Talk) -> None:
     assert [channel["id"] for channel in listed] == ["news.world"]
 
 
+async def test_what_a_token_says_of_its_owner_is_shown_in_presence(talk: Talk) -> None:
+    claims = {"sub": "Sara", "info": {"name": "سارا", "team": 3}}
+    await talk.ask(connect={"token": jwt.encode(claims, SECRET, algorithm="HS256")})
+    await talk.ask(subscribe={"channel": "shown"})
+    while not (clients := (await talk.ask(presence={"channel": "shown"}))["presence"]["presence"]):
+        pass
+    (client,) = clients.values()
+    assert client["user"] == "Sara" and client["conn_info"] == {"name": "سارا", "team": 3}
+
+
+async def test_a_tokens_info_has_a_limit(talk: Talk) -> None:
+    claims = {"sub": "Sara", "info": "x" * 1023}  # with its quotes one too many
+    code, text = await talk.fail(connect={"token": jwt.encode(claims, SECRET, algorithm="HS256")})
+    assert code == 101 and "at most 1024 bytes" in text
+
+
 async def test_an_expired_connection_is_closed_unless_it_refreshes(server: PeykServer) -> None:
     async with connect(server.ws_url, proxy=None) as one, connect(server.ws_url, proxy=None) as two:
         stays, goes = Talk(one), Talk(two)

@@ -119,6 +119,26 @@ def test_the_same_origin_is_scheme_host_and_port(origin: str, host: str, scheme:
 
 
 @pytest.mark.parametrize(
+    ("host", "own"),
+    [
+        ("localhost:5000", True),
+        ("chat.localhost:5000", True),
+        ("127.0.0.1:5000", True),
+        ("127.8.8.8", True),
+        ("[::1]:5000", True),
+        ("rebound.example:5000", False),  # a name that was made to point here
+        ("localhost.rebound.example:5000", False),
+        ("127.0.0.1.rebound.example:5000", False),
+        ("192.168.1.5:5000", False),
+    ],
+)
+def test_on_loopback_our_own_page_has_a_name_of_this_machine(host: str, own: bool) -> None:
+    assert allows(f"http://{host}", host, "http", (), loopback=True) is own
+    assert allows(f"http://{host}", host, "http", (), loopback=False)
+    assert allows(f"http://{host}", host, "http", {f"http://{host}"}, loopback=True)
+
+
+@pytest.mark.parametrize(
     "listing", ["https://a.example/", "a.example", "*", "null", "https://A.example", "https://a.example:443", "x,"]
 )
 def test_what_is_no_origin_is_not_allowed_silently(listing: str) -> None:
@@ -185,6 +205,16 @@ async def test_behind_a_proxy_that_ends_tls_our_pages_are_https(server: PeykServ
     headers["Origin"] = own(server)
     with pytest.raises(InvalidStatus):
         await connect(server.ws_url, proxy=None, additional_headers=headers)
+
+
+async def test_a_page_whose_name_was_made_to_point_here_has_no_socket(redis_of_module: RedisProcess) -> None:
+    with PeykServer({"REDIS_URL": redis_of_module.url}) as laptop:
+        host = f"rebound.example:{laptop.port}"
+        with pytest.raises(InvalidStatus):
+            headers = {"Host": host, "Origin": f"http://{host}"}
+            await connect(laptop.ws_url, proxy=None, additional_headers=headers)
+        async with connect(laptop.ws_url, proxy=None, additional_headers={"Origin": laptop.url}):
+            pass
 
 
 async def test_two_origins_are_none(server: PeykServer) -> None:
