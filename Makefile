@@ -21,7 +21,7 @@ run: .venv/run
 test: .venv/dev
 	@$(call debian,redis-server:redis-server redis-cli:redis-tools chromium:chromium \
 		$(PERSIAN_FONT):fonts-noto-core tmux:tmux curl:curl)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 4 --dist loadfile $(ARGS)
 
 check: .venv/dev
 	$(BIN)/ruff format --check $(CODE)

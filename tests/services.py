@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import itertools
 import os
+import random
 import shutil
 import signal
 import socket
@@ -26,11 +28,19 @@ ROOT = Path(__file__).parent.parent
 START_TIMEOUT = 20.0  # seconds
 
 
+_PORTS, _SLICE = 10_000, 2_000  # below those the kernel gives to outgoing connections; each test process has a slice
+_first = _PORTS + _SLICE * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
+_ports = itertools.cycle(random.sample(range(_first, _first + _SLICE), _SLICE))
+
+
 def free_port() -> int:
-    """A TCP port that nobody listens on."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
+    """A TCP port that nobody listens on, and that this process gives to nobody else for long."""
+    for port in _ports:
+        with socket.socket() as s, contextlib.suppress(OSError):
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            s.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("a cycle ends")
 
 
 def wait_until(predicate: Callable[[], object], timeout: float = 10.0, what: str = "") -> None:
