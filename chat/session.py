@@ -294,7 +294,8 @@ class Session:
         interval = self._node.settings.ping_interval
         result = {"client": self.client, "version": VERSION, "ping": interval, "pong": True}
         result |= protocol.expiry(self.access.identity.ttl)
-        self.reply(protocol.reply(command_id, "connect", result | {"data": {"user": self.user.username}}))
+        who = {"user": self.user.username, "guest": identity.guest}
+        self.reply(protocol.reply(command_id, "connect", result | {"data": who}))
 
     def _append(self, command_id: int, publish: protocol.Publish, user: User, done: "partial[None]") -> None:
         settings = self._node.settings

@@ -3,8 +3,9 @@
 
 import { Channel } from "./channel.js";
 import { Client } from "./client.js";
+import { Door, isName, signOut } from "./door.js";
 import { KEEP } from "./log.js";
-import { Sidebar, complain, folded, hashOf, isName } from "./sidebar.js";
+import { Sidebar, folded, hashOf } from "./sidebar.js";
 import { language, number, otherLanguage, say, translate } from "./words.js";
 
 const FIRST_CHANNEL = "general";
@@ -45,46 +46,59 @@ const memory = {
   },
 };
 
-function askName() {
-  show($("chat"), false);
-  show($("welcome"), true);
-  $("name").value = memory.name;
-  $("name").focus();
-}
+const socketUrl = new URL("connection/websocket", document.baseURI);
+socketUrl.protocol = socketUrl.protocol.replace("http", "ws");
+const door = new Door(socketUrl.href, enter);
 
+/** Come in as `name`; what was open for the same person stays as it was. */
 function enter(name) {
-  memory.name = name;
-  show($("welcome"), false);
-  show($("chat"), true);
-  $("me").textContent = name;
-  const url = new URL("connection/websocket", document.baseURI);
-  url.protocol = url.protocol.replace("http", "ws");
-  client = new Client(url.href, name, connectionChanged);
-  sidebar.client = client;
+  if (client?.user !== name) {
+    forget();
+    client = new Client(socketUrl.href, name, connectionChanged);
+    sidebar.client = client;
+  }
   client.open();
+  drawMe();
   openFromHash();
 }
 
-function changeName() {
-  for (const channel of joined.values()) channel.leave();
+/** Leave nothing of who was here; what they belong to is theirs. */
+function forget() {
   joined.clear();
-  client.close();
+  client?.close();
+  client = null;
   open(null);
-  askName();
+}
+
+async function goOut() {
+  const { guest, user } = client;
+  forget();
+  if (!guest) await signOut();
+  door.open(guest ? user : "");
+}
+
+function drawMe() {
+  $("me").textContent = client.user;
+  $("go-out").textContent = say(client.guest ? "changeName" : "signOut");
 }
 
 // ---- the connection
 
 async function connectionChanged() {
   drawBanner();
+  if (client.state === "refused" && client.unauthorized) {
+    return door.refused(client.user, client.ids.length ? "signedOut" : "");
+  }
   if (client.state !== "connected") return;
+  memory.name = client.user;
+  drawMe();
   await sidebar.refresh();
   if (!arrived && !location.hash) location.replace(hashOf(sidebar.first(FIRST_CHANNEL)));
   arrived = true;
 }
 
 function drawBanner() {
-  const state = client.state;
+  const state = client?.state;
   const subscription = current?.subscription;
   let [text, action, label] = ["", null, ""];
   if (state === "connecting" || state === "waiting") text = say(lostBefore() ? "waiting" : "connecting");
@@ -115,7 +129,7 @@ function openFromHash() {
   } catch {
     // not something we wrote: show the list
   }
-  if (client && client.state !== "closed") open(name ? folded(name) : null);
+  if (client) open(name ? folded(name) : null);
 }
 
 function open(id) {
@@ -215,14 +229,7 @@ function back() {
 }
 
 function listen() {
-  $("name-form").addEventListener("submit", (event) => {
-    event.preventDefault();
-    const name = $("name").value.trim().normalize();
-    const good = isName(name);
-    complain("name-error", good ? "" : say("nameRule"));
-    if (good) enter(name);
-  });
-  $("change-name").addEventListener("click", changeName);
+  $("go-out").addEventListener("click", goOut);
   $("leave").addEventListener("click", leave);
   $("earlier").addEventListener("click", showEarlier);
   $("composer").addEventListener("submit", send);
@@ -253,8 +260,9 @@ function start() {
     link.addEventListener("click", () => (link.href = `?lang=${otherLanguage}${location.hash}`));
   }
   listen();
-  if (isName(memory.name)) enter(memory.name);
-  else askName();
+  if (!isName(memory.name)) return door.open();
+  show($("chat"), true);
+  enter(memory.name);
 }
 
 start();

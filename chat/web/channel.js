@@ -18,7 +18,7 @@ export class Channel {
       this.subscription.discard(message);
       onChange(this);
     };
-    this.log = new Log(client.user, (message) => this.#send(message), discard);
+    this.log = new Log(client, (message) => this.#send(message), discard);
     this.join();
   }
 

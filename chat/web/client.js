@@ -4,6 +4,8 @@
 const FRAME_LIMIT = 256 * 1024; // UTF-16 units, at most 768 KiB of UTF-8: the server closes at 1 MiB for good
 const REPLY_TIMEOUT = 20_000; // ms; a server that is silent for longer is reconnected to
 const PING_GRACE = 10_000; // ms a ping may be late
+const REFUSED = 3500; // close codes from here on mean: do not come back
+const UNAUTHORIZED = [101, 109, 3500]; // sign in (again): errors of connect, and the close code of a revoked token
 const TRIES = 6; // of a command that keeps failing temporarily: about ten seconds
 
 /** What the server (or a lost connection) answered instead of a reply. Codes are the protocol's. */
@@ -41,6 +43,8 @@ export class Client {
   ids = []; // the server's names for this page's latest connections: who wrote "our" messages
   state = "closed";
   reason = "";
+  guest = true; // whether `user` is a name that was only said
+  unauthorized = false; // why it was refused: who we are must be shown first
   #socket = null;
   #calls = new Map();
   #lastId = 0;
@@ -118,6 +122,8 @@ export class Client {
     try {
       const reply = await this.call({ connect: { data: { user: this.user } } });
       this.ids = [...this.ids.slice(-19), reply.client];
+      this.user = reply.data?.user ?? this.user; // a cookie knows better
+      this.guest = reply.data?.guest ?? true;
       this.#attempt = 0;
       this.#ping = (reply.ping ?? 0) * 1000;
       this.#pong = reply.pong ?? false;
@@ -126,7 +132,7 @@ export class Client {
       for (const subscription of this.subscriptions.values()) subscription.start();
     } catch (error) {
       if (socket !== this.#socket) return;
-      this.#lost(error.temporary ? 1006 : 3500, error.message);
+      this.#lost(error.temporary ? 1006 : REFUSED, error.message, error.code);
     }
   }
 
@@ -158,9 +164,10 @@ export class Client {
   }
 
   /** The connection is gone: 3500–3999 for good, anything else for a moment. */
-  #lost(code, reason) {
+  #lost(code, reason, cause = code) {
     this.#hangUp();
-    if (code >= 3500 && code < 4000) return this.#become("refused", reason);
+    this.unauthorized = UNAUTHORIZED.includes(cause);
+    if (code >= REFUSED && code < 4000) return this.#become("refused", reason);
     this.#retry = setTimeout(() => this.open(), backoff(this.#attempt++));
     this.#become("waiting", reason);
   }

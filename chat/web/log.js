@@ -23,9 +23,9 @@ export class Log {
   #items = []; // {position, offset?, user?, date?, element}, sorted by position
   #sent = new Map(); // our unsettled messages -> their items
 
-  /** `user` is us; `onResend` and `onDiscard` are told which failed message to try again or forget. */
-  constructor(user, onResend, onDiscard) {
-    Object.assign(this, { user, onResend, onDiscard });
+  /** `client` knows who we are; `onResend` and `onDiscard` are told which failed message to try again or forget. */
+  constructor(client, onResend, onDiscard) {
+    Object.assign(this, { client, onResend, onDiscard });
     this.element.className = "messages";
   }
 
@@ -62,7 +62,7 @@ export class Log {
 
   /** Show a message of ours that is on its way. */
   sending(message) {
-    const item = this.#sent.get(message) ?? this.#message(message.data, this.user, new Date());
+    const item = this.#sent.get(message) ?? this.#message(message.data, this.client.user, new Date());
     item.element.classList.add("pending");
     item.element.classList.remove("failed");
     item.element.querySelector(".status").textContent = say("sending");
@@ -107,7 +107,7 @@ export class Log {
     const author = element.querySelector(".author");
     author.textContent = user;
     author.classList.add(`hue-${hue(user)}`);
-    element.classList.toggle("own", user === this.user);
+    element.classList.toggle("own", user === this.client.user);
     element.classList.toggle("event", typeof data?.text !== "string");
     element.querySelector(".text").textContent = wordsOf(data);
     for (const button of element.querySelectorAll("[data-say]")) button.textContent = say(button.dataset.say);

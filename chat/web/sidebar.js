@@ -1,27 +1,18 @@
 // The list of channels and the form that makes one. It knows the channels the server lists and those that are joined.
 
+import { complain, isName } from "./door.js";
 import { number, say } from "./words.js";
 
-const NAME = /^(?!\.)[\p{L}\p{M}\p{Nd}_.\-\u200c]{1,64}$/u;
 const LISTED = 200; // channels shown; others are joined by name
 const ALREADY_EXISTS = 105;
 
 const $ = (id) => document.getElementById(id);
-
-/** Whether this can name a person or a channel (the server's rule, chat/models.py). */
-export const isName = (text) => NAME.test(text);
 
 /** The id of the channel of that name, as the server folds it. */
 export const folded = (name) =>
   name.normalize().toLowerCase().normalize().replaceAll("ي", "ی").replaceAll("ك", "ک").replaceAll("\u200c", "");
 
 export const hashOf = (id) => `#${encodeURIComponent(id)}`;
-
-/** Show what is wrong with an input, or nothing. */
-export function complain(id, text) {
-  $(id).textContent = text;
-  $(id).hidden = text === "";
-}
 
 export class Sidebar {
   channels = []; // as the server lists them: {id, name, description}

@@ -138,4 +138,4 @@ async def test_guests_beside_named_users_are_called_guests(redis_of_module: Redi
     with PeykServer(env) as named:
         async with connect(named.ws_url, proxy=None) as socket:
             reply = await Talk(socket).ask(connect={"data": {"user": "sara"}})
-            assert reply["connect"]["data"] == {"user": "guest-sara"}
+            assert reply["connect"]["data"] == {"user": "guest-sara", "guest": True}

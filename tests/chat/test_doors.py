@@ -69,7 +69,7 @@ async def closed(talk: Talk) -> int:
 
 async def test_a_token_says_who_it_is(talk: Talk) -> None:
     reply = (await talk.ask(connect={"token": token(), "data": {"user": "somebody-else"}}))["connect"]
-    assert reply["data"] == {"user": "Sara"} and reply["expires"] and 55 <= reply["ttl"] <= 60
+    assert reply["data"] == {"user": "Sara", "guest": False} and reply["expires"] and 55 <= reply["ttl"] <= 60
     await talk.ask(subscribe={"channel": "who"})
     await talk.ask(publish={"channel": "who", "data": 1})
     assert (await talk.push("pub"))["pub"]["info"]["user"] == "Sara"
@@ -275,7 +275,7 @@ async def test_a_cookie_is_for_the_page_and_its_socket(http: httpx.AsyncClient, 
     assert (await http.get("/api/session")).json() == signed_in.json()
     header = {"cookie": f"peyk={http.cookies['peyk']}"}
     async with connect(server.ws_url, proxy=None, additional_headers=header) as socket:
-        assert (await Talk(socket).ask(connect={}))["connect"]["data"] == {"user": "Sara"}
+        assert (await Talk(socket).ask(connect={}))["connect"]["data"] == {"user": "Sara", "guest": False}
     await http.delete("/api/session")
     assert (await http.get("/api/session")).status_code == 401
 

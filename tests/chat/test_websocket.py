@@ -37,9 +37,9 @@ def direct(process: RedisProcess) -> "redis.Redis":
 
 async def test_connect_tells_client_version_and_ping(dial: Dial) -> None:
     async with dial("") as talk:
-        reply = (await talk.ask(connect={"data": {"user": "Sara"}}))["connect"]
+        reply = (await talk.ask(connect={"data": {"user": "Sara", "guest": True}}))["connect"]
         assert len(reply["client"]) == 32 and reply["version"].startswith("peyk ")
-        assert (reply["ping"], reply["pong"], reply["data"]) == (25, True, {"user": "Sara"})
+        assert (reply["ping"], reply["pong"], reply["data"]) == (25, True, {"user": "Sara", "guest": True})
         assert await talk.fail(connect={}) == (107, "connected already")
 
 

@@ -342,7 +342,7 @@ def test_a_name_is_asked_once(server: PeykServer, tab: Open) -> None:
     page = tab("sara", "names")
     page.reload()
     expect(page.locator("#me")).to_have_text("sara")
-    page.locator("#change-name").click()
+    page.locator("#go-out").click()
     page.locator("#name").fill("two words")
     page.locator("#enter").click()
     expect(page.locator("#name-error")).to_be_visible()
