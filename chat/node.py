@@ -17,6 +17,7 @@ from chat.models import Channel
 from chat.policies import POLICY, Policies
 from chat.presence import Presence
 from chat.protocol import History
+from chat.reading import Reading
 from chat.settings import ServerSettings
 from chat.subscriptions import Subscriptions
 from chat.websocket import Pinger
@@ -80,6 +81,7 @@ class Node:
         self.link = Link(address)
         stack.callback(self.link.close)
         self.replay = Replay(self.link, self.keys)
+        self.reading = Reading(self.link, self.keys)
         door_link = Link(address, settings.publish_timeout)  # asked before a publish: to be heard of as soon
         stack.callback(door_link.close)
         self.policies = Policies(door_link, self.keys, settings.check_interval, settings.channel_name_length)

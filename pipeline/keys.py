@@ -82,6 +82,11 @@ class Keys:
         return f"user:{user}:channels"
 
     @staticmethod
+    def read(user: str) -> str:
+        """Hash: channel id → the offset up to which the user has read it."""
+        return f"user:{user}:read"
+
+    @staticmethod
     def log(partition: int) -> str:
         """Stream: one entry per append batch; what the consumer groups work through."""
         return f"log:{partition}"

@@ -1,0 +1,55 @@
+"""Read positions: kept for a user, never moving back, never beyond the channel."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from chat.reading import Reading
+from chat.settings import ServerSettings
+from pipeline.keys import Keys
+from pipeline.resp import Link, ReplyError
+from redis_config import Address
+from tests.services import RedisClient
+
+
+@pytest.fixture
+async def reading(settings: ServerSettings, redis_client: RedisClient) -> AsyncIterator[Reading]:
+    for channel, offset in (("a", 10), ("فارسی", 3)):
+        await redis_client.hset(f"channel:{channel}", mapping={"id": channel, "epoch": "e", "offset": offset})
+    link = Link(Address.parse(settings))
+    yield Reading(link, Keys.of(settings))
+    link.close()
+
+
+async def test_unread_is_top_minus_read(reading: Reading, redis_client: RedisClient) -> None:
+    assert await reading.unread("sara", ["a", "فارسی", "none"]) == {"a": (0, 10), "فارسی": (0, 3)}
+    await reading.read("sara", "a", 7)
+    assert await reading.unread("sara", ["فارسی", "a"]) == {"فارسی": (0, 3), "a": (7, 10)}
+    assert await reading.unread("babak", ["a"]) == {"a": (0, 10)}
+    assert await reading.unread("sara", []) == {}
+    assert await redis_client.hgetall("user:sara:read") == {"a": "7"}
+
+
+async def test_a_position_never_moves_back_nor_beyond_the_top(reading: Reading) -> None:
+    for offset, stands in ((7, 7), (5, 7), (0, 7), (-1, 7), (11, 10), (2**53, 10)):
+        await reading.read("sara", "a", offset)
+        assert await reading.unread("sara", ["a"]) == {"a": (stands, 10)}, offset
+
+
+async def test_a_channel_made_anew_is_unread(reading: Reading, redis_client: RedisClient) -> None:
+    await reading.read("sara", "a", 10)
+    await redis_client.hset("channel:a", "offset", 2)
+    assert await reading.unread("sara", ["a"]) == {"a": (0, 2)}
+    await reading.read("sara", "a", 1)
+    assert await reading.unread("sara", ["a"]) == {"a": (1, 2)}
+
+
+async def test_of_a_channel_that_is_not_nothing_is_kept(reading: Reading, redis_client: RedisClient) -> None:
+    await reading.read("sara", "none", 5)
+    assert await redis_client.exists("user:sara:read") == 0
+
+
+async def test_errors_of_redis_are_raised(reading: Reading, redis_client: RedisClient) -> None:
+    await redis_client.set("user:sara:read", "a string")
+    with pytest.raises(ReplyError, match="WRONGTYPE"):
+        await reading.unread("sara", ["a"])
