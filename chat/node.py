@@ -20,6 +20,7 @@ from chat.protocol import History
 from chat.reading import Reading
 from chat.settings import ServerSettings
 from chat.subscriptions import Subscriptions
+from chat.typing import Typing
 from chat.websocket import Pinger
 from pipeline import fanout
 from pipeline.consumer import Consumer
@@ -82,6 +83,7 @@ class Node:
         stack.callback(self.link.close)
         self.replay = Replay(self.link, self.keys)
         self.reading = Reading(self.link, self.keys)
+        self.typing = Typing(self.link, self.keys, settings.join_leave_limit)
         door_link = Link(address, settings.publish_timeout)  # asked before a publish: to be heard of as soon
         stack.callback(door_link.close)
         self.policies = Policies(door_link, self.keys, settings.check_interval, settings.channel_name_length)

@@ -1,7 +1,7 @@
 """Peyk's own methods, called through the protocol's `rpc`."""
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
@@ -33,6 +33,17 @@ class ChangedChannel(msgspec.Struct, forbid_unknown_fields=True):
     id: str
     description: str | None = None
     kind: str | None = None
+
+
+class Seen(msgspec.Struct, forbid_unknown_fields=True):
+    """`channel` is read up to `offset`."""
+
+    channel: str
+    offset: Annotated[int, msgspec.Meta(ge=0)]
+
+
+class Place(msgspec.Struct, forbid_unknown_fields=True):
+    channel: str
 
 
 class Judged(msgspec.Struct, forbid_unknown_fields=True):
@@ -78,6 +89,36 @@ async def _subscriptions(node: "Node", access: Access, params: Nothing) -> Any:
     return {"channels": await node.subscriptions.channels(access.identity.user.id)}
 
 
+async def _subscribers(node: "Node", access: Access, params: Named) -> Any:
+    await node.allow(access, "presence", channel_id(params.id))
+    channel = await node.channels.get(params.id)
+    return {"subscribers": await node.subscriptions.subscribers(channel.id)}
+
+
+async def _unread(node: "Node", access: Access, params: Nothing) -> Any:
+    """Read position and top of each channel the user belongs to and may read."""
+    user = access.identity.user.id
+    mine = await node.subscriptions.channels(user)
+    policies = await node.policies.of(mine)
+    readable = [channel for channel in mine if access.may("history", channel, policies[channel])]
+    found = await node.reading.unread(user, readable)
+    return {"channels": {channel: {"read": read, "top": top} for channel, (read, top) in found.items()}}
+
+
+async def _read(node: "Node", access: Access, params: Seen) -> Any:
+    channel = channel_id(params.channel)
+    await node.allow(access, "history", channel)
+    await node.reading.read(access.identity.user.id, channel, params.offset)
+    return {}
+
+
+async def _typing(node: "Node", access: Access, params: Place) -> Any:
+    channel = channel_id(params.channel)
+    await node.allow(access, "publish", channel)
+    await node.typing.tell(access.identity.user, channel)
+    return {}
+
+
 METHODS: dict[str, tuple[type, Callable[["Node", Access, Any], Awaitable[Any]]]] = {
     "channels.list": (Nothing, _list),
     "channels.create": (NewChannel, _create),
@@ -86,7 +127,11 @@ METHODS: dict[str, tuple[type, Callable[["Node", Access, Any], Awaitable[Any]]]]
     "channels.roles": (Named, _roles),
     "channels.role": (Judged, _role),
     "channels.kick": (Judged, _kick),
+    "channels.subscribers": (Named, _subscribers),
     "subscriptions.list": (Nothing, _subscriptions),
+    "unread": (Nothing, _unread),
+    "read": (Seen, _read),
+    "typing": (Place, _typing),
 }
 
 
