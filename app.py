@@ -27,7 +27,6 @@ from bridge.settings import BridgeSettings
 from bridge.sql import SqlArchive
 from chat import commands, models
 from chat.auth import ACTIONS, Identity
-from chat.content import json_line
 from chat.doors import tokens_of
 from chat.errors import PeykError
 from chat.models import User
@@ -35,6 +34,7 @@ from chat.node import Node
 from chat.protocol import encode
 from chat.settings import ServerSettings, log
 from chat.terminal import Terminal, chat
+from pipeline.content import json_line
 from pipeline.ports import Parts
 from pipeline.resp import ConnectionLost
 from redis_config import ConfigError

@@ -8,7 +8,6 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from chat import moderation, protocol
-from chat.content import json_line
 from chat.doors import COOKIE
 from chat.errors import BadRequest, PermissionDenied, Unauthorized, UnknownChannel
 from chat.events import event_stream
@@ -31,6 +30,7 @@ from chat.requests import (
     number,
 )
 from chat.rpc import NewChannel
+from pipeline.content import json_line
 from pipeline.encode import publication
 from pipeline.replay import Page
 

@@ -6,10 +6,10 @@ from typing import Any
 from redis.asyncio import Redis
 
 from chat.auth import GIVEN, KINDS
-from chat.content import normal
 from chat.errors import BadRequest, ChannelExists, UnknownChannel
 from chat.models import Channel, User, channel_id, is_line
 from chat.policies import POLICY, Policies
+from pipeline.content import normal
 from pipeline.keys import CHANNELS, CONTROL, Keys
 from pipeline.producer import new_epoch
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import msgspec
 
-from chat.content import UNREADABLE
 from chat.errors import BadRequest, PeykError
+from pipeline.content import UNREADABLE
 from pipeline.encode import publication
 from pipeline.producer import Position
 from pipeline.replay import Page

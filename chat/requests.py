@@ -12,12 +12,12 @@ from starlette.responses import Response
 
 from chat.access import Access
 from chat.auth import Identity
-from chat.content import UNREADABLE
 from chat.doors import COOKIE, Doors
 from chat.errors import BadRequest, PermissionDenied, PeykError, TooLarge, Unauthorized, Unavailable
 from chat.metrics import count
 from chat.models import User, channel_id
 from chat.protocol import encode
+from pipeline.content import UNREADABLE
 from pipeline.resp import FAILURES
 
 if TYPE_CHECKING:

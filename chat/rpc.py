@@ -7,9 +7,9 @@ import msgspec
 
 from chat import moderation
 from chat.access import Access
-from chat.content import UNREADABLE
 from chat.errors import BadRequest, UnknownMethod
 from chat.models import channel_id
+from pipeline.content import UNREADABLE
 
 if TYPE_CHECKING:
     from chat.node import Node

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Protocol
 from chat import protocol
 from chat.access import Access
 from chat.auth import Identity
-from chat.content import json_line
 from chat.errors import (
     BadRequest,
     PeykError,
@@ -25,6 +24,7 @@ from chat.protocol import Command
 from chat.rpc import call_method
 from chat.subscriber import Subscriber
 from chat.throttle import Throttle
+from pipeline.content import json_line
 from pipeline.producer import Position
 from pipeline.resp import FAILURES
 

@@ -14,7 +14,6 @@ import msgspec
 
 from chat.access import Access
 from chat.auth import Identity
-from chat.content import UNREADABLE, json_line
 from chat.errors import BadRequest, PeykError, Unauthorized
 from chat.hub import DELETED
 from chat.local import Joined, Subscription
@@ -22,6 +21,7 @@ from chat.models import User, channel_id
 from chat.node import Node
 from chat.protocol import encode
 from chat.settings import ServerSettings
+from pipeline.content import UNREADABLE, json_line
 from pipeline.encode import push
 from pipeline.resp import FAILURES
 

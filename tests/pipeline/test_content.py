@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chat import content
-from chat.content import DEPTH, MARKS, json_line
 from chat.errors import BadRequest, TooLarge
 from chat.models import channel_id, user_name
 from chat.settings import ServerSettings
+from pipeline import content
+from pipeline.content import DEPTH, MARKS, json_line
 
 LIMIT = 65536
 BIDI = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
