@@ -1,7 +1,8 @@
 # make run     set up and start Peyk at http://localhost:5000
 # make test    set up and run all tests, on real servers
 # make check   what a reviewer would ask: format, lint, types, known vulnerabilities
-# make bench   the scenarios of README "Numbers"
+# make bench   Peyk under load: the scenarios of docs/performance.md
+# make bench-peers  Peyk and other servers under the same load, side by side
 # make faults  three minutes of kills, pauses and cuts, and the check that nothing was lost, doubled or reordered
 # make clean   remove everything these made; data/ stays
 #
@@ -13,7 +14,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 CODE := $(wildcard redis_config.py app.py chat pipeline bridge bench tests)
 PERSIAN_FONT := /usr/share/fonts/truetype/noto/NotoSansArabic-Regular.ttf
 
-.PHONY: run test check bench faults clean
+.PHONY: run test check bench bench-peers faults clean
 
 run: .venv/run
 	exec $(BIN)/python app.py serve
@@ -32,6 +33,10 @@ check: .venv/dev
 bench: .venv/dev
 	@$(call debian,cc:gcc /usr/include/stdio.h:libc6-dev)
 	$(BIN)/python -m bench $(ARGS)
+
+bench-peers: .venv/dev
+	@$(call debian,cc:gcc /usr/include/stdio.h:libc6-dev node:nodejs npm:npm)
+	$(BIN)/python -m bench.peers $(ARGS)
 
 faults: .venv/dev
 	$(BIN)/python -m tests.faults --seconds 180 $(ARGS)

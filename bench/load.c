@@ -1,16 +1,21 @@
 /*
- * load: a load generator for Peyk. One thread, epoll, libc only; websocket.h is its way to speak.
+ * load: a load generator for Peyk and its peers. One thread, epoll, libc only. websocket.h is its way to speak,
+ * dialect.h what different servers want to hear, measure.h how it counts time, CPU and memory.
  *
- *     load -p PORT [-n subscribers] [-C channels] [-P publishers] [-k in flight | -r messages/s | -i idle seconds]
+ *     load -p PORT [-D dialect] [-n subscribers] [-C channels] [-s subscribers a channel] [-P publishers]
+ *          [-k in flight [-a] | -r messages/s | -i idle seconds | -R epoch:count]
  *          [-d measured seconds] [-b bytes of text] [-w seconds without a delivery] [PID ...]
  *
- * Subscriber i follows channel c<i mod C>. Only publisher c mod P publishes to channel c, so its messages have one
- * order. Their text begins with a mark, ~channel.number.nanoseconds~, numbered from 0 in each channel. Whatever comes
- * back is searched for marks, and each subscriber's are checked: every number once, in order, offsets without a hole.
+ * Channel c is followed by `s` subscribers in a row, from number c*s on, around the circle; so a subscriber may follow
+ * many channels or none. Only publisher c mod P publishes to channel c, so its messages have one order. Their text
+ * begins with a mark, ~channel.number.nanoseconds~, numbered from 0 in each channel. Whatever comes back is searched
+ * for marks, and those of each subscription are checked: every number once, in order, offsets without a hole.
  *
- * Three ways to run:  -k  closed loop: K messages are under way at any time (as fast as the server can)
- *                     -r  open loop: a fixed rate, whatever the server does (latency)
- *                     -i  connections only (memory)
+ * Ways to run:  -k  closed loop: K messages are under way at any time (as fast as the server can)
+ *               -k -a  the same without subscribers: a message is under way until its publisher is answered
+ *               -r  open loop: a fixed rate, whatever the server does (latency)
+ *               -i  connections only (memory)
+ *               -R  recovery: all connect, then all at once ask for the `count` messages the channel holds
  * PIDs are the server's processes: their CPU time and memory are read from /proc and reported in the order given.
  *
  * Prints one JSON object. Exit code: 0; 1 if anything was lost, duplicated, out of order or refused, or a connection
@@ -18,29 +23,40 @@
  */
 #define _GNU_SOURCE
 #include "websocket.h"
+#include "dialect.h"
+#include "measure.h"
 #include <sys/resource.h>
 
 enum {
     OPENING_AT_ONCE = 64, /* connections being opened at a time */
     WINDOW = 1024,        /* numbers back in which a late message is told from a duplicate */
-    MAX_PROCESSES = 16,
+    IDS = 1 << 16,        /* commands whose time of sending is known */
 };
-static const double CONNECT_TIMEOUT = 90, SETTLE = 0.5, WARM_UP = 0.5, LINGER = 0.3; /* seconds */
+static const double CONNECT_TIMEOUT = 180, SETTLE = 0.5, WARM_UP = 0.5, LINGER = 0.3, DRAIN = 30; /* seconds */
+
+/* One subscriber in one channel. */
+struct subscription {
+    uint64_t next, offset;      /* the next number, and the last offset */
+    uint64_t seen[WINDOW / 64]; /* which of the last WINDOW numbers came */
+};
 
 /* Its connection comes first, so that a pointer to that is a pointer to the client. */
 struct client {
     struct connection connection;
-    enum { GREETING, SUBSCRIBING, READY } stage;
+    enum { LISTENING, GREETING, SUBSCRIBING, RECOVERING, READY } stage;
     bool publishes;
-    int index, channel;
-    uint64_t next, offset;      /* a subscriber's next number and last offset */
-    uint64_t seen[WINDOW / 64]; /* which of the last WINDOW numbers came */
+    int index, joining;        /* subscriptions that are not confirmed yet */
+    int channel;               /* where the last message came from, */
+    struct subscription *last; /* and who followed it */
 };
 
 /* What was asked for. */
-static int port, subscribers = 1, channels = 1, publishers = 1, in_flight, text_size = 100;
+static const struct dialect *dialect = dialects;
+static int port, subscribers = 1, channels = 1, each, publishers = 1, in_flight, text_size = 100;
+static bool answers_count;
 static double rate, seconds = 5, idle = -1, patience = 5;
-static int processes[MAX_PROCESSES], process_count;
+static char epoch[64];
+static int missed; /* messages to recover */
 
 /* What happened. */
 static struct {
@@ -48,10 +64,13 @@ static struct {
     uint64_t duplicated, out_of_order, offset_breaks, misrouted, malformed, errors, other, disconnects;
 } count;
 static bool measuring, stalled;
+static uint64_t recovery_start;
 
 static int ready, opening;
-static struct client *clients;        /* subscribers, then publishers */
+static struct client *clients; /* subscribers, then publishers */
+static struct subscription *subscriptions; /* channels * each */
 static uint64_t *numbers, *listeners; /* per channel: next number to publish, ready subscribers */
+static uint64_t sent_at[IDS];         /* when the command of an id was sent; 0: it has its answer */
 
 /* The first few surprises are shown, so that a failed run explains itself. */
 static void surprise(const struct client *client, const char *what, const char *text, size_t length)
@@ -60,34 +79,6 @@ static void surprise(const struct client *client, const char *what, const char *
     if (shown++ < 10)
         fprintf(stderr, "load: %s %d: %s: %.*s\n", client->publishes ? "publisher" : "subscriber", client->index, what,
                 (int)(length < 300 ? length : 300), text);
-}
-
-/* -- latency: a histogram whose buckets are 1/64 of their value wide */
-
-enum { FINE = 6, BUCKETS = (64 - FINE + 1) << FINE };
-static uint64_t latency[BUCKETS], latency_count, latency_max;
-
-static void record_latency(uint64_t ns)
-{
-    int shift = ns < 2u << FINE ? 0 : 63 - __builtin_clzll(ns) - FINE; /* keeps the leading FINE + 1 bits */
-    latency[((unsigned)shift << FINE) + (unsigned)(ns >> shift)]++;
-    latency_count++;
-    if (ns > latency_max)
-        latency_max = ns;
-}
-
-static double percentile_ms(double share)
-{
-    uint64_t wanted = (uint64_t)(share * (double)latency_count), passed = 0;
-    for (unsigned i = 0; i < BUCKETS; i++) {
-        passed += latency[i];
-        if (passed > wanted) {
-            unsigned shift = i < 2u << FINE ? 0 : (i >> FINE) - 1;
-            double middle = ((double)(i - (shift << FINE)) + 0.5) * (double)(1ull << shift);
-            return (middle < (double)latency_max ? middle : (double)latency_max) / 1e6;
-        }
-    }
-    return (double)latency_max / 1e6;
 }
 
 /* -- what comes back */
@@ -104,103 +95,193 @@ static bool read_number(const char **at, const char *stop, char terminator, uint
     return true;
 }
 
-/* Returns whether the number is new to this subscriber. */
-static bool check_number(struct client *client, uint64_t number)
+/* Returns whether the number is new to this subscription. */
+static bool check_number(struct subscription *s, uint64_t number)
 {
-    uint64_t *word = &client->seen[number % WINDOW / 64], bit = 1ull << number % 64;
-    if (number < client->next) {
-        if (client->next - number > WINDOW || *word & bit) {
+    uint64_t *word = &s->seen[number % WINDOW / 64], bit = 1ull << number % 64;
+    if (number < s->next) {
+        if (s->next - number > WINDOW || *word & bit) {
             count.duplicated++;
             return false;
         }
         count.out_of_order++;
-    } else if (number - client->next >= WINDOW) {
-        memset(client->seen, 0, sizeof client->seen);
+    } else if (number - s->next >= WINDOW) {
+        memset(s->seen, 0, sizeof s->seen);
     } else {
-        for (uint64_t skipped = client->next; skipped < number; skipped++)
-            client->seen[skipped % WINDOW / 64] &= ~(1ull << skipped % 64);
+        for (uint64_t skipped = s->next; skipped < number; skipped++)
+            s->seen[skipped % WINDOW / 64] &= ~(1ull << skipped % 64);
     }
     *word |= bit;
-    if (number >= client->next)
-        client->next = number + 1;
+    if (number >= s->next)
+        s->next = number + 1;
     return true;
 }
 
-static void check_offset(struct client *client, const char *line, const char *mark)
+static void check_offset(struct subscription *s, const char *line, const char *mark)
 {
     uint64_t offset = 0;
     const char *p = memmem(line, (size_t)(mark - line), "\"offset\":", 9);
     if (p)
         p += 9, read_number(&p, mark, ',', &offset);
-    if (!offset || (client->offset && offset != client->offset + 1))
+    if (!offset || (s->offset && offset != s->offset + 1))
         count.offset_breaks++;
-    client->offset = offset;
+    s->offset = offset;
 }
 
-static void on_publication(struct client *client, const char *line, const char *mark, const char *stop)
+/* The subscription of a client to a channel; NULL if it has none. */
+static struct subscription *subscription_of(struct client *client, uint64_t channel)
+{
+    if (client->last && channel == (uint64_t)client->channel)
+        return client->last;
+    if (client->publishes || channel >= (uint64_t)channels)
+        return NULL;
+    int64_t first = (int64_t)channel * each, place = (client->index - first) % subscribers;
+    if (place < 0)
+        place += subscribers;
+    if (place >= each)
+        return NULL;
+    client->channel = (int)channel;
+    return client->last = &subscriptions[first + place];
+}
+
+/* One publication; its mark was found. Returns what follows the mark. */
+static const char *on_publication(struct client *client, const char *line, const char *mark, const char *stop)
 {
     uint64_t channel, number, sent;
     const char *p = mark + 1;
+    struct subscription *s;
     if (!read_number(&p, stop, '.', &channel) || !read_number(&p, stop, '.', &number)
         || !read_number(&p, stop, '~', &sent)) {
         count.malformed++;
         surprise(client, "malformed", line, (size_t)(stop - line));
-    } else if (channel != (uint64_t)client->channel) {
+    } else if (!(s = subscription_of(client, channel))) {
         count.misrouted++;
         surprise(client, "misrouted", line, (size_t)(stop - line));
     } else {
-        check_offset(client, line, mark);
-        if (check_number(client, number)) {
+        if (dialect->positions)
+            check_offset(s, line, mark);
+        if (check_number(s, number)) {
             count.delivered++;
             if (measuring)
                 record_latency(now - sent);
         }
     }
+    return p;
 }
 
-static void on_reply(struct client *client, const char *line, size_t length)
+/* -- becoming ready */
+
+/* A client's subscriptions are those whose number is its own, modulo the number of subscribers. */
+#define EACH_CHANNEL_OF(client)                                                                                       \
+    (int64_t k = (client)->index; k < (int64_t)channels * each; k += subscribers)
+
+static void become_ready(struct client *client)
 {
-    if (memmem(line, length, "\"error\":", 8)) {
-        count.errors++;
-        surprise(client, "refused", line, length);
-        if (client->stage != READY)
-            end(&client->connection, "refused");
-    } else if (client->stage == GREETING && !client->publishes) {
-        client->stage = SUBSCRIBING;
-        send_text(&client->connection, "{\"id\":2,\"subscribe\":{\"channel\":\"c%d\"}}", client->channel);
-    } else if (client->stage != READY) {
-        client->stage = READY;
-        ready++, opening--;
-        if (!client->publishes)
-            listeners[client->channel]++;
-    } else {
-        count.acknowledged++;
-    }
+    client->stage = READY;
+    ready++, opening--;
+    if (!client->publishes && !missed)
+        for EACH_CHANNEL_OF (client)
+            listeners[k / each]++;
 }
 
-/* One JSON object from the server: a push, a ping ({}, answered likewise), or the reply to our last command. */
-static void on_line(struct connection *c, const char *line, size_t length)
+static void subscribe(struct client *client)
 {
-    static const char push[] = "{\"push\":";
-    struct client *client = (struct client *)c;
-    if (length > sizeof push && !memcmp(line, push, sizeof push - 1)) {
-        const char *mark = memchr(line, '~', length);
-        if (mark)
-            on_publication(client, line, mark, line + length);
-        else
-            count.other++;
-    } else if (length == 2) {
-        send_text(c, "{}");
-    } else {
-        on_reply(client, line, length);
+    client->stage = SUBSCRIBING;
+    if (!client->publishes && !missed) {
+        for EACH_CHANNEL_OF (client) {
+            add_text(&client->connection, dialect->subscribe, (int)(k / each), 2u);
+            client->joining++;
+        }
+        flush(&client->connection);
     }
+    if (!client->joining)
+        become_ready(client);
+}
+
+static void greet(struct client *client)
+{
+    int number = client->publishes ? subscribers + client->index : client->index;
+    client->stage = GREETING;
+    add_text(&client->connection, dialect->greeting, number, 1u);
+    flush(&client->connection);
 }
 
 static void on_open(struct connection *c)
 {
     struct client *client = (struct client *)c;
-    const char *kind = client->publishes ? "p" : "u";
-    send_text(c, "{\"id\":1,\"connect\":{\"data\":{\"user\":\"%s%d\"}}}", kind, client->index);
+    if (!dialect->greeting)
+        subscribe(client);
+    else if (!dialect->listens_first)
+        greet(client);
+}
+
+/* The answer to a subscribe that recovers: all that was missed, or it is lost. */
+static void on_recovered(struct client *client, const char *line, const char *stop)
+{
+    client->stage = READY;
+    ready++;
+    record_latency(now - recovery_start);
+    if (!memmem(line, (size_t)(stop - line), "\"recovered\":true", 16))
+        surprise(client, "not recovered", line, (size_t)(stop - line));
+    const char *p = memmem(line, (size_t)(stop - line), "\"publications\":", 15);
+    for (const char *mark; p && (mark = memchr(p, '~', (size_t)(stop - p)));)
+        p = on_publication(client, p, mark, stop);
+}
+
+static void on_acknowledged(const char *line, const char *stop)
+{
+    uint64_t id;
+    count.acknowledged++;
+    if (!answers_count)
+        return;
+    const char *p = line + 6; /* {"id": */
+    if (!read_number(&p, stop, ',', &id) || !sent_at[id % IDS]) {
+        count.duplicated++;
+        return;
+    }
+    if (measuring)
+        record_latency(now - sent_at[id % IDS]);
+    sent_at[id % IDS] = 0;
+}
+
+static void on_reply(struct client *client, const char *line, size_t length)
+{
+    if (memmem(line, length, dialect->mistake, strlen(dialect->mistake))) {
+        count.errors++;
+        surprise(client, "refused", line, length);
+        if (client->stage != READY)
+            end(&client->connection, "refused");
+    } else if (client->stage == LISTENING) {
+        greet(client);
+    } else if (client->stage == GREETING) {
+        subscribe(client);
+    } else if (client->stage == SUBSCRIBING) {
+        if (!--client->joining)
+            become_ready(client);
+    } else if (client->stage == RECOVERING) {
+        on_recovered(client, line, line + length);
+    } else {
+        on_acknowledged(line, line + length);
+    }
+}
+
+/* One JSON object from the server: a push, a ping, or the reply to our last command. */
+static void on_line(struct connection *c, const char *line, size_t length)
+{
+    struct client *client = (struct client *)c;
+    size_t push = strlen(dialect->push);
+    if (length > push && !memcmp(line, dialect->push, push)) {
+        const char *mark = memchr(line, '~', length);
+        if (mark)
+            on_publication(client, line, mark, line + length);
+        else
+            count.other++;
+    } else if (length == strlen(dialect->ping) && !memcmp(line, dialect->ping, length)) {
+        add_text(c, dialect->pong, 0, 0u);
+        flush(c);
+    } else {
+        on_reply(client, line, length);
+    }
 }
 
 static void on_end(struct connection *c, const char *why)
@@ -217,39 +298,49 @@ static void publish(void)
 {
     static uint64_t turn;
     static char text[4096];
-    int channel = (int)(turn++ % (uint64_t)channels);
+    int channel = (int)(turn % (uint64_t)channels);
+    unsigned id = 3 + (unsigned)(turn++ % IDS);
     struct connection *c = &clients[subscribers + channel % publishers].connection;
     now = clock_ns();
-    int length = sprintf(text, "{\"id\":3,\"publish\":{\"channel\":\"c%d\",\"data\":{\"text\":\"", channel);
+    int length = sprintf(text, dialect->publish, channel, id);
     int mark = sprintf(text + length, "~%d.%llu.%llu~", channel, (unsigned long long)numbers[channel]++,
                        (unsigned long long)now);
     if (mark < text_size)
         memset(text + length + mark, 'x', (size_t)(text_size - mark));
     length += mark < text_size ? text_size : mark;
-    length += sprintf(text + length, "\"}}}");
+    length += sprintf(text + length, "%s", dialect->publish_end);
     if (c->state != CLOSED)
         add_frame(c, TEXT, text, (size_t)length);
+    sent_at[id % IDS] = now;
     count.published++;
     count.expected += listeners[channel];
+}
+
+/* A closed loop: what is under way is counted in answers, or in deliveries: then a message is done when its last
+ * subscriber has it. */
+static bool has_room(void)
+{
+    if (answers_count)
+        return count.published - count.acknowledged < (uint64_t)in_flight;
+    return count.expected - count.delivered <= (uint64_t)(in_flight - 1) * (uint64_t)each;
 }
 
 /* Publish what is due; returns when to look again. */
 static uint64_t publish_due(uint64_t start)
 {
-    static uint64_t delivered_before, give_up;
+    static uint64_t done_before, give_up;
     if (!in_flight) {
         uint64_t due = (uint64_t)((double)(now - start) / 1e9 * rate) + 1;
         while (count.published < due)
             publish();
         return start + (uint64_t)((double)due / rate * 1e9);
     }
-    /* What is under way is counted in deliveries: a message is done when its last subscriber has it. */
-    uint64_t limit = (uint64_t)(in_flight - 1) * (uint64_t)(subscribers / channels);
-    while (count.expected - count.delivered <= limit)
+    while (has_room())
         publish();
-    if (count.delivered != delivered_before || !give_up)
+    uint64_t done = count.delivered + count.acknowledged;
+    if (done != done_before || !give_up)
         give_up = now + (uint64_t)(patience * 1e9);
-    delivered_before = count.delivered;
+    done_before = done;
     stalled = now > give_up;
     return give_up;
 }
@@ -261,50 +352,11 @@ static void flush_publishers(void)
             flush(&clients[i].connection);
 }
 
-/* -- the server's processes */
-
-struct usage {
-    double cpu; /* seconds */
-    long rss;   /* KiB */
-};
-
-static struct usage usage_of(int pid)
-{
-    char path[64], text[1024];
-    unsigned long user = 0, system = 0;
-    long pages = 0;
-    snprintf(path, sizeof path, "/proc/%d/stat", pid);
-    FILE *file = fopen(path, "r");
-    if (!file)
-        fail("no process %d", pid);
-    text[fread(text, 1, sizeof text - 1, file)] = 0;
-    fclose(file);
-    const char *fields = strrchr(text, ')'); /* 14, 15 and 24 of proc(5), counted from behind the name */
-    const char *format = "%*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu %*d %*d %*d %*d %*d %*d %*u %*u %ld";
-    if (!fields || sscanf(fields + 2, format, &user, &system, &pages) != 3)
-        fail("%s reads otherwise than expected", path);
-    double ticks = (double)sysconf(_SC_CLK_TCK);
-    return (struct usage){(double)(user + system) / ticks, pages * (sysconf(_SC_PAGESIZE) / 1024)};
-}
-
-enum moment { BEFORE, CONNECTED, STARTED, STOPPED, MOMENTS };
-static struct usage usage[MOMENTS][MAX_PROCESSES];
-static double own_cpu[MOMENTS];
-
-static void measure(enum moment moment)
-{
-    struct timespec own;
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &own);
-    own_cpu[moment] = (double)own.tv_sec + (double)own.tv_nsec / 1e9;
-    for (int i = 0; i < process_count; i++)
-        usage[moment][i] = usage_of(processes[i]);
-}
-
 /* -- the run */
 
 static struct {
     double seconds;
-    uint64_t published, delivered;
+    uint64_t published, delivered, acknowledged;
 } window;
 
 static uint64_t after(double delay)
@@ -328,6 +380,25 @@ static double connect_all(void)
     return (double)(now - start) / 1e9;
 }
 
+static bool all_done(void)
+{
+    return count.delivered >= count.expected && (!answers_count || count.acknowledged >= count.published);
+}
+
+/* Until all is here, or nothing comes any more. */
+static void wait_for_the_rest(void)
+{
+    uint64_t last = after(DRAIN), deadline = after(patience), delivered = count.delivered;
+    while (!all_done() && now < deadline && now < last) {
+        work_until(deadline);
+        if (count.delivered != delivered)
+            deadline = after(patience);
+        delivered = count.delivered;
+    }
+    for (deadline = after(all_done() ? LINGER : 0); now < deadline;)
+        work_until(deadline); /* a duplicate may still come */
+}
+
 static void run(void)
 {
     uint64_t start = now, begin = after(WARM_UP), finish = UINT64_MAX;
@@ -340,6 +411,7 @@ static void run(void)
             measure(STARTED);
             window.published = count.published;
             window.delivered = count.delivered;
+            window.acknowledged = count.acknowledged;
             finish = after(seconds);
             begin = now;
         }
@@ -347,29 +419,57 @@ static void run(void)
     window.seconds = (double)(now - begin) / 1e9;
     window.published = count.published - window.published;
     window.delivered = count.delivered - window.delivered;
+    window.acknowledged = count.acknowledged - window.acknowledged;
     measure(STOPPED);
-    for (uint64_t deadline = after(patience); now < deadline; work_until(deadline))
-        if (count.delivered >= count.expected && deadline > now + (uint64_t)(LINGER * 1e9))
-            deadline = after(LINGER); /* all is here; a duplicate may still come */
+    wait_for_the_rest();
+}
+
+/* Everybody comes back at once, and wants what it missed. */
+static void recover(void)
+{
+    static const char command[] = "{\"id\":2,\"subscribe\":{\"channel\":\"c%d\",\"recover\":true,\"epoch\":\"%s\","
+                                  "\"offset\":0}}";
+    char text[200];
+    measure(STARTED);
+    uint64_t deadline = after(CONNECT_TIMEOUT);
+    recovery_start = now;
+    for (int i = 0; i < subscribers; i++) {
+        int length = snprintf(text, sizeof text, command, clients[i].index / each, epoch);
+        clients[i].stage = RECOVERING;
+        add_frame(&clients[i].connection, TEXT, text, (size_t)length);
+        flush(&clients[i].connection);
+    }
+    count.expected = (uint64_t)missed * (uint64_t)subscribers;
+    for (ready -= subscribers; ready < subscribers + publishers && now < deadline && !count.disconnects;)
+        work_until(deadline);
+    window.seconds = (double)(now - recovery_start) / 1e9;
+    window.delivered = count.delivered;
+    measure(STOPPED);
 }
 
 static void report_run(void)
 {
-    printf(",\"seconds\":%.3f,\"published_in_window\":%llu,\"publishes_per_s\":%.1f,\"deliveries_per_s\":%.1f",
-           window.seconds, (unsigned long long)window.published, (double)window.published / window.seconds,
-           (double)window.delivered / window.seconds);
+    printf(",\"seconds\":%.3f,\"published_in_window\":%llu,\"delivered_in_window\":%llu", window.seconds,
+           (unsigned long long)window.published, (unsigned long long)window.delivered);
+    printf(",\"publishes_per_s\":%.1f,\"deliveries_per_s\":%.1f,\"acknowledged_per_s\":%.1f",
+           (double)window.published / window.seconds, (double)window.delivered / window.seconds,
+           (double)window.acknowledged / window.seconds);
     printf(",\"generator_cpu_s\":%.3f", own_cpu[STOPPED] - own_cpu[STARTED]);
-    printf(",\"latency_ms\":{\"p50\":%.3f,\"p90\":%.3f,\"p99\":%.3f,\"p999\":%.3f,\"max\":%.3f}", percentile_ms(.5),
-           percentile_ms(.9), percentile_ms(.99), percentile_ms(.999), (double)latency_max / 1e6);
+    if (latency_count)
+        printf(",\"latency_ms\":{\"p50\":%.3f,\"p90\":%.3f,\"p99\":%.3f,\"p999\":%.3f,\"max\":%.3f}", percentile_ms(.5),
+               percentile_ms(.9), percentile_ms(.99), percentile_ms(.999), (double)latency_max / 1e6);
 }
 
 /* Print everything; returns the exit code. */
 static int report(double connect_seconds)
 {
 #define SHOW(name, value) printf(",\"" name "\":%llu", (unsigned long long)(value))
-    uint64_t lost = count.expected - count.delivered;
-    printf("{\"mode\":\"%s\",\"subscribers\":%d,\"publishers\":%d,\"channels\":%d,\"in_flight\":%d,\"rate\":%g",
-           idle >= 0 ? "idle" : in_flight ? "closed" : "open", subscribers, publishers, channels, in_flight, rate);
+    uint64_t lost = count.expected - count.delivered, unanswered = count.published - count.acknowledged;
+    const char *mode = missed ? "recovery" : idle >= 0 ? "idle" : answers_count ? "ingest" : in_flight ? "closed" : "open";
+    printf("{\"mode\":\"%s\",\"subscribers\":%d,\"publishers\":%d,\"channels\":%d,\"in_flight\":%d,\"rate\":%g", mode,
+           subscribers, publishers, channels, in_flight, rate);
+    if (answers_count)
+        lost += unanswered;
     SHOW("published", count.published), SHOW("acknowledged", count.acknowledged), SHOW("expected", count.expected);
     SHOW("delivered", count.delivered), SHOW("lost", lost), SHOW("duplicated", count.duplicated);
     SHOW("out_of_order", count.out_of_order), SHOW("offset_breaks", count.offset_breaks);
@@ -377,27 +477,28 @@ static int report(double connect_seconds)
     SHOW("other_pushes", count.other), SHOW("disconnects", count.disconnects), SHOW("reads", reads);
     if (idle < 0)
         report_run();
-    printf(",\"stalled\":%s,\"connect_s\":%.3f,\"processes\":[", stalled ? "true" : "false", connect_seconds);
-    for (int i = 0; i < process_count; i++)
-        printf("%s{\"pid\":%d,\"cpu_s\":%.2f,\"connect_cpu_s\":%.2f,\"rss_kib_before\":%ld,\"rss_kib_connected\":%ld}",
-               i ? "," : "", processes[i], usage[STOPPED][i].cpu - usage[STARTED][i].cpu,
-               usage[CONNECTED][i].cpu - usage[BEFORE][i].cpu, usage[BEFORE][i].rss, usage[CONNECTED][i].rss);
-    printf("]}\n");
+    printf(",\"stalled\":%s,\"connect_s\":%.3f", stalled ? "true" : "false", connect_seconds);
+    report_processes();
+    printf("}\n");
     return lost || count.duplicated || count.out_of_order || count.offset_breaks || count.misrouted || count.malformed
            || count.errors || count.disconnects || stalled;
 }
 
 static void read_options(int argc, char **argv)
 {
-    for (int option; (option = getopt(argc, argv, "p:n:C:P:k:r:i:d:b:w:")) != -1;) {
+    for (int option; (option = getopt(argc, argv, "p:D:n:C:s:P:k:ar:i:R:d:b:w:")) != -1;) {
         switch (option) {
         case 'p': port = atoi(optarg); break;
+        case 'D': dialect = find_dialect(optarg); break;
         case 'n': subscribers = atoi(optarg); break;
         case 'C': channels = atoi(optarg); break;
+        case 's': each = atoi(optarg); break;
         case 'P': publishers = atoi(optarg); break;
         case 'k': in_flight = atoi(optarg); break;
+        case 'a': answers_count = true; break;
         case 'r': rate = atof(optarg); break;
         case 'i': idle = atof(optarg); break;
+        case 'R': sscanf(optarg, "%63[^:]:%d", epoch, &missed); break;
         case 'd': seconds = atof(optarg); break;
         case 'b': text_size = atoi(optarg); break;
         case 'w': patience = atof(optarg); break;
@@ -406,14 +507,23 @@ static void read_options(int argc, char **argv)
     }
     while (optind < argc && process_count < MAX_PROCESSES)
         processes[process_count++] = atoi(argv[optind++]);
-    if (port <= 0 || (in_flight > 0) + (rate > 0) + (idle >= 0) != 1)
-        fail("needs -p PORT and one of -k, -r, -i");
-    if (publishers < 1 || publishers > channels || channels > subscribers || seconds <= 0)
-        fail("needs subscribers >= channels >= publishers >= 1, and time");
-    if (text_size < 0 || text_size > 3800)
-        fail("-b takes 0 to 3800 bytes");
-    if (idle >= 0)
+    if (port <= 0 || (in_flight > 0) + (rate > 0) + (idle >= 0) + (missed > 0) != 1)
+        fail("needs -p PORT and one of -k, -r, -i, -R");
+    if (!dialect)
+        fail("-D takes a name of dialect.h");
+    if ((answers_count && (!dialect->answers || !in_flight)) || (missed && !dialect->positions))
+        fail("-a goes with -k, and like -R only with a dialect that has it");
+    if (text_size < 0 || text_size > 3800 || seconds <= 0)
+        fail("-b takes 0 to 3800 bytes, -d more than 0 seconds");
+    path = dialect->path;
+    if (idle >= 0 || missed)
         publishers = 0;
+    if (answers_count)
+        subscribers = each = 0;
+    else if (!each)
+        each = subscribers / channels;
+    if (publishers > channels || publishers < 0 || channels < 1 || (!answers_count && (each < 1 || each > subscribers)))
+        fail("needs channels >= publishers, and 1 to all subscribers for a channel");
 }
 
 int main(int argc, char **argv)
@@ -427,14 +537,15 @@ int main(int argc, char **argv)
     int total = subscribers + publishers;
     epoll = epoll_create1(EPOLL_CLOEXEC);
     clients = calloc((size_t)total, sizeof *clients);
+    subscriptions = calloc((size_t)channels * (size_t)each + 1, sizeof *subscriptions);
     numbers = calloc((size_t)channels, sizeof *numbers);
     listeners = calloc((size_t)channels, sizeof *listeners);
-    if (epoll < 0 || !clients || !numbers || !listeners)
+    if (epoll < 0 || !clients || !subscriptions || !numbers || !listeners)
         fail("out of memory");
     for (int i = 0; i < total; i++) {
         clients[i].publishes = i >= subscribers;
         clients[i].index = clients[i].publishes ? i - subscribers : i;
-        clients[i].channel = clients[i].index % channels;
+        clients[i].stage = dialect->listens_first ? LISTENING : GREETING;
     }
 
     measure(BEFORE);
@@ -442,7 +553,9 @@ int main(int argc, char **argv)
     for (uint64_t deadline = after(idle >= 0 ? idle : SETTLE); now < deadline;)
         work_until(deadline);
     measure(CONNECTED);
-    if (idle < 0)
+    if (missed)
+        recover();
+    else if (idle < 0)
         run();
     return report(connect_seconds);
 }

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-SOURCES = HERE / "load.c", HERE / "websocket.h"
+SOURCES = [HERE / name for name in ("load.c", "websocket.h", "dialect.h", "measure.h")]
 PROGRAM = HERE / ".build" / "load"
 
 Report = dict[str, Any]
@@ -17,19 +17,24 @@ class LoadError(Exception):
     """The load generator could not be built, or could not run."""
 
 
-def build() -> Path:
-    """The compiled program; compiled again when a source is newer. Raises LoadError."""
-    if PROGRAM.exists() and PROGRAM.stat().st_mtime > max(source.stat().st_mtime for source in SOURCES):
-        return PROGRAM
-    PROGRAM.parent.mkdir(exist_ok=True)
-    fresh = PROGRAM.with_suffix(".new")
+def compiled(program: Path, sources: Sequence[Path]) -> Path:
+    """A C program; compiled again when a source is newer. The first source holds its main. Raises LoadError."""
+    if program.exists() and program.stat().st_mtime > max(source.stat().st_mtime for source in sources):
+        return program
+    program.parent.mkdir(exist_ok=True)
+    fresh = program.with_suffix(".new")
     try:
-        subprocess.run(["cc", "-O2", "-Wall", "-Wextra", "-o", fresh, SOURCES[0]], check=True)
+        subprocess.run(["cc", "-O2", "-Wall", "-Wextra", "-o", fresh, sources[0]], check=True)
     except FileNotFoundError:
         raise LoadError("a C compiler is missing (on Debian: apt-get install gcc libc6-dev)") from None
     except subprocess.CalledProcessError:
-        raise LoadError("load.c does not compile; the compiler said why") from None
-    return fresh.replace(PROGRAM)
+        raise LoadError(f"{sources[0].name} does not compile; the compiler said why") from None
+    return fresh.replace(program)
+
+
+def build() -> Path:
+    """The load generator. Raises LoadError."""
+    return compiled(PROGRAM, SOURCES)
 
 
 def run(port: int, options: Sequence[str], pids: Sequence[int], timeout: float) -> Report:

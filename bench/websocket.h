@@ -43,6 +43,7 @@ struct connection {
 };
 
 static int epoll;
+static const char *path; /* of the request */
 static uint64_t now;   /* nanoseconds; when the bytes in hand were read */
 static uint64_t reads; /* reads that brought something */
 
@@ -135,7 +136,8 @@ static void add_frame(struct connection *c, enum opcode opcode, const char *payl
         masked[i] ^= (char)key[i & 3];
 }
 
-static void send_text(struct connection *c, const char *format, ...)
+/* Add a text frame; it leaves with the next flush. */
+static void add_text(struct connection *c, const char *format, ...)
 {
     char text[256];
     va_list arguments;
@@ -143,7 +145,6 @@ static void send_text(struct connection *c, const char *format, ...)
     int length = vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
     add_frame(c, TEXT, text, (size_t)length);
-    flush(c);
 }
 
 /* -- in: a frame's head, its payload, the lines in it */
@@ -247,10 +248,10 @@ static void open_connection(struct connection *c, int port)
         fail("connect to port %d: %s", port, strerror(errno));
     char request[300];
     int length = snprintf(request, sizeof request,
-                          "GET /connection/websocket HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nUpgrade: websocket\r\n"
+                          "GET %s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nUpgrade: websocket\r\n"
                           "Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
                           "Sec-WebSocket-Version: 13\r\n\r\n",
-                          port);
+                          path, port);
     append(&c->out, request, (size_t)length);
     c->wants_write = true;
     struct epoll_event event = {.events = EPOLLIN | EPOLLOUT, .data.ptr = c};

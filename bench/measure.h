@@ -1,0 +1,88 @@
+/* measure.h: latencies in a histogram, and what other processes use, for load.c. */
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+/* -- latency: a histogram whose buckets are 1/64 of their value wide */
+
+enum { FINE = 6, BUCKETS = (64 - FINE + 1) << FINE };
+static uint64_t latency[BUCKETS], latency_count, latency_max;
+
+static void record_latency(uint64_t ns)
+{
+    int shift = ns < 2u << FINE ? 0 : 63 - __builtin_clzll(ns) - FINE; /* keeps the leading FINE + 1 bits */
+    latency[((unsigned)shift << FINE) + (unsigned)(ns >> shift)]++;
+    latency_count++;
+    if (ns > latency_max)
+        latency_max = ns;
+}
+
+static double percentile_ms(double share)
+{
+    uint64_t wanted = (uint64_t)(share * (double)latency_count), passed = 0;
+    for (unsigned i = 0; i < BUCKETS; i++) {
+        passed += latency[i];
+        if (passed > wanted) {
+            unsigned shift = i < 2u << FINE ? 0 : (i >> FINE) - 1;
+            double middle = ((double)(i - (shift << FINE)) + 0.5) * (double)(1ull << shift);
+            return (middle < (double)latency_max ? middle : (double)latency_max) / 1e6;
+        }
+    }
+    return (double)latency_max / 1e6;
+}
+
+/* -- processes: the server's, and our own */
+
+enum { MAX_PROCESSES = 16 };
+enum moment { BEFORE, CONNECTED, STARTED, STOPPED, MOMENTS };
+
+struct usage {
+    double cpu; /* seconds */
+    long rss;   /* KiB */
+};
+
+static int processes[MAX_PROCESSES], process_count;
+static struct usage usage[MOMENTS][MAX_PROCESSES];
+static double own_cpu[MOMENTS];
+
+/* Reads /proc. False where there is no such process. */
+static bool read_usage(int pid, struct usage *use)
+{
+    char name[64], text[1024];
+    unsigned long user = 0, system = 0;
+    long pages = 0;
+    snprintf(name, sizeof name, "/proc/%d/stat", pid);
+    FILE *file = fopen(name, "r");
+    if (!file)
+        return false;
+    text[fread(text, 1, sizeof text - 1, file)] = 0;
+    fclose(file);
+    const char *fields = strrchr(text, ')'); /* 14, 15 and 24 of proc(5), counted from behind the name */
+    const char *format = "%*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu %*d %*d %*d %*d %*d %*d %*u %*u %ld";
+    if (!fields || sscanf(fields + 2, format, &user, &system, &pages) != 3)
+        return false;
+    double ticks = (double)sysconf(_SC_CLK_TCK);
+    *use = (struct usage){(double)(user + system) / ticks, pages * (sysconf(_SC_PAGESIZE) / 1024)};
+    return true;
+}
+
+static void measure(enum moment moment)
+{
+    struct timespec own;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &own);
+    own_cpu[moment] = (double)own.tv_sec + (double)own.tv_nsec / 1e9;
+    for (int i = 0; i < process_count; i++)
+        if (!read_usage(processes[i], &usage[moment][i]))
+            fail("process %d cannot be read in /proc", processes[i]);
+}
+
+static void report_processes(void)
+{
+    printf(",\"processes\":[");
+    for (int i = 0; i < process_count; i++)
+        printf("%s{\"pid\":%d,\"cpu_s\":%.2f,\"connect_cpu_s\":%.2f,\"rss_kib_before\":%ld,\"rss_kib_connected\":%ld}",
+               i ? "," : "", processes[i], usage[STOPPED][i].cpu - usage[STARTED][i].cpu,
+               usage[CONNECTED][i].cpu - usage[BEFORE][i].cpu, usage[BEFORE][i].rss, usage[CONNECTED][i].rss);
+    printf("]");
+}

@@ -1,0 +1,1 @@
+"""Other servers under the same load: each peer is one small file, started by `python -m bench.peers`."""
