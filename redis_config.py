@@ -65,7 +65,9 @@ class Settings(BaseSettings):
     idempotency_ttl: int = Field(300, ge=1, description="seconds an idempotency key is remembered")
     poison_attempts: int = Field(5, ge=1, description="times a message is handled alone before it is a dead letter")
     presence_ttl: float = Field(30.0, gt=0, description="seconds until a dead node's clients have left")
-    join_leave_limit: int = Field(200, ge=0, description="clients of a channel up to which joins, leaves and typing are told")
+    join_leave_limit: int = Field(
+        200, ge=0, description="clients of a channel up to which joins, leaves and typing are told"
+    )
     lease_ttl: float = Field(4.0, gt=0, description="seconds until a dead node's partitions are taken over")
 
 

@@ -16,9 +16,9 @@ from typing import Any
 import jwt
 import msgspec
 
-from chat.content import json_line
 from chat.errors import BadRequest, PermissionDenied, TokenExpired, Unauthorized
 from chat.models import User, fold
+from pipeline.content import json_line
 from redis_config import ConfigError
 
 _READ = frozenset(("subscribe", "history", "presence"))
