@@ -29,6 +29,7 @@ def pack(command: Command) -> bytes:
 ReplyError = hiredis.ReplyError
 _CONNECT_TIMEOUT = 2.0  # seconds
 _REPLY_TIMEOUT = 5.0  # seconds; a blocking command says its own
+_SLICES = 4
 
 
 class ConnectionLost(ConnectionError):
@@ -98,15 +99,11 @@ class Connection(asyncio.Protocol):
                 done.set_result(None)
 
         self.write(b"".join(map(pack, commands)), [collect] * len(commands))
-        try:
-            if patience is None:
-                await done
-            else:
-                async with asyncio.timeout(patience):
-                    await done
-        except TimeoutError:
+        if patience is None:
+            await done
+        elif not await _comes(done, patience):
             self.abort()
-            raise ConnectionLost(f"Redis gave no reply in {patience:g} s") from None
+            raise ConnectionLost(f"Redis gave no reply in {patience:g} s")
         if isinstance(replies[-1], ConnectionLost):
             raise replies[-1]
         return replies
@@ -121,6 +118,19 @@ class Connection(asyncio.Protocol):
     def abort(self) -> None:
         """Drop the connection now; what still waits hears ConnectionLost."""
         self._transport.abort()
+
+
+async def _comes(done: asyncio.Future[None], patience: float) -> bool:
+    """Wait for `done`, at most `patience` seconds; whether it came.
+
+    In slices, between which the loop looks at its sockets: when this process itself stood still, the reply may be here
+    already and only not read (uvloop runs timers first), and that is not Redis' silence.
+    """
+    for _ in range(_SLICES):
+        await asyncio.wait([done], timeout=patience / _SLICES)
+        if done.done():
+            return True
+    return False
 
 
 async def connect(

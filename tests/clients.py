@@ -82,7 +82,9 @@ class Client(asyncio.Protocol):
         for channel in channels:
             known = self.positions.get(channel)
             more = {"recover": True, "epoch": known[0], "offset": known[1]} if known else {}
-            reply = (await self.ask(subscribe={"channel": channel, **more}))["subscribe"]
+            answer = await self.ask(subscribe={"channel": channel, **more})
+            assert "subscribe" in answer, answer
+            reply = answer["subscribe"]
             assert not known or reply["recovered"], (channel, known, reply["offset"])
 
     async def publish(self, channel: str, data: Any, key: str = "") -> dict[str, Any]:

@@ -115,6 +115,7 @@ async def flood(socket: ClientConnection, piece: str) -> int:
     with contextlib.suppress(ConnectionClosed):
         while True:
             await socket.send(piece)
+            await asyncio.sleep(0)  # read, too: `send` goes on without a turn of the loop while there is room
     return socket.close_code or 0
 
 

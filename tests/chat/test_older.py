@@ -30,7 +30,9 @@ async def redis(redis_process: RedisProcess) -> AsyncIterator[Redis]:
 
 
 async def subscribe(talk: Talk, **position: object) -> dict[str, object]:
-    reply: dict[str, object] = (await talk.ask(subscribe={"channel": "c", **position}))["subscribe"]
+    answer = await talk.ask(subscribe={"channel": "c", **position})
+    assert "subscribe" in answer, answer
+    reply: dict[str, object] = answer["subscribe"]
     return reply
 
 
