@@ -1,5 +1,6 @@
 """Redis comes back older, or without a channel: a new epoch, and clients are told; never silently deaf."""
 
+import asyncio
 import shutil
 from collections.abc import AsyncIterator, Iterator
 
@@ -30,7 +31,11 @@ async def redis(redis_process: RedisProcess) -> AsyncIterator[Redis]:
 
 
 async def subscribe(talk: Talk, **position: object) -> dict[str, object]:
-    answer = await talk.ask(subscribe={"channel": "c", **position})
+    """Subscribe, and again after a temporary error, as every SDK does: Redis has only just come back."""
+    async with asyncio.timeout(10):
+        answer = await talk.ask(subscribe={"channel": "c", **position})
+        while answer.get("error", {}).get("temporary"):
+            answer = await talk.ask(subscribe={"channel": "c", **position})
     assert "subscribe" in answer, answer
     reply: dict[str, object] = answer["subscribe"]
     return reply
