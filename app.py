@@ -1,9 +1,11 @@
 """Peyk: the command line, and the five functions of its specification.
 
     python app.py                      chat in this terminal
-    python app.py serve                the server: page, WebSocket, HTTP, fan-out
+    python app.py serve                the server: page, WebSocket, HTTP, fan-out, archive
+    python app.py pipeline             the workers alone: fan-out, archive
     python app.py replay CHANNEL       history on standard output, one JSON line a message
-    python app.py status               partitions, groups, lag, dead letters
+    python app.py status               partitions, groups, lag, sinks, dead letters
+    python app.py reconcile            compare streams and archives, refill what is missing
     python app.py dead list GROUP      what a group could not handle; retry, drop
     python app.py token USER           a token for a user; revoke shuts one out
     python app.py groups drop GROUP    end a group that nobody plays any more
@@ -23,19 +25,23 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from bridge.settings import BridgeSettings
+from bridge.archives import off, open_archives
+from bridge.settings import BridgeSettings, database
 from bridge.sql import SqlArchive
 from chat import commands, models
 from chat.auth import ACTIONS, Identity
 from chat.doors import tokens_of
 from chat.errors import PeykError
 from chat.models import User
-from chat.node import Node
+from chat.node import WORKERS, Node
 from chat.protocol import encode
 from chat.settings import ServerSettings, log
 from chat.terminal import Terminal, chat
+from pipeline.archive import KnownDatabase
+from pipeline.consumer import Away
 from pipeline.content import json_line
 from pipeline.ports import Parts
+from pipeline.reconcile import REPORT, Reconciler
 from pipeline.resp import ConnectionLost
 from redis_config import ConfigError
 
@@ -52,7 +58,11 @@ class AppSettings(ServerSettings, BridgeSettings):
 @asynccontextmanager
 async def join(node: Node) -> AsyncIterator[Parts]:
     """Open the outside systems a node of this kind plays a part in."""
-    yield Parts()
+    settings = node.settings
+    assert isinstance(settings, AppSettings)
+    async with open_archives(settings, node.link, node.keys, node.kind in WORKERS) as archives:
+        store = archives if archives.stores else None
+        yield Parts(archives.sinks, archive=store, events=store, off=off(settings))
 
 
 def worker() -> "Starlette":
@@ -108,13 +118,25 @@ async def consume_message(channel_id: str) -> str:
     """Read what the stream holds beyond what is stored, and store each message in the Stream model (SQL)."""
     node = await open_node()
     channel, count = models.channel_id(channel_id), 0
-    async with SqlArchive(node.settings.data_dir) as archive:
+    settings = node.settings
+    assert isinstance(settings, AppSettings)
+    known = KnownDatabase(node.link, node.keys, SqlArchive.group)
+    async with SqlArchive(database(settings.database_url, settings.data_dir), known) as archive:
         page = await node.replay.after(channel, 0, 0, 0)
         offset = await archive.last_offset(channel, page.epoch)
         while (chunk := await node.replay.chunk(channel, offset)) and chunk.messages:
             await archive.store(chunk.messages)
             offset, count = chunk.messages[-1].offset, count + len(chunk.messages)
     return f"Consumed {count} messages from channel {channel}"
+
+
+async def reconcile(settings: AppSettings) -> None:
+    """Compare streams and archives, and refill what one has and another lacks. Writes a table."""
+    async with Node(settings, "tool") as node, open_archives(settings, node.link, node.keys, fills=True) as archives:
+        if not archives.stores:
+            raise ConfigError("nothing is archived; ARCHIVE=1 or MONGO_URL turns it on")
+        channels = [channel.id for channel in await node.channels.list()]
+        commands.print_table([REPORT, *await Reconciler(node.link, node.keys, archives.sinks).run(channels)])
 
 
 async def broadcast_message(channel_id: str, message: str) -> str:
@@ -136,13 +158,15 @@ def parser() -> argparse.ArgumentParser:
     serve.add_argument("--host", help="address to listen on (HTTP_HOST)")
     serve.add_argument("--port", type=int, help="port to listen on (HTTP_PORT)")
     serve.add_argument("--workers", type=int, help="server processes that share the port (HTTP_WORKERS)")
+    sub.add_parser("pipeline", help="run the workers alone: fan-out and archive")
     replay = sub.add_parser("replay", help="write a channel's history to standard output, one JSON line a message")
     replay.add_argument("channel")
     start = replay.add_mutually_exclusive_group()
     start.add_argument("--after", type=int, default=0, metavar="OFFSET", help="begin behind this offset")
     start.add_argument("--since", metavar="TIME", help="begin at Unix milliseconds or an ISO time")
     replay.add_argument("--follow", action="store_true", help="go on with what comes")
-    sub.add_parser("status", help="partitions, groups, lag, pending, dead letters, last positions")
+    sub.add_parser("status", help="partitions, groups, lag, pending, sinks, dead letters, last positions")
+    sub.add_parser("reconcile", help="compare streams and archives, and refill what one has and another lacks")
     dead = sub.add_parser("dead", help="messages a consumer group could not handle")
     dead.add_argument("action", choices=("list", "retry", "drop"), help="show them, give them back, or forget them")
     dead.add_argument("group", help="the consumer group, for example fanout")
@@ -170,10 +194,14 @@ def run(options: argparse.Namespace) -> None:
         from chat.server import serve
 
         serve(settings, join, "app:worker")
+    elif options.command == "pipeline":
+        commands.pipeline(settings, join)
     elif options.command == "replay":
-        asyncio.run(commands.replay(settings, options.channel, options.after, options.since, options.follow))
+        asyncio.run(commands.replay(settings, join, options.channel, options.after, options.since, options.follow))
     elif options.command == "status":
-        asyncio.run(commands.status(settings))
+        asyncio.run(commands.status(settings, join))
+    elif options.command == "reconcile":
+        asyncio.run(reconcile(settings))
     elif options.command == "dead":
         asyncio.run(commands.dead(settings, options.action, options.group, options.id, options.all))
     elif options.command == "token":
@@ -190,10 +218,10 @@ def run(options: argparse.Namespace) -> None:
 def main() -> int:
     """The process's exit code: 0, 1 for an error that was explained, 130 for Ctrl-C."""
     options = parser().parse_args()
-    log(logging.INFO if options.command == "serve" else logging.ERROR)
+    log(logging.INFO if options.command in WORKERS else logging.ERROR)
     try:
         run(options)
-    except (ConfigError, PeykError, ConnectionLost) as error:
+    except (ConfigError, PeykError, ConnectionLost, Away) as error:
         print(f"peyk: {error}", file=sys.stderr)
         return 1
     except ValidationError as error:

@@ -1,63 +1,275 @@
-"""The SQL archive: SQLite in DATA_DIR unless told otherwise. One row a message, whoever stores it how often."""
+"""The SQL archive, PostgreSQL or SQLite: one row a message, however often it is given, and one for its event."""
 
-from collections.abc import Sequence
-from datetime import UTC, datetime
-from pathlib import Path
+import sqlite3
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
-from sqlalchemy import func
-from sqlalchemy.dialects import sqlite
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from sqlmodel import SQLModel, col, select
+import asyncpg
+from sqlalchemy import URL, Connection, Row, Select, event, func, make_url
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError, StatementError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
+from sqlmodel import col, select
 
+from bridge.tables import StoredEvent, id_of, prepare
 from chat.models import Stream
+from pipeline.archive import KnownDatabase
+from pipeline.consumer import Away
 from pipeline.encode import Message
+from pipeline.event import event_of
+from pipeline.ports import Extent
+from redis_config import ConfigError
 
 KEY = ("channel_id", "epoch", "offset")
+TIMEOUT = 10.0  # seconds a statement may take
+_CONNECT = 5.0  # seconds
+_POISON = ("22", "54")  # classes of SQLSTATE: data exception, program limit exceeded
+_MISSET = ("28", "3D")  # not let in, no such database
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_IMMEDIATE = "immediate"  # an option of ours: the transaction will write
 
-
-def stored(message: Message) -> Stream:
-    """A message as a row of the Stream model."""
-    return Stream(
-        channel_id=message.channel,
-        epoch=message.epoch,
-        offset=message.offset,
-        id=message.id,
-        message=message.data.decode(),
-        timestamp=datetime.fromtimestamp(message.ms / 1000, UTC),
-        user=message.user,
-    )
+_COLUMNS = (
+    *(col(Stream.channel_id), col(Stream.offset), col(Stream.id), col(Stream.epoch)),
+    *(col(Stream.user), col(Stream.client), col(Stream.message)),
+)
 
 
 class SqlArchive:
-    """Stored messages. Use `async with`."""
+    """Stored messages, as sink and for reading. Opens by itself; use `async with`, or `close`."""
 
-    def __init__(self, data_dir: Path) -> None:
-        self._engine: AsyncEngine = create_async_engine(f"sqlite+aiosqlite:///{data_dir / 'peyk.sqlite'}")
+    group = "sql"
+
+    def __init__(self, url: str | URL, known: KnownDatabase | None = None, *, creates: bool = True) -> None:
+        """`creates`: whether tables that are missing are made; who only reads does not."""
+        self.url, self._known, self._creates = make_url(url), known, creates
+        self._engine = _engine(self.url)
+        dialect: Any = postgresql if self._engine.dialect.name == "postgresql" else sqlite
+        self._insert_messages = dialect.insert(Stream).on_conflict_do_nothing(index_elements=KEY)
+        self._insert_events = dialect.insert(StoredEvent).on_conflict_do_nothing(index_elements=KEY)
+        self._id = ""
+
+    @property
+    def where(self) -> str:
+        """The database for people, without its password."""
+        scheme = self.url.drivername.partition("+")[0]
+        return str(self.url.database) if scheme == "sqlite" else self.url.set(drivername=scheme).render_as_string()
 
     async def __aenter__(self) -> "SqlArchive":
-        async with self._engine.begin() as connection:
-            await connection.exec_driver_sql("PRAGMA journal_mode=WAL")
-            await connection.run_sync(SQLModel.metadata.create_all)
+        await self.open()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
         await self._engine.dispose()
 
+    async def open(self) -> bool:
+        """Look whether the database is there and is ours. True: it is used for the first time.
+
+        Raises Away, WrongDatabase (a kind of it), and ConfigError for what waiting does not mend.
+        """
+        if self._known is not None and not self._creates:
+            await self._known.id()
+        try:
+            async with self._begin() as connection:
+                id = await (prepare(connection) if self._creates else id_of(connection))
+        except SQLAlchemyError as error:
+            if isinstance(error, DBAPIError) and str(getattr(error.orig, "sqlstate", None) or "")[:2] in _MISSET:
+                raise ConfigError(f"DATABASE_URL: {self.where}: {_line(error)}") from None
+            raise self._away(error) from error
+        except ConfigError as error:
+            raise ConfigError(f"DATABASE_URL: {self.where}: {error}") from None
+        first = await self._known.check(id, self.where) if self._known is not None else False
+        self._id = id
+        return first
+
     async def store(self, messages: Sequence[Message]) -> None:
-        """Store messages; one that is stored already stays as it is (the key is channel, epoch, offset)."""
-        rows = [stored(message).model_dump() for message in messages]
-        if rows:
-            async with self._engine.begin() as connection:
-                await connection.execute(sqlite.insert(Stream).on_conflict_do_nothing(index_elements=KEY), rows)
+        """Store messages; one that is stored already stays as it is (the key is channel, epoch, offset).
+
+        Raises Away; and what else it raises is the messages' own fault.
+        """
+        rows, events = [], []
+        for message in messages:
+            time = _EPOCH + timedelta(milliseconds=message.ms)
+            key = {"channel_id": message.channel, "epoch": message.epoch, "offset": message.offset, "timestamp": time}
+            text = {"message": message.data.decode(), "user": message.user, "client": message.client}
+            rows.append({**key, "id": message.id, **text})
+            if found := event_of(message):
+                events.append({**key, "event_id": found.id, "type": found.type, "payload": found.payload})
+        if not rows:
+            return
+        await self._opened()
+        try:
+            async with self._begin() as connection:
+                if await id_of(connection) != self._id:
+                    raise Away(f"{self.where} is another database than it was")
+                await connection.execute(self._insert_messages, rows)
+                if events:
+                    await connection.execute(self._insert_events, events)
+        except SQLAlchemyError as error:
+            if _is_poison(error):
+                raise ValueError(_line(error)) from None
+            raise self._away(error) from error
+
+    # -- reading
+
+    async def first(self, channel: str, epoch: str) -> int | None:
+        """The lowest offset stored of one epoch of a channel."""
+        return await self._scalar(_of(channel, epoch, func.min(Stream.offset)))
 
     async def last_offset(self, channel: str, epoch: str) -> int:
         """The highest offset stored of one epoch of a channel; 0 if none."""
-        query = select(func.max(Stream.offset)).where(Stream.channel_id == channel, Stream.epoch == epoch)
-        async with self._engine.connect() as connection:
-            return (await connection.execute(query)).scalar() or 0
+        return await self._scalar(_of(channel, epoch, func.max(Stream.offset))) or 0
+
+    async def after(self, channel: str, epoch: str, offset: int, limit: int) -> list[Message]:
+        """Up to `limit` messages with offsets above `offset`, oldest first."""
+        query = _of(channel, epoch, *_COLUMNS).where(col(Stream.offset) > offset).order_by(col(Stream.offset))
+        return await self._messages(query.limit(limit))
+
+    async def before(self, channel: str, epoch: str, offset: int, limit: int) -> list[Message]:
+        """Up to `limit` messages with offsets below `offset`, newest first."""
+        query = _of(channel, epoch, *_COLUMNS).where(col(Stream.offset) < offset).order_by(col(Stream.offset).desc())
+        return await self._messages(query.limit(limit))
+
+    async def since(self, channel: str, epoch: str, ms: int) -> int | None:
+        """The offset just before the first message at or after `ms` (Unix ms); None: there is none."""
+        time = _EPOCH + timedelta(milliseconds=min(ms, 253_402_300_799_000))  # the year 9999 ends
+        query = _of(channel, epoch, col(Stream.offset)).where(col(Stream.timestamp) >= time)
+        found = await self._scalar(query.order_by(col(Stream.timestamp), col(Stream.offset)).limit(1))
+        return None if found is None else found - 1
+
+    async def event(self, id: str) -> Message | None:
+        """The message that carries the event; of several, the first that came."""
+        query = _with_events().where(col(StoredEvent.event_id) == id).order_by(col(StoredEvent.timestamp)).limit(1)
+        found = await self._messages(query)
+        return found[0] if found else None
+
+    async def events(self, channel: str, type: str, limit: int) -> list[Message]:
+        """The newest events, newest first; of one channel and one type, unless these are empty."""
+        query = _with_events()
+        if channel:
+            query = query.where(col(StoredEvent.channel_id) == channel)
+        if type:
+            query = query.where(col(StoredEvent.type) == type)
+        newest = col(StoredEvent.timestamp).desc(), col(StoredEvent.offset).desc()
+        return await self._messages(query.order_by(*newest).limit(limit))
+
+    async def extents(self) -> list[Extent]:
+        """How much there is of each epoch of each channel."""
+        key = col(Stream.channel_id), col(Stream.epoch)
+        count = func.count(), func.min(Stream.offset), func.max(Stream.offset)
+        query: Select[Any] = select(*key, *count).group_by(*key).order_by(*key)  # type: ignore[call-overload]
+        return [Extent._make(row) for row in await self._rows(query)]
+
+    async def ids(self, channel: str, first: int, last: int) -> set[str]:
+        """The entry ids of a channel's messages from one offset to another, of every epoch."""
+        between = col(Stream.offset).between(first, last)
+        query = select(col(Stream.id)).where(col(Stream.channel_id) == channel, between)
+        return {row[0] for row in await self._rows(query)}
 
     async def messages(self, channel: str) -> list[Stream]:
-        """Every stored message of `channel`, in order of time and offset."""
-        query = select(Stream).where(Stream.channel_id == channel).order_by(col(Stream.timestamp), col(Stream.offset))
-        async with self._engine.connect() as connection:
-            return [Stream(**row) for row in (await connection.execute(query)).mappings()]
+        """Every stored message of `channel` as the model has it, in order of time and offset."""
+        query = select(Stream.__table__).where(col(Stream.channel_id) == channel)  # type: ignore[attr-defined]
+        rows = await self._rows(query.order_by(col(Stream.timestamp), col(Stream.offset)))
+        return [Stream(**row._mapping) for row in rows]
+
+    async def _messages(self, query: Select[Any]) -> list[Message]:
+        found = []
+        for row in await self._rows(query):
+            ms = int(row.id.partition("-")[2])
+            found.append(Message(row.channel_id, row.offset, ms, row.epoch, row.user, row.client, row.message.encode()))
+        return found
+
+    async def _scalar(self, query: Select[Any]) -> int | None:
+        rows = await self._rows(query)
+        return rows[0][0] if rows else None
+
+    async def _rows(self, query: Select[Any]) -> Sequence[Row[Any]]:
+        await self._opened()
+        try:
+            async with self._begin(writes=False) as connection:
+                rows: Sequence[Row[Any]] = (await connection.execute(query)).all()
+                return rows
+        except SQLAlchemyError as error:
+            raise self._away(error) from error
+
+    async def _opened(self) -> None:
+        """Open again what was away. What is wrong with the database is never the fault of a message."""
+        if not self._id:
+            try:
+                await self.open()
+            except ConfigError as error:
+                raise Away(str(error)) from error
+
+    @asynccontextmanager
+    async def _begin(self, writes: bool = True) -> AsyncIterator[AsyncConnection]:
+        """A transaction. Raises Away while there is no connection."""
+        try:
+            async with self._engine.connect() as connection:
+                await connection.execution_options(**{_IMMEDIATE: writes})
+                async with connection.begin():
+                    yield connection
+        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            raise self._away(error) from error
+
+    def _away(self, error: Exception) -> Away:
+        """Look at the database anew before anything else is asked of it: who knows what is there when it comes back."""
+        self._id = ""
+        return Away(f"{self.where} does not answer: {_line(error)}")
+
+
+def _of(channel: str, epoch: str, *columns: Any) -> Select[Any]:
+    return select(*columns).where(col(Stream.channel_id) == channel, col(Stream.epoch) == epoch)  # type: ignore[no-any-return]
+
+
+def _with_events() -> Select[Any]:
+    same = [getattr(StoredEvent, name) == getattr(Stream, name) for name in KEY]
+    return select(*_COLUMNS).where(*same)  # type: ignore[no-any-return, call-overload]
+
+
+def _engine(url: URL) -> AsyncEngine:
+    """The payload of an event is kept as the line of JSON it came as: no value is decoded to be encoded again."""
+    line: Any = {"json_serializer": bytes.decode, "json_deserializer": str.encode}
+    if url.drivername.startswith("postgresql"):
+        connect = {"timeout": _CONNECT, "command_timeout": TIMEOUT, "server_settings": {"application_name": "peyk"}}
+        return create_async_engine(url, pool_size=2, max_overflow=8, pool_pre_ping=True, connect_args=connect, **line)
+    # A connection for each transaction: one that is kept goes on writing into a file that somebody moved away.
+    engine = create_async_engine(url, poolclass=NullPool, **line)
+    event.listen(engine.sync_engine, "connect", _set_up_sqlite)
+    event.listen(engine.sync_engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _set_up_sqlite(connection: Any, _: object) -> None:
+    connection.isolation_level = None  # else Python's module begins transactions when it likes, and never for DDL
+    cursor = connection.cursor()
+    for pragma in ("busy_timeout=5000", "journal_mode=WAL", "synchronous=FULL"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    """Who will write says so at once: a reader that begins to write when another has written is refused."""
+    immediate = connection.get_execution_options().get(_IMMEDIATE)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+
+
+def _is_poison(error: SQLAlchemyError) -> bool:
+    """Whether the database will never take this: everything else (a table is gone, a disk full) may be mended."""
+    if not isinstance(error, DBAPIError):
+        return isinstance(error, StatementError)  # a value that does not become a parameter
+    state = getattr(error.orig, "sqlstate", None)
+    if state is not None:
+        return str(state).startswith(_POISON)
+    cause = getattr(error.orig, "__cause__", None)
+    return isinstance(error.orig, sqlite3.DataError) or isinstance(cause, ValueError)
+
+
+def _line(error: BaseException) -> str:
+    """An error in one line, without the statement."""
+    text = str(error.orig) if isinstance(error, DBAPIError) else str(error)
+    return " ".join(text.split())[:300] or type(error).__name__

@@ -1,25 +1,47 @@
-"""The commands beside the server: `replay`, `status`, `dead` and `groups`."""
+"""The commands beside the server: `pipeline`, `replay`, `status`, `dead` and `groups`."""
 
+import asyncio
+import signal
+import time
 from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import uvloop
 
 from chat.errors import BadRequest
 from chat.events import EventStream
 from chat.models import channel_id
-from chat.node import Node
+from chat.node import Join, Node
 from chat.protocol import encode
 from chat.requests import moment
 from chat.settings import ServerSettings
+from pipeline import fanout
 from pipeline.dead import DeadLetters, dead_counts
 from pipeline.encode import publication
 from pipeline.replay import CHUNK
+from pipeline.status import GroupState, delay, group_states, stored_last
 from pipeline.status import drop_group as destroy
-from pipeline.status import group_states
 
 
-async def replay(settings: ServerSettings, name: str, after: int, since: str | None, follow: bool) -> None:
+def pipeline(settings: ServerSettings, join: Join) -> None:
+    """Run the workers alone until SIGTERM or SIGINT; what is in hand is finished."""
+
+    async def work() -> None:
+        ended = asyncio.Event()
+        for name in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(name, ended.set)
+        async with Node(settings, "pipeline", join) as node:
+            played = ", ".join(node.leases.owned)
+            print(f"{node.redis_server.describe()}\nworkers of Peyk: {played}", flush=True)
+            await ended.wait()
+
+    uvloop.run(work())
+
+
+async def replay(settings: ServerSettings, join: Join, name: str, after: int, since: str | None, follow: bool) -> None:
     """Write a channel's history to standard output as NDJSON publications, and with `follow` go on with what comes."""
     channel = channel_id(name)
-    async with Node(settings, "terminal" if follow else "tool") as node:
+    async with Node(settings, "terminal" if follow else "tool", join) as node:
         if since is not None:
             after = await node.replay.since(channel, moment(since))
         while True:
@@ -44,22 +66,36 @@ async def _follow(node: Node, channel: str, since: tuple[str, int]) -> None:
         stream.close()
 
 
-async def status(settings: ServerSettings) -> None:
-    """Write a table: each consumer group on each partition, and each channel's last position."""
-    async with Node(settings, "tool") as node:
+async def status(settings: ServerSettings, join: Join) -> None:
+    """Write tables: each consumer group on each partition, each sink, dead letters, each channel's last position."""
+    async with Node(settings, "tool", join) as node:
         print(node.redis_server.describe())
         rows = [("partition", "group", "lag", "pending", "last entry", "owner")]
         states = await group_states(node.link, node.keys)
         for s in states:
             rows.append((str(s.partition), s.group, str(s.lag), str(s.pending), s.last, s.owner))
-        _print_table(rows)
+        print_table(rows)
+        print_table([("sink", "stored last", "at", "delay s"), *await _sinks(node, states)])
         counts = await dead_counts(node.link, node.keys, sorted({s.group for s in states}))
-        _print_table([("group", "dead letters"), *[(group, str(count)) for group, count in counts.items()]])
+        print_table([("group", "dead letters"), *[(group, str(count)) for group, count in counts.items()]])
         channels = [("channel", "partition", "epoch", "offset")]
         for channel in await node.channels.list():
             position = await node.replay.position(channel.id) or ("-", 0)
             channels.append((channel.id, str(node.keys.partition(channel.id)), position[0], str(position[1])))
-        _print_table(channels)
+        print_table(channels)
+
+
+async def _sinks(node: Node, states: Sequence[GroupState]) -> list[tuple[str, ...]]:
+    """Each sink: what it stored last, how long its oldest message waits; those that are off, and what turns each on."""
+    rows: list[tuple[str, ...]] = []
+    now = int(time.time() * 1000)
+    for group in sorted({state.group for state in states} - {fanout.GROUP}):
+        last = await stored_last(node.link, node.keys, group)
+        at = datetime.fromtimestamp(last.ms / 1000, UTC).isoformat(timespec="seconds") if last.ms else "-"
+        position = f"{last.channel} {last.epoch} {last.offset}" if last.offset else "-"
+        waiting = delay([state for state in states if state.group == group], now)
+        rows.append((group, position, at, f"{waiting:.1f}"))
+    return rows + [(group, f"off; {setting} turns it on", "-", "-") for group, setting in node.parts.off.items()]
 
 
 async def dead(settings: ServerSettings, action: str, group: str, ids: Sequence[str], everything: bool) -> None:
@@ -102,7 +138,7 @@ async def drop_group(settings: ServerSettings, group: str) -> None:
         print(f"group {group} is gone from every log")
 
 
-def _print_table(rows: Sequence[tuple[str, ...]]) -> None:
+def print_table(rows: Sequence[tuple[str, ...]]) -> None:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     print()
     for row in rows:

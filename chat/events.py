@@ -1,17 +1,22 @@
 """Server-sent events: a replay that stays live. A subscriber of the hub like any other, who writes text."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from chat.access import Access
+from chat.errors import PeykError
 from chat.local import Joined, Subscription
-from pipeline.encode import publication_of
+from pipeline.encode import Message, publication, publication_of
+from pipeline.resp import FAILURES
 
 if TYPE_CHECKING:
     from chat.node import Node
+
+logger = logging.getLogger(__name__)
 
 HIGH_WATER = 256 * 1024  # bytes waiting for the client
 KEEP_ALIVE = 15  # seconds between comments on a quiet stream
@@ -30,7 +35,7 @@ class EventStream:
     framed = False
 
     def __init__(self, node: "Node", channel: str, access: Access | None = None) -> None:
-        self._node, self._channel, self.access = node, channel, access
+        self.node, self.channel, self.access = node, channel, access
         self._waiting: list[bytes] = []
         self._size = 0
         self._wake = asyncio.Event()
@@ -47,7 +52,7 @@ class EventStream:
         if self._size > HIGH_WATER and not self.full:
             self.full = True
             if self.subscription is not None:
-                self._node.hub.filled([self.subscription])
+                self.node.hub.filled([self.subscription])
 
     def unsubscribed(self, channel: str, code: int, reason: str) -> None:
         """The stream ends; the client reconnects with Last-Event-ID, or learns that the channel is gone."""
@@ -65,7 +70,7 @@ class EventStream:
     async def follow(self, since: tuple[str, int]) -> None:
         """Subscribe from a position, however far back. Raises UnknownChannel and ConnectionLost."""
         try:
-            await self._node.hub.subscribe(self, self._channel, self.joined, since, limited=False)
+            await self.node.hub.subscribe(self, self.channel, self.joined, since, limited=False)
             await self._begun.wait()
         except BaseException:
             self.close()
@@ -74,7 +79,7 @@ class EventStream:
     def close(self) -> None:
         self.ended = True
         if self.subscription is not None:
-            self._node.hub.unsubscribe(self.subscription)
+            self.node.hub.unsubscribe(self.subscription)
             self.subscription = None
 
     async def take(self, patience: float | None = None) -> list[bytes] | None:
@@ -89,11 +94,11 @@ class EventStream:
             except TimeoutError:
                 return []
         waiting, self._waiting, self._size = self._waiting, [], 0
-        lines = [publication_of(self._channel, line) for body in waiting for line in body.split(b"\n")]
+        lines = [publication_of(self.channel, line) for body in waiting for line in body.split(b"\n")]
         if self.full:
             self.full = False
             if self.subscription is not None:
-                self._node.hub.drained([self.subscription])
+                self.node.hub.drained([self.subscription])
         return lines
 
 
@@ -103,8 +108,28 @@ async def event_stream(node: "Node", channel: str, since: tuple[str, int], acces
     Raises UnknownChannel and ConnectionLost before the first byte.
     """
     stream = EventStream(node, channel, access)
+    if older := await node.replay.older(channel, *since):
+        return _from_archive(stream, older)
     await stream.follow(since)
     return _texts(stream)
+
+
+async def _from_archive(stream: EventStream, messages: list[Message]) -> AsyncIterator[bytes]:
+    """First what only the archive has, from `messages` on, then the stream."""
+    node, channel, access = stream.node, stream.channel, stream.access
+    try:
+        while messages:
+            last = messages[-1]
+            yield b"".join(_event(last.epoch, publication(message)) for message in messages)
+            if access is not None:
+                await node.allow(access, "history", channel)
+            messages = await node.replay.older(channel, last.epoch, last.offset)
+        await stream.follow((last.epoch, last.offset))
+    except (PeykError, *FAILURES) as error:  # the client comes back with its Last-Event-ID, and is told
+        logger.info("channel %s: an event stream ends: %s", channel, error)
+        return
+    async for text in _texts(stream):
+        yield text
 
 
 async def _texts(stream: EventStream) -> AsyncIterator[bytes]:

@@ -5,7 +5,7 @@ from datetime import datetime
 from functools import lru_cache
 
 import msgspec
-from sqlalchemy import BigInteger, Column, DateTime
+from sqlalchemy import BigInteger, Column, DateTime, Index
 from sqlmodel import Field, SQLModel
 
 from chat.errors import BadRequest
@@ -87,11 +87,13 @@ class Stream(SQLModel, table=True):
     """One stored message. `id` is its entry id `<offset>-<ms>`; (channel_id, epoch, offset) is what makes it unique."""
 
     __tablename__ = "stream"
+    __table_args__ = (Index("stream_time", "channel_id", "epoch", "timestamp", "offset"),)
 
     channel_id: str = Field(primary_key=True, max_length=NAME_LIMIT)
     epoch: str = Field(primary_key=True, max_length=16)
     offset: int = Field(sa_column=Column(BigInteger, primary_key=True, autoincrement=False))
     id: str = Field(max_length=40)
     message: str  # one line of JSON
-    timestamp: datetime = Field(sa_column=Column(DateTime(timezone=True), index=True, nullable=False))
+    timestamp: datetime = Field(sa_column=Column(DateTime(timezone=True), nullable=False))
     user: str = Field(max_length=NAME_LIMIT)
+    client: str = Field(default="-", max_length=40)  # the connection it came by

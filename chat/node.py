@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
 
 from chat.access import Access
@@ -23,6 +23,7 @@ from chat.subscriptions import Subscriptions
 from chat.typing import Typing
 from chat.websocket import Pinger
 from pipeline import fanout
+from pipeline.archive import PAUSE, Archiver
 from pipeline.consumer import Consumer
 from pipeline.fanout import FanOut
 from pipeline.keys import Keys
@@ -33,9 +34,12 @@ from pipeline.ports import Parts
 from pipeline.producer import Producer
 from pipeline.replay import Page, Replay
 from pipeline.resp import Link
+from pipeline.status import group_states
 from redis_config import RedisServer, command_client, open_redis
 
 logger = logging.getLogger(__name__)
+
+WORKERS = ("serve", "pipeline")  # the kinds of node that fill the archive
 
 Join = Callable[["Node"], AbstractAsyncContextManager[Parts]]
 """Opens the outside systems of a node whose Redis side stands; app.py has it, since chat/ does not know bridge/."""
@@ -47,10 +51,10 @@ def alone(node: "Node") -> AbstractAsyncContextManager[Parts]:
 
 
 class Node:
-    """One process of Peyk: `async with Node(settings, "serve") as node`. `kind` is serve, terminal or tool.
+    """One process of Peyk: `async with Node(settings, "serve") as node`. `kind` is serve, pipeline, terminal or tool.
 
-    A server and a terminal play the fan-out; a terminal only where nobody else does; a tool (a command that
-    publishes or reads and ends) plays nothing.
+    Servers and workers (`pipeline`) play the fan-out and the sinks; a terminal the fan-out, and only where nobody else
+    does; a tool (a command that publishes or reads and ends) plays nothing.
     """
 
     def __init__(self, settings: ServerSettings, kind: str, join: Join = alone) -> None:
@@ -96,6 +100,7 @@ class Node:
         stack.push_async_callback(self.doors.close)
         self.producer = await stack.enter_async_context(Producer(address, settings))
         self.parts = await stack.enter_async_context(self._join(self))
+        self.replay.archive = self.parts.archive
         self.hub = Hub(address, settings, self.replay, self.link)
         self.hub.on_control.append(self._on_control)
         self.producer.shown = self.hub.position
@@ -106,7 +111,8 @@ class Node:
         self.pinger.start()
         self.doors.changed = self.pinger.shut_out
         stack.push_async_callback(self.pinger.close)
-        groups = () if self.kind == "tool" else (fanout.GROUP,)
+        sinks = self.parts.sinks if self.kind in WORKERS else ()
+        groups = () if self.kind == "tool" else (fanout.GROUP, *(sink.group for sink in sinks))
         member = Member(self.kind, secrets.token_hex(4), groups)
         self.leases = Leases(self.link, settings, member)
         self.presence = Presence(self.link, self.keys, settings, member)
@@ -114,11 +120,28 @@ class Node:
             self.presence.start()
             stack.push_async_callback(self.presence.close)
             self.leases.on_lapse, self.leases.on_dead = self.presence.lapsed, self.presence.died
-            consumer = Consumer(fanout.GROUP, FanOut(self.keys), address, settings, self.leases)
+            consumers = [Consumer(fanout.GROUP, FanOut(self.keys), address, settings, self.leases)]
+            for sink in sinks:
+                archiver = Archiver(sink, self.keys)
+                consumers.append(Consumer(sink.group, archiver, address, settings, self.leases, PAUSE))
             stack.push_async_callback(self.leases.close)
-            consumer.start()
-            stack.push_async_callback(consumer.close)
+            for consumer in consumers:
+                consumer.start()
+                stack.push_async_callback(consumer.close)
             await self.leases.start()
+        if self.kind in WORKERS:
+            await self._warn_of_idle_groups(groups)
+
+    async def _warn_of_idle_groups(self, played: Sequence[str]) -> None:
+        """A group that nobody plays keeps the logs from being trimmed, until they are full."""
+        states = [state for state in await group_states(self.link, self.keys) if state.group not in played]
+        for group in sorted({state.group for state in states}):
+            if not any(state.owner != "-" for state in states if state.group == group):
+                logger.warning(
+                    "nobody plays the group %s, and the logs wait for it until they are full (LOG_LENGTH); "
+                    "turn it on again, or give it up: python app.py groups drop %s",
+                    *(group, group),
+                )
 
     def _on_control(self, payload: bytes) -> None:
         if payload == NODES_CHANGED:

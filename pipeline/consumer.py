@@ -24,6 +24,7 @@ OWNER = "owner"
 READ_ENTRIES = 32  # log entries of a partition in one read; an entry is at most 1 MiB
 PENDING, NEW = "0", ">"
 _BACKOFF = 0.05, 2.0  # seconds: first and longest wait after a failure
+FEW = 1000  # messages of one read, below which a group that gathers waits a moment
 _REASON = 500  # characters of an error kept with a dead letter
 
 _TRIM = """
@@ -58,7 +59,11 @@ class Handler(Protocol):
 class Consumer:
     """One node's part in one consumer group."""
 
-    def __init__(self, group: str, handler: Handler, address: Address, settings: Settings, leases: Leases) -> None:
+    def __init__(
+        self, group: str, handler: Handler, address: Address, settings: Settings, leases: Leases, pause: float = 0
+    ) -> None:
+        """`pause`: seconds to gather messages after a read that brought few; nobody waits for a sink."""
+        self._pause, self._wait = pause, _BACKOFF[0]
         self._group, self._handler, self._address = group, handler, address
         self._keys, self._leases = Keys.of(settings), leases
         self._link = Link(address)
@@ -102,26 +107,24 @@ class Consumer:
             logger.info("%s: the read ends by itself: %s", self._group, error)
 
     async def _run(self) -> None:
-        wait = _BACKOFF[0]
         while not self._stopping:
             connection = None
             try:
                 connection = await connect(self._address)
                 client = await connection.call("CLIENT", "ID")
-                wait = _BACKOFF[0]
                 await self._consume(connection, client)
             except (Away, OSError, ReplyError) as error:
-                logger.info("%s: %s; reading again from what is pending in %.2f s", self._group, error, wait)
+                logger.info("%s: %s; reading again from what is pending in %.2f s", self._group, error, self._wait)
             except Exception:
-                logger.exception("%s: a batch failed; trying again in %.2f s", self._group, wait)
+                logger.exception("%s: a batch failed; trying again in %.2f s", self._group, self._wait)
             finally:
                 self._positions.clear()
                 self._blocked = None
                 if connection is not None:
                     connection.abort()
             if not self._stopping:
-                await asyncio.sleep(wait)
-                wait = min(wait * 2, _BACKOFF[1])
+                await asyncio.sleep(self._wait)
+                self._wait = min(self._wait * 2, _BACKOFF[1])
 
     async def _consume(self, connection: Connection, client: int) -> None:
         """Cycle until the connection or the handler fails, or the node stops."""
@@ -148,21 +151,24 @@ class Consumer:
             messages, damaged, acks = self._take(entries)
             await self._send(connection, damaged)
             outbox = [*await self._handle(connection, messages), *acks] if acks else []
+            self._wait = _BACKOFF[0]
+            if self._pause and 0 < len(messages) < FEW and not self._stopping:
+                await asyncio.sleep(self._pause)
 
     async def _handle(self, connection: Connection, messages: list[Message]) -> list[Command]:
         """What the handler wants sent for `messages`.
 
-        If it fails they are handled one by one, and what still fails alone after all attempts is a dead letter.
+        If it fails they are handled in halves, and what still fails alone after all attempts is a dead letter.
         """
         try:
             return list(await self._handler.handle(messages))
         except (Away, OSError):
             raise
         except Exception as error:
-            logger.warning("%s: %r on a batch of %d; trying each message alone", self._group, error, len(messages))
+            logger.warning("%s: %r on a batch of %d; looking for what fails alone", self._group, error, len(messages))
         wait = _BACKOFF[0]
         for attempt in range(1, self._attempts + 1):
-            commands, failed = await self._one_by_one(messages)
+            commands, failed = await self._apart(messages)
             if not failed:
                 return commands
             await self._send(connection, commands)  # its neighbours do not wait for it
@@ -179,17 +185,27 @@ class Consumer:
         log = self._keys.log(self._keys.partition(message.channel))
         return set_aside(self._keys, self._group, log, to_log(message), repr(error)[:_REASON], self._attempts)
 
-    async def _one_by_one(self, messages: list[Message]) -> tuple[list[Command], list[tuple[Message, Exception]]]:
-        commands: list[Command] = []
-        failed: list[tuple[Message, Exception]] = []
-        for message in messages:
-            try:
-                commands += await self._handler.handle([message])
-            except (Away, OSError):
-                raise
-            except Exception as error:
-                failed.append((message, error))
-        return commands, failed
+    async def _apart(self, messages: list[Message]) -> tuple[list[Command], list[tuple[Message, Exception]]]:
+        """Handle `messages`, halved until each half succeeds or is one message: those that fail alone, and why.
+
+        One by one, a single bad message in a batch of 10,000 would cost a sink 10,000 transactions.
+        """
+        if len(messages) > 1:
+            middle = len(messages) // 2
+            commands, failed = await self._try(messages[:middle])
+            more, also_failed = await self._try(messages[middle:])
+            return commands + more, failed + also_failed
+        return await self._try(messages)
+
+    async def _try(self, messages: list[Message]) -> tuple[list[Command], list[tuple[Message, Exception]]]:
+        try:
+            return list(await self._handler.handle(messages)), []
+        except (Away, OSError):
+            raise
+        except Exception as error:
+            if len(messages) == 1:
+                return [], [(messages[0], error)]
+        return await self._apart(messages)
 
     async def _settle(self, connection: Connection) -> tuple[list[int], set[int]]:
         """Bring the partitions read from in line with the leases: those to read, those to let go of."""

@@ -36,4 +36,6 @@ def event_of(message: Message) -> Event | None:
         data = _decode(message.data)
     except msgspec.DecodeError:
         return None
+    if not 0 < len(data.id) <= ID_LIMIT or not 0 < len(data.type) <= TYPE_LIMIT:
+        return None  # somebody's JSON that only looks like one; an index could not take it
     return Event(data.id, data.type, message.channel, bytes(data.payload))

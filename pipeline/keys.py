@@ -102,6 +102,11 @@ class Keys:
         return f"dead:{group}"
 
     @staticmethod
+    def archive(group: str) -> str:
+        """Hash of a sink: database (the id of the one it fills); channel, epoch, offset, ms of what it stored last."""
+        return f"archive:{group}"
+
+    @staticmethod
     def idempotency(channel: str, user: str, key: str) -> str:
         """String with a time to live: the position already given to this key."""
         return f"idem:{channel}:{user}:{key}"

@@ -52,13 +52,22 @@ class Node:
 
 
 def share(partitions: int, group: str, me: str, members: list[str]) -> set[int]:
-    """The partitions of `group` that are `me`'s, given all live members. Terminals play only where nobody else does."""
+    """The partitions of `group` that are `me`'s, given all live members.
+
+    Workers of their own play before servers, and terminals only where nobody else does.
+    """
     playing = sorted(m for m in members if group in m.split(":")[2].split(","))
-    playing = [m for m in playing if not m.startswith("terminal:")] or playing
+    best = min((_rank(m) for m in playing), default=0)
+    playing = [m for m in playing if _rank(m) == best]
     if me not in playing:
         return set()
     rank = playing.index(me)
     return {p for p in range(partitions) if p % len(playing) == rank}
+
+
+def _rank(member: str) -> int:
+    """Who plays first: `pipeline`, so that servers only serve; then servers; then terminals."""
+    return {"pipeline": 0, "terminal": 2}.get(member.split(":")[0], 1)
 
 
 class Leases:

@@ -5,10 +5,20 @@ A new destination or source is one file in bridge/ and one line in app.py.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from pipeline.encode import Message
 from pipeline.event import Event
+
+
+class Extent(NamedTuple):
+    """How many messages of one epoch of a channel an archive holds, and its lowest and highest offset."""
+
+    channel: str
+    epoch: str
+    size: int
+    first: int
+    last: int
 
 
 class Sink(Protocol):
@@ -25,6 +35,9 @@ class Sink(Protocol):
 
 class Archive(Protocol):
     """Messages that may be older than the stream: the history goes on here."""
+
+    async def first(self, channel: str, epoch: str) -> int | None:
+        """The lowest offset that is here; None: nothing of this channel and epoch is. Raises Away."""
 
     async def after(self, channel: str, epoch: str, offset: int, limit: int) -> list[Message]:
         """Up to `limit` messages with offsets above `offset`, oldest first. Raises Away."""

@@ -1,5 +1,6 @@
 """How far each consumer group is, on each partition."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.keys import Keys
@@ -32,9 +33,33 @@ async def group_states(link: Link, keys: Keys) -> list[GroupState]:
     return states
 
 
+@dataclass(frozen=True)
+class Stored:
+    """What a sink stored last: channel, epoch, offset and the message's time (Unix ms). offset 0: nothing yet."""
+
+    channel: str
+    epoch: str
+    offset: int
+    ms: int
+
+
+async def stored_last(link: Link, keys: Keys, group: str) -> Stored:
+    """How far a sink says it is; of another group, nothing."""
+    values = await link.call("HMGET", keys.archive(group), "channel", "epoch", "offset", "ms")
+    channel, epoch, offset, ms = [_text(value or b"") for value in values]
+    return Stored(channel, epoch, int(offset or 0), int(ms or 0))
+
+
+def delay(states: Sequence[GroupState], now: int) -> float:
+    """How long the oldest entry has waited for a group, in seconds, at `now` (Unix ms); 0 if it is level."""
+    waiting = [state.oldest for state in states if state.oldest]
+    return max(0, now - min(waiting)) / 1000 if waiting else 0.0
+
+
 async def drop_group(link: Link, keys: Keys, group: str) -> None:
-    """Remove a consumer group from every log."""
-    await link.pipeline([["XGROUP", "DESTROY", keys.log(p), group] for p in range(keys.partitions)])
+    """Remove a consumer group from every log, and forget which database it filled."""
+    commands: list[Command] = [["XGROUP", "DESTROY", keys.log(p), group] for p in range(keys.partitions)]
+    await link.pipeline([*commands, ["DEL", keys.archive(group)]])
 
 
 async def _state(link: Link, keys: Keys, partition: int, group: dict[bytes, object]) -> GroupState:

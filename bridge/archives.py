@@ -1,0 +1,111 @@
+"""The databases a node archives in, as its settings say, and both as one to read from."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TypeVar
+
+from bridge.mongo import MongoArchive
+from bridge.settings import BridgeSettings, database
+from bridge.sql import SqlArchive
+from pipeline.archive import KnownDatabase, WrongDatabase
+from pipeline.consumer import Away
+from pipeline.encode import Message
+from pipeline.keys import Keys
+from pipeline.resp import Link
+from redis_config import ConfigError
+
+logger = logging.getLogger(__name__)
+
+PATIENCE = 6.0  # seconds a start waits for a database; it goes on without one that is away
+Store = SqlArchive | MongoArchive
+Found = TypeVar("Found")
+
+
+class Archives:
+    """What is archived, read from the first database that answers: SQL, then MongoDB."""
+
+    def __init__(self, stores: Sequence[Store], sinks: Sequence[Store] = ()) -> None:
+        """`sinks` are those of the stores that this node may fill."""
+        self.stores, self.sinks = stores, sinks
+
+    async def first(self, channel: str, epoch: str) -> int | None:
+        return await self._ask(lambda store: store.first(channel, epoch))
+
+    async def after(self, channel: str, epoch: str, offset: int, limit: int) -> list[Message]:
+        return await self._ask(lambda store: store.after(channel, epoch, offset, limit))
+
+    async def before(self, channel: str, epoch: str, offset: int, limit: int) -> list[Message]:
+        return await self._ask(lambda store: store.before(channel, epoch, offset, limit))
+
+    async def since(self, channel: str, epoch: str, ms: int) -> int | None:
+        return await self._ask(lambda store: store.since(channel, epoch, ms))
+
+    async def event(self, id: str) -> tuple[Message | None, bool]:
+        """The message that carries an event, from whichever database has it; there is no cache here."""
+        away: Away | None = None
+        for store in self.stores:
+            try:
+                if message := await store.event(id):
+                    return message, False
+            except Away as error:
+                away = error
+        if away is not None:  # where it may be
+            raise away
+        return None, False
+
+    async def events(self, channel: str, type: str, limit: int) -> list[Message]:
+        return await self._ask(lambda store: store.events(channel, type, limit))
+
+    async def _ask(self, question: Callable[[Store], Awaitable[Found]]) -> Found:
+        away = Away("nothing is archived; ARCHIVE=1 or MONGO_URL turns it on")
+        for store in self.stores:
+            try:
+                return await question(store)
+            except Away as error:
+                away = error
+        raise away
+
+
+def off(settings: BridgeSettings) -> dict[str, str]:
+    """The sinks that are off, and the setting that would turn each on."""
+    hints = {} if settings.archive else {SqlArchive.group: "ARCHIVE=1"}
+    return hints if settings.mongo_url else hints | {MongoArchive.group: "MONGO_URL"}
+
+
+@asynccontextmanager
+async def open_archives(settings: BridgeSettings, link: Link, keys: Keys, fills: bool) -> AsyncIterator[Archives]:
+    """The archives that are on. With `fills` their databases are prepared and looked at now; else when first asked.
+
+    A database that is away is waited for later. Raises ConfigError for one that was named and cannot be used; only
+    the SQLite file that nobody asked for is left alone then, with a warning.
+    """
+    async with AsyncExitStack() as stack:
+        stores: list[Store] = []
+        if settings.archive:
+            known = KnownDatabase(link, keys, SqlArchive.group, adopts=fills)
+            stores.append(SqlArchive(database(settings.database_url, settings.data_dir), known, creates=fills))
+        if settings.mongo_url:
+            known = KnownDatabase(link, keys, MongoArchive.group, adopts=fills)
+            stores.append(MongoArchive(settings.mongo_url, known, creates=fills))
+        for store in stores:
+            stack.push_async_callback(store.close)
+        named = {SqlArchive.group: bool(settings.database_url), MongoArchive.group: True}
+        sinks = [store for store in stores if fills and await _can_fill(store, named[store.group])]
+        yield Archives(stores, sinks)
+
+
+async def _can_fill(store: Store, named: bool) -> bool:
+    setting = "MONGO_URL" if store.group == MongoArchive.group else "DATABASE_URL"
+    try:
+        async with asyncio.timeout(PATIENCE):
+            await store.open()
+    except WrongDatabase as error:
+        if named:
+            raise ConfigError(f"{setting}: {error}") from None
+        logger.error("this node does not archive: %s", error)
+        return False
+    except (Away, TimeoutError) as error:
+        logger.warning("%s: %s; messages wait in the log until it is back", store.group, error or "no answer")
+    return True

@@ -1,0 +1,260 @@
+"""The MongoDB archive: one document a message, whoever stores it how often, and one for the event in it.
+
+Motor is used here and nowhere else: it is in maintenance only, and its successor is pymongo's own AsyncMongoClient.
+"""
+
+import re
+import secrets
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorCollection, AsyncIOMotorDatabase
+from pymongo import ASCENDING, DESCENDING, ReturnDocument
+from pymongo.errors import (
+    BulkWriteError,
+    ConfigurationError,
+    DocumentTooLarge,
+    DuplicateKeyError,
+    InvalidURI,
+    OperationFailure,
+    PyMongoError,
+)
+
+from pipeline.archive import KnownDatabase
+from pipeline.consumer import Away
+from pipeline.encode import Message
+from pipeline.event import event_of
+from pipeline.ports import Extent
+from redis_config import ConfigError
+
+DATABASE = "event-db"  # where MONGO_URL names none
+VERSION = 1
+TIMEOUT = 10_000  # ms a command may take
+_SELECT = 3_000  # ms to find a server
+_DUPLICATE = 11000
+_POISON = (2, 15, 10334)  # bad value, nested too deep, too large
+_MISSET = (18, 13)  # error codes: authentication failed, not authorised
+_PASSWORD = re.compile(r"(//[^/@]*?):[^/@]*@")
+
+Document = dict[str, Any]
+_INDEXES: Mapping[str, Sequence[Sequence[tuple[str, int]]]] = {
+    "messages": (
+        [("channel", ASCENDING), ("epoch", ASCENDING), ("offset", ASCENDING)],
+        [("channel", ASCENDING), ("epoch", ASCENDING), ("ms", ASCENDING), ("offset", ASCENDING)],
+    ),
+    "events": (
+        [("event", ASCENDING)],
+        [("channel", ASCENDING), ("ms", ASCENDING), ("offset", ASCENDING)],
+        [("type", ASCENDING), ("ms", ASCENDING)],
+    ),
+}
+
+
+class MongoArchive:
+    """Stored messages, as sink and for reading. Opens by itself; use `async with`, or `close`."""
+
+    group = "mongo"
+
+    def __init__(self, url: str, known: KnownDatabase | None = None, *, creates: bool = True) -> None:
+        """`creates`: whether indexes that are missing are made; who only reads does not. Raises ConfigError."""
+        self.where, self._known, self._creates = _PASSWORD.sub(r"\1:***@", url), known, creates
+        try:
+            # Journalled: what is acked survives kill -9 of the database.
+            self._client: AsyncIOMotorClient[Document] = AsyncIOMotorClient(
+                url, w="majority", journal=True, serverSelectionTimeoutMS=_SELECT, timeoutMS=TIMEOUT, appname="peyk"
+            )
+            self._database: AsyncIOMotorDatabase[Document] = self._client.get_default_database(DATABASE)
+        except (InvalidURI, ConfigurationError, ValueError) as error:
+            raise ConfigError(f"MONGO_URL: {error}") from None
+        self._messages: AsyncIOMotorCollection[Document] = self._database["messages"]
+        self._events: AsyncIOMotorCollection[Document] = self._database["events"]
+        self._info: AsyncIOMotorCollection[Document] = self._database["archive"]
+        self._id = ""
+
+    async def __aenter__(self) -> "MongoArchive":
+        await self.open()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        self._client.close()
+
+    async def open(self) -> bool:
+        """Look whether the database is there and is ours. True: it is used for the first time.
+
+        Raises Away, WrongDatabase (a kind of it), and ConfigError for what waiting does not mend.
+        """
+        if self._known is not None and not self._creates:
+            await self._known.id()
+        try:
+            async with self._asking():
+                info = await (self._prepare() if self._creates else self._info.find_one({"_id": "archive"}))
+        except Away as away:
+            if isinstance(away.__cause__, OperationFailure) and away.__cause__.code in _MISSET:
+                raise ConfigError(f"MONGO_URL: {away}") from None
+            raise
+        if info is None:
+            raise Away(f"{self.where} holds no archive")
+        if info["version"] > VERSION:
+            raise ConfigError(f"MONGO_URL: documents of version {info['version']}, we know {VERSION}: use a newer Peyk")
+        first = await self._known.check(info["id"], self.where) if self._known is not None else False
+        self._id = info["id"]
+        return first
+
+    async def _prepare(self) -> Document | None:
+        """Create what is missing: indexes, and the document with the database's own id and version."""
+        for name, indexes in _INDEXES.items():
+            for keys in indexes:
+                await self._database[name].create_index(list(keys))
+        fresh = {"$setOnInsert": {"id": secrets.token_hex(8), "version": VERSION}}
+        try:
+            return await self._info.find_one_and_update(
+                {"_id": "archive"}, fresh, upsert=True, return_document=ReturnDocument.AFTER
+            )
+        except DuplicateKeyError:  # another node was faster
+            return await self._info.find_one({"_id": "archive"})
+
+    async def store(self, messages: Sequence[Message]) -> None:
+        """Store messages; one that is stored already stays as it is (`_id` is channel:epoch:offset).
+
+        Raises Away; and what else it raises is the messages' own fault.
+        """
+        documents, events = [], []
+        for message in messages:
+            key: Document = {"_id": f"{message.channel}:{message.epoch}:{message.offset}", "channel": message.channel}
+            key |= {"epoch": message.epoch, "offset": message.offset, "ms": message.ms}
+            text = {"message": message.data.decode(), "user": message.user, "client": message.client}
+            documents.append({**key, **text})
+            if found := event_of(message):
+                payload = msgspec.json.decode(found.payload)
+                events.append({**key, "event": found.id, "type": found.type, "payload": payload})
+        if not documents:
+            return
+        await self._opened()
+        async with self._asking():
+            info = await self._info.find_one({"_id": "archive"})
+            if info is None or info["id"] != self._id:
+                self._id = ""
+                raise Away(f"{self.where} is another database than it was")
+            await _insert(self._messages, documents)
+            if events:
+                await _insert(self._events, events)
+
+    # -- reading
+
+    async def first(self, channel: str, epoch: str) -> int | None:
+        """The lowest offset stored of one epoch of a channel."""
+        found = await self._find(self._messages, {"channel": channel, "epoch": epoch}, [("offset", ASCENDING)], 1)
+        return found[0].offset if found else None
+
+    async def after(self, channel: str, epoch: str, offset: int, limit: int) -> list[Message]:
+        """Up to `limit` messages with offsets above `offset`, oldest first."""
+        query = {"channel": channel, "epoch": epoch, "offset": {"$gt": offset}}
+        return await self._find(self._messages, query, [("offset", ASCENDING)], limit)
+
+    async def before(self, channel: str, epoch: str, offset: int, limit: int) -> list[Message]:
+        """Up to `limit` messages with offsets below `offset`, newest first."""
+        query = {"channel": channel, "epoch": epoch, "offset": {"$lt": offset}}
+        return await self._find(self._messages, query, [("offset", DESCENDING)], limit)
+
+    async def since(self, channel: str, epoch: str, ms: int) -> int | None:
+        """The offset just before the first message at or after `ms` (Unix ms); None: there is none."""
+        query = {"channel": channel, "epoch": epoch, "ms": {"$gte": ms}}
+        found = await self._find(self._messages, query, [("ms", ASCENDING), ("offset", ASCENDING)], 1)
+        return found[0].offset - 1 if found else None
+
+    async def event(self, id: str) -> Message | None:
+        """The message that carries the event; of several, the first that came."""
+        found = await self._with_events({"event": id}, ASCENDING, 1)
+        return found[0] if found else None
+
+    async def events(self, channel: str, type: str, limit: int) -> list[Message]:
+        """The newest events, newest first; of one channel and one type, unless these are empty."""
+        query = {name: value for name, value in (("channel", channel), ("type", type)) if value}
+        return await self._with_events(query, DESCENDING, limit)
+
+    async def _with_events(self, query: Document, order: int, limit: int) -> list[Message]:
+        await self._opened()
+        async with self._asking():
+            ordered = self._events.find(query, {"_id": 1}).sort([("ms", order), ("offset", order)]).limit(limit)
+            keys = [event["_id"] async for event in ordered]
+        found = await self._find(self._messages, {"_id": {"$in": keys}}, [("_id", ASCENDING)], limit) if keys else []
+        by_key = {f"{m.channel}:{m.epoch}:{m.offset}": m for m in found}
+        return [by_key[key] for key in keys if key in by_key]
+
+    async def extents(self) -> list[Extent]:
+        """How much there is of each epoch of each channel."""
+        group = {"_id": {"channel": "$channel", "epoch": "$epoch"}, "count": {"$sum": 1}}
+        group |= {"first": {"$min": "$offset"}, "last": {"$max": "$offset"}}
+        await self._opened()
+        async with self._asking():
+            pipeline: list[Document] = [{"$group": group}, {"$sort": {"_id.channel": 1, "_id.epoch": 1}}]
+            rows = [row async for row in self._messages.aggregate(pipeline)]
+        return [Extent(r["_id"]["channel"], r["_id"]["epoch"], r["count"], r["first"], r["last"]) for r in rows]
+
+    async def ids(self, channel: str, first: int, last: int) -> set[str]:
+        """The entry ids of a channel's messages from one offset to another, of every epoch."""
+        query = {"channel": channel, "offset": {"$gte": first, "$lte": last}}
+        await self._opened()
+        async with self._asking():
+            rows = self._messages.find(query, {"offset": 1, "ms": 1, "_id": 0})
+            return {f"{row['offset']}-{row['ms']}" async for row in rows}
+
+    async def _find(
+        self, collection: "AsyncIOMotorCollection[Document]", query: Document, order: list[tuple[str, int]], limit: int
+    ) -> list[Message]:
+        await self._opened()
+        async with self._asking():
+            return [_message(row) async for row in collection.find(query).sort(order).limit(limit)]
+
+    async def _opened(self) -> None:
+        """Open again what was away. What is wrong with the database is never the fault of a message."""
+        if not self._id:
+            try:
+                await self.open()
+            except ConfigError as error:
+                raise Away(str(error)) from error
+
+    @asynccontextmanager
+    async def _asking(self) -> AsyncIterator[None]:
+        """What goes wrong with the database is Away; what is wrong with documents is raised as it is."""
+        try:
+            yield
+        except DocumentTooLarge as error:
+            raise ValueError(str(error)) from None
+        except OperationFailure as error:
+            if error.code in _POISON:
+                raise ValueError(_line(error)) from None
+            raise self._away(error) from error
+        except (PyMongoError, OSError, TimeoutError) as error:
+            raise self._away(error) from error
+
+    def _away(self, error: Exception) -> Away:
+        """Look at the database anew before anything else is asked of it: who knows what is there when it comes back."""
+        self._id = ""
+        return Away(f"{self.where} does not answer: {_line(error)}")
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
+
+
+async def _insert(collection: "AsyncIOMotorCollection[Document]", documents: list[Document]) -> None:
+    """Insert what is not there yet. Raises ValueError for a document that is refused, PyMongoError."""
+    try:
+        await collection.insert_many(documents, ordered=False)
+    except BulkWriteError as error:
+        if error.details.get("writeConcernErrors"):
+            raise
+        refused = [e for e in error.details["writeErrors"] if e["code"] != _DUPLICATE]
+        if refused:
+            raise ValueError(str(refused[0]["errmsg"])[:300]) from None
+
+
+def _message(row: Document) -> Message:
+    names = row["channel"], row["offset"], row["ms"], row["epoch"], row["user"], row["client"]
+    return Message(*names, row["message"].encode())

@@ -1,0 +1,85 @@
+"""The archive's tables, and how they come about: created when missing, and a row that says their version.
+
+No migration tool: the archive has three tables that only ever gain columns, so an upgrade is one statement in
+UPGRADES, run under a lock by whichever node comes first. A tool (Alembic) would bring its own table, a directory of
+scripts and a step that somebody must remember to run.
+"""
+
+import secrets
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, Column, DateTime, Index, inspect, text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlmodel import Field, SQLModel, col, insert, select, update
+
+from chat.models import NAME_LIMIT
+from pipeline.event import ID_LIMIT, TYPE_LIMIT
+from redis_config import ConfigError
+
+VERSION = 2
+UPGRADES: Mapping[int, Sequence[str]] = {
+    1: [  # had no row for its version
+        "ALTER TABLE stream ADD COLUMN client VARCHAR(40) DEFAULT '-' NOT NULL",
+        'CREATE INDEX stream_time ON stream (channel_id, epoch, timestamp, "offset")',
+    ],
+}
+_LOCK = 0x5065796B  # of PostgreSQL's advisory locks: "Peyk"
+
+
+class StoredEvent(SQLModel, table=True):
+    """The event that a stored message carries; beside it, so that events are found by what they say."""
+
+    __tablename__ = "events"
+    __table_args__ = (
+        Index("events_event", "event_id"),
+        Index("events_channel_time", "channel_id", "timestamp", "offset"),
+        Index("events_type_time", "type", "timestamp"),
+    )
+
+    channel_id: str = Field(primary_key=True, max_length=NAME_LIMIT)
+    epoch: str = Field(primary_key=True, max_length=16)
+    offset: int = Field(sa_column=Column(BigInteger, primary_key=True, autoincrement=False))
+    event_id: str = Field(max_length=ID_LIMIT)
+    type: str = Field(max_length=TYPE_LIMIT)
+    payload: Any = Field(sa_column=Column(JSON().with_variant(JSONB(), "postgresql"), nullable=False))
+    timestamp: datetime = Field(sa_column=Column(DateTime(timezone=True), nullable=False))
+
+
+class ArchiveInfo(SQLModel, table=True):
+    """One row: the database's own id, and the version of its tables."""
+
+    __tablename__ = "archive"
+
+    row: int = Field(default=1, primary_key=True)
+    id: str = Field(max_length=32)
+    version: int
+
+
+async def prepare(connection: AsyncConnection) -> str:
+    """Create or upgrade the tables in the running transaction; the database's id. Raises ConfigError if newer."""
+    if connection.dialect.name == "postgresql":
+        await connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
+    existing = await connection.run_sync(lambda sync: inspect(sync).get_table_names())
+    await connection.run_sync(SQLModel.metadata.create_all)
+    row = (await connection.execute(select(ArchiveInfo.id, ArchiveInfo.version))).one_or_none()
+    if row is None:
+        version, id = 1 if "stream" in existing else VERSION, secrets.token_hex(8)
+        await connection.execute(insert(ArchiveInfo).values(row=1, id=id, version=version))
+    else:
+        id, version = row
+    if version > VERSION:
+        raise ConfigError(f"its tables are of version {version}, this Peyk knows {VERSION}: use a newer Peyk")
+    for old in range(version, VERSION):
+        for statement in UPGRADES[old]:
+            await connection.execute(text(statement))
+    if version < VERSION:
+        await connection.execute(update(ArchiveInfo).values(version=VERSION))
+    return id
+
+
+async def id_of(connection: AsyncConnection) -> str:
+    """The database's own id; "" if it holds no archive."""
+    return str((await connection.execute(select(col(ArchiveInfo.id)))).scalar() or "")
