@@ -12,6 +12,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 CODE := $(wildcard redis_config.py app.py chat pipeline bridge bench tests)
+# Debian keeps it out of the PATH, under its version.
+POSTGRES := $(firstword $(wildcard /usr/lib/postgresql/*/bin/postgres) postgres)
 PERSIAN_FONT := /usr/share/fonts/truetype/noto/NotoSansArabic-Regular.ttf
 
 .PHONY: run test check bench bench-peers faults clean
@@ -21,7 +23,7 @@ run: .venv/run
 
 test: .venv/dev
 	@$(call debian,redis-server:redis-server redis-cli:redis-tools chromium:chromium \
-		$(PERSIAN_FONT):fonts-noto-core tmux:tmux curl:curl)
+		$(PERSIAN_FONT):fonts-noto-core tmux:tmux curl:curl $(POSTGRES):postgresql)
 	$(BIN)/python -m pytest -n 4 --dist loadfile $(ARGS)
 
 check: .venv/dev
@@ -60,7 +62,7 @@ clean:
 	@touch .venv/run $@
 
 # debian(thing:package …): install the packages whose command or file is missing, if we may. While apt runs, a policy-rc.d
-# keeps Debian from starting redis-server as a service: the tests start their own.
+# keeps Debian from starting redis-server and postgresql as services: the tests start their own.
 define debian
 missing=""; for pair in $(1); do thing="$${pair%%:*}"; \
   command -v "$$thing" >/dev/null || test -e "$$thing" || missing="$$missing $${pair#*:}"; done; \

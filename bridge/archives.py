@@ -4,10 +4,9 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
-from bridge.mongo import MongoArchive
-from bridge.settings import BridgeSettings, database
+from bridge.settings import MONGO, SQL, BridgeSettings, database
 from bridge.sql import SqlArchive
 from pipeline.archive import KnownDatabase, WrongDatabase
 from pipeline.consumer import Away
@@ -19,7 +18,10 @@ from redis_config import ConfigError
 logger = logging.getLogger(__name__)
 
 PATIENCE = 6.0  # seconds a start waits for a database; it goes on without one that is away
-Store = SqlArchive | MongoArchive
+if TYPE_CHECKING:
+    from bridge.mongo import MongoArchive
+
+Store: TypeAlias = "SqlArchive | MongoArchive"
 Found = TypeVar("Found")
 
 
@@ -70,8 +72,8 @@ class Archives:
 
 def off(settings: BridgeSettings) -> dict[str, str]:
     """The sinks that are off, and the setting that would turn each on."""
-    hints = {} if settings.archive else {SqlArchive.group: "ARCHIVE=1"}
-    return hints if settings.mongo_url else hints | {MongoArchive.group: "MONGO_URL"}
+    hints = {} if settings.archive else {SQL: "ARCHIVE=1"}
+    return hints if settings.mongo_url else hints | {MONGO: "MONGO_URL"}
 
 
 @asynccontextmanager
@@ -84,20 +86,22 @@ async def open_archives(settings: BridgeSettings, link: Link, keys: Keys, fills:
     async with AsyncExitStack() as stack:
         stores: list[Store] = []
         if settings.archive:
-            known = KnownDatabase(link, keys, SqlArchive.group, adopts=fills)
+            known = KnownDatabase(link, keys, SQL, adopts=fills)
             stores.append(SqlArchive(database(settings.database_url, settings.data_dir), known, creates=fills))
         if settings.mongo_url:
-            known = KnownDatabase(link, keys, MongoArchive.group, adopts=fills)
+            from bridge.mongo import MongoArchive  # here: it takes a quarter of a second
+
+            known = KnownDatabase(link, keys, MONGO, adopts=fills)
             stores.append(MongoArchive(settings.mongo_url, known, creates=fills))
         for store in stores:
-            stack.push_async_callback(store.close)
-        named = {SqlArchive.group: bool(settings.database_url), MongoArchive.group: True}
+            stack.push_async_callback(store.aclose)
+        named = {SQL: bool(settings.database_url), MONGO: True}
         sinks = [store for store in stores if fills and await _can_fill(store, named[store.group])]
         yield Archives(stores, sinks)
 
 
 async def _can_fill(store: Store, named: bool) -> bool:
-    setting = "MONGO_URL" if store.group == MongoArchive.group else "DATABASE_URL"
+    setting = "MONGO_URL" if store.group == MONGO else "DATABASE_URL"
     try:
         async with asyncio.timeout(PATIENCE):
             await store.open()

@@ -22,6 +22,7 @@ from pymongo.errors import (
     PyMongoError,
 )
 
+from bridge.settings import MONGO
 from pipeline.archive import KnownDatabase
 from pipeline.consumer import Away
 from pipeline.encode import Message
@@ -32,7 +33,7 @@ from redis_config import ConfigError
 DATABASE = "event-db"  # where MONGO_URL names none
 VERSION = 1
 TIMEOUT = 10_000  # ms a command may take
-_SELECT = 3_000  # ms to find a server
+_CONNECT = 2_000  # ms to find a server, and to connect
 _DUPLICATE = 11000
 _POISON = (2, 15, 10334)  # bad value, nested too deep, too large
 _MISSET = (18, 13)  # error codes: authentication failed, not authorised
@@ -53,17 +54,25 @@ _INDEXES: Mapping[str, Sequence[Sequence[tuple[str, int]]]] = {
 
 
 class MongoArchive:
-    """Stored messages, as sink and for reading. Opens by itself; use `async with`, or `close`."""
+    """Stored messages, as sink and for reading. Opens by itself; use `async with`, or `aclose`."""
 
-    group = "mongo"
+    group = MONGO
 
     def __init__(self, url: str, known: KnownDatabase | None = None, *, creates: bool = True) -> None:
         """`creates`: whether indexes that are missing are made; who only reads does not. Raises ConfigError."""
         self.where, self._known, self._creates = _PASSWORD.sub(r"\1:***@", url), known, creates
         try:
-            # Journalled: what is acked survives kill -9 of the database.
+            # Journalled: what is acked survives kill -9 of the database. Who asks tries again, so the driver need not.
             self._client: AsyncIOMotorClient[Document] = AsyncIOMotorClient(
-                url, w="majority", journal=True, serverSelectionTimeoutMS=_SELECT, timeoutMS=TIMEOUT, appname="peyk"
+                url,
+                w="majority",
+                journal=True,
+                retryReads=False,
+                retryWrites=False,
+                serverSelectionTimeoutMS=_CONNECT,
+                connectTimeoutMS=_CONNECT,
+                socketTimeoutMS=TIMEOUT,
+                appname="peyk",
             )
             self._database: AsyncIOMotorDatabase[Document] = self._client.get_default_database(DATABASE)
         except (InvalidURI, ConfigurationError, ValueError) as error:
@@ -74,13 +83,17 @@ class MongoArchive:
         self._id = ""
 
     async def __aenter__(self) -> "MongoArchive":
-        await self.open()
+        try:
+            await self.open()
+        except BaseException:
+            await self.aclose()
+            raise
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        await self.close()
+        await self.aclose()
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         self._client.close()
 
     async def open(self) -> bool:
@@ -140,9 +153,9 @@ class MongoArchive:
             if info is None or info["id"] != self._id:
                 self._id = ""
                 raise Away(f"{self.where} is another database than it was")
-            await _insert(self._messages, documents)
-            if events:
+            if events:  # first: the message of an event that is refused is not stored either
                 await _insert(self._events, events)
+            await _insert(self._messages, documents)
 
     # -- reading
 

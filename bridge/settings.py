@@ -9,6 +9,7 @@ from sqlalchemy.exc import ArgumentError
 
 from redis_config import Settings
 
+SQL, MONGO = "sql", "mongo"  # the sinks, by the names of their consumer groups
 _POSTGRESQL = ("postgresql", "postgres")
 
 

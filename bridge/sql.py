@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import NullPool
 from sqlmodel import col, select
 
+from bridge.settings import SQL
 from bridge.tables import StoredEvent, id_of, prepare
 from chat.models import Stream
 from pipeline.archive import KnownDatabase
@@ -38,9 +39,9 @@ _COLUMNS = (
 
 
 class SqlArchive:
-    """Stored messages, as sink and for reading. Opens by itself; use `async with`, or `close`."""
+    """Stored messages, as sink and for reading. Opens by itself; use `async with`, or `aclose`."""
 
-    group = "sql"
+    group = SQL
 
     def __init__(self, url: str | URL, known: KnownDatabase | None = None, *, creates: bool = True) -> None:
         """`creates`: whether tables that are missing are made; who only reads does not."""
@@ -58,13 +59,17 @@ class SqlArchive:
         return str(self.url.database) if scheme == "sqlite" else self.url.set(drivername=scheme).render_as_string()
 
     async def __aenter__(self) -> "SqlArchive":
-        await self.open()
+        try:
+            await self.open()
+        except BaseException:
+            await self.aclose()
+            raise
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        await self.close()
+        await self.aclose()
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         await self._engine.dispose()
 
     async def open(self) -> bool:

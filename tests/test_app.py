@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import app
+from bridge.settings import database
 from bridge.sql import SqlArchive
 from chat.errors import BadRequest, UnknownChannel
 from chat.node import Node
@@ -47,7 +48,7 @@ class TestFunctions:
         produced = await app.produce_message("general", "hello")
         assert produced.startswith("Message produced to channel general: 1-")
         assert await app.consume_message("general") == "Consumed 1 messages from channel general"
-        async with SqlArchive(data_dir) as archive:
+        async with SqlArchive(database("", data_dir)) as archive:
             (row,) = await archive.messages("general")
         assert row.id == produced.rpartition(" ")[2]
         assert (row.channel_id, row.offset, row.message, row.user) == ("general", 1, '{"text":"hello"}', "app")
@@ -60,7 +61,7 @@ class TestFunctions:
         assert await app.consume_message("general") == "Consumed 0 messages from channel general"
         await app.produce_message("general", "last")
         assert await app.consume_message("general") == "Consumed 1 messages from channel general"
-        async with SqlArchive(data_dir) as archive:
+        async with SqlArchive(database("", data_dir)) as archive:
             assert [row.offset for row in await archive.messages("general")] == list(range(1, 302))
 
     async def test_consumed_messages_are_broadcast_to_subscribers(self) -> None:

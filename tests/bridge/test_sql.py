@@ -1,40 +1,118 @@
-"""The SQL archive: each message once, however often it is stored."""
+"""What only SQL has: where the database is, tables that come about by themselves, and what it can never take."""
 
+import sqlite3
 from pathlib import Path
 
+import pytest
+from pydantic import ValidationError
+
+from bridge.settings import BridgeSettings, database
 from bridge.sql import SqlArchive
-from pipeline.encode import Message
+from bridge.tables import VERSION
+from pipeline.consumer import Away
+from redis_config import ConfigError
+from tests.bridge.conftest import event, message
+from tests.services import PostgresProcess, free_port
 
 
-def message(offset: int, epoch: str = "e", channel: str = "c") -> Message:
-    return Message(channel, offset, 1_795_000_000_000 + offset, epoch, "سارا", "f00", '{"text":"سلام"}'.encode())
+@pytest.mark.parametrize(
+    ("url", "becomes"),
+    [
+        ("", "sqlite+aiosqlite:////data/peyk.sqlite"),
+        ("sqlite:///x.db", "sqlite+aiosqlite:///x.db"),
+        ("postgres://a:b@h/d", "postgresql+asyncpg://a:b@h/d"),
+        ("postgresql://h:1/d?sslmode=require", "postgresql+asyncpg://h:1/d?ssl=require"),
+    ],
+)
+def test_where_the_database_is(url: str, becomes: str) -> None:
+    assert database(url, Path("/data")).render_as_string(hide_password=False) == becomes
 
 
-async def test_a_message_is_stored_once_with_all_it_has(tmp_path: Path) -> None:
-    async with SqlArchive(tmp_path) as archive:
-        await archive.store([message(1), message(2)])
-        await archive.store([message(2), message(3)])
-        rows = await archive.messages("c")
-    assert [row.offset for row in rows] == [1, 2, 3]
-    assert (rows[0].id, rows[0].message, rows[0].user) == ("1-1795000000001", '{"text":"سلام"}', "سارا")
-    assert rows[0].timestamp.timestamp() != rows[1].timestamp.timestamp()
+@pytest.mark.parametrize(
+    "url", ["mysql://h/d", "postgres://h", "sqlite://", "sqlite:///:memory:", "peyk", "://", "postgres://h:x/d"]
+)
+def test_a_url_that_is_none_is_an_error_that_names_it(url: str) -> None:
+    with pytest.raises(ValidationError, match=r"(?s)database_url.*must look like postgresql://"):
+        BridgeSettings(database_url=url, _env_file=None)
+    with pytest.raises(ValidationError, match=r"(?s)mongo_url.*must look like mongodb://"):
+        BridgeSettings(mongo_url="http://h/d", _env_file=None)
 
 
-async def test_epochs_and_channels_are_kept_apart(tmp_path: Path) -> None:
-    async with SqlArchive(tmp_path) as archive:
-        await archive.store([message(1), message(1, "f"), message(7, channel="d")])
-        assert len(await archive.messages("c")) == 2
-        assert [await archive.last_offset(*of) for of in (("c", "e"), ("d", "e"), ("d", "f"), ("x", "e"))] == [
-            1,
-            7,
-            0,
-            0,
-        ]
+def test_a_password_is_never_shown() -> None:
+    assert "secret" not in SqlArchive(database("postgres://a:secret@h/d", Path())).where
 
 
-async def test_what_is_stored_is_there_next_time(tmp_path: Path) -> None:
-    async with SqlArchive(tmp_path) as archive:
-        await archive.store([])
-        await archive.store([message(i) for i in range(1, 2001)])
-    async with SqlArchive(tmp_path) as archive:
-        assert await archive.last_offset("c", "e") == 2000
+async def test_an_archive_without_a_version_is_upgraded(tmp_path: Path) -> None:
+    path = tmp_path / "old.sqlite"
+    with sqlite3.connect(path) as old:
+        columns = "channel_id VARCHAR(64), epoch VARCHAR(16), offset BIGINT, id VARCHAR, message VARCHAR, user VARCHAR"
+        old.execute(f"CREATE TABLE stream ({columns}, timestamp DATETIME, PRIMARY KEY (channel_id, epoch, offset))")
+        old.execute("INSERT INTO stream VALUES ('c', 'e', 1, '1-7', '1', 'u', '2026-01-01 00:00:00.000000')")
+    old.close()
+    for _ in range(2):
+        async with SqlArchive(database(f"sqlite:///{path}", tmp_path)) as archive:
+            await archive.store([message(2)])
+            assert [(m.offset, m.client) for m in await archive.after("c", "e", 0, 9)] == [(1, "-"), (2, "f00")]
+
+
+async def test_an_archive_of_a_newer_peyk_is_refused(tmp_path: Path) -> None:
+    async with SqlArchive(database("", tmp_path)):
+        pass
+    with sqlite3.connect(tmp_path / "peyk.sqlite") as connection:
+        connection.execute("UPDATE archive SET version = ?", [VERSION + 1])
+    connection.close()
+    archive = SqlArchive(database("", tmp_path))
+    with pytest.raises(ConfigError, match=r"DATABASE_URL: .*peyk\.sqlite.*use a newer Peyk"):
+        await archive.open()
+    with pytest.raises(Away, match="newer Peyk"):  # once messages wait: no fault of theirs
+        await archive.store([message(1)])
+
+
+async def test_a_file_that_is_moved_away_is_not_written_to(tmp_path: Path) -> None:
+    async with SqlArchive(database("", tmp_path)) as archive:
+        await archive.store([message(1)])
+        (tmp_path / "peyk.sqlite").rename(tmp_path / "elsewhere")
+        with pytest.raises(Away):
+            await archive.store([message(2)])
+
+
+async def test_a_directory_that_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(Away, match="no/such"):
+        await SqlArchive(database(f"sqlite:///{tmp_path}/no/such/file", tmp_path)).open()
+
+
+async def test_a_database_that_is_missing_is_named(postgres: PostgresProcess) -> None:
+    with pytest.raises(ConfigError, match=r'DATABASE_URL: postgresql://app@127.*"nosuch" does not exist'):
+        await SqlArchive(database(postgres.url.replace("/peyk", "/nosuch"), Path())).open()
+    with pytest.raises(Away, match="does not answer"):
+        await SqlArchive(database(f"postgres://app@127.0.0.1:{free_port()}/peyk", Path())).open()
+
+
+POISON = {
+    "U+0000": message(2, data='{"id":"x","type":"t","payload":"\\u0000"}'),
+    "a number beyond numeric": message(2, data='{"id":"x","type":"t","payload":1e200000}'),
+    "a raw zero byte": message(2, data='"\0"'),
+    "bad UTF-8": message(2)._replace(data=b'"\xff"'),
+    "an offset beyond 64 bits": message(2**63, ms=5),
+    "a name too long": message(2)._replace(user="x" * 65),
+    "a time beyond all": message(2, ms=2**62),
+}
+
+
+@pytest.mark.parametrize("poison", POISON)
+async def test_what_postgresql_can_never_take_is_the_messages_fault(poison: str, postgres_url: str) -> None:
+    async with SqlArchive(database(postgres_url, Path())) as archive:
+        with pytest.raises((ValueError, OverflowError)):
+            await archive.store([event(1), POISON[poison], event(3)])
+        await archive.store([event(1), event(3)])
+        assert [m.offset for m in await archive.after("c", "e", 0, 9)] == [1, 3]
+        assert len(await archive.events("", "", 9)) == 2
+
+
+async def test_a_table_that_is_gone_is_no_fault_of_a_message(postgres_url: str) -> None:
+    async with SqlArchive(database(postgres_url, Path())) as archive:
+        await archive.store([message(1)])
+        async with archive._begin() as connection:
+            await connection.exec_driver_sql("DROP TABLE stream")
+        with pytest.raises(Away):
+            await archive.store([message(2)])

@@ -1,0 +1,67 @@
+"""Real databases, one server of each kind for the whole run, and archives in them that are empty for each test."""
+
+import itertools
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from bridge.archives import Store
+from bridge.mongo import MongoArchive
+from bridge.settings import database
+from bridge.sql import SqlArchive
+from pipeline.encode import Message
+from tests.services import MongoProcess, PostgresProcess
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresProcess]:
+    with PostgresProcess() as process:
+        yield process
+
+
+@pytest.fixture(scope="session")
+def mongo() -> Iterator[MongoProcess]:
+    with MongoProcess() as process:
+        yield process
+
+
+@pytest.fixture
+def postgres_url(postgres: PostgresProcess) -> str:
+    """An empty database."""
+    return postgres.database(f"t{next(_numbers)}")
+
+
+@pytest.fixture
+def mongo_url(mongo: MongoProcess) -> str:
+    """An empty database."""
+    return f"mongodb://127.0.0.1:{mongo.port}/t{next(_numbers)}?directConnection=true"
+
+
+@pytest.fixture(params=["sqlite", "postgresql", "mongodb"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    """An archive that nobody opened yet."""
+    if request.param == "sqlite":
+        return SqlArchive(database("", tmp_path))
+    if request.param == "postgresql":
+        return SqlArchive(database(request.getfixturevalue("postgres_url"), tmp_path))
+    return MongoArchive(request.getfixturevalue("mongo_url"))
+
+
+@pytest.fixture
+async def archive(store: Store) -> AsyncIterator[Store]:
+    async with store:
+        yield store
+
+
+def message(offset: int, epoch: str = "e", channel: str = "c", data: str = '{"text":"سلام"}', ms: int = 0) -> Message:
+    ms = ms or 1_795_000_000_000 + offset
+    return Message(channel, offset, ms, epoch, "سارا", "f00", data.encode())
+
+
+def event(offset: int, id: str = "", type: str = "t", channel: str = "c") -> Message:
+    return message(
+        offset, channel=channel, data=f'{{"id":"{id or offset}","type":"{type}","payload":{{"n":[{offset}]}}}}'
+    )

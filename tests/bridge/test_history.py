@@ -1,0 +1,146 @@
+"""History beyond the stream, from every door: seamless out of the archive, and an error rather than a hole."""
+
+import asyncio
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import asyncpg
+import httpx2 as httpx
+import pytest
+
+from tests.bridge.stage import RETURN, Stage, lines
+from tests.clients import Client
+from tests.services import ROOT, clean_environment, until
+
+CHANNEL, COUNT = "long", 450
+MESSAGES = f"/api/channels/{CHANNEL}/messages"
+
+
+@pytest.fixture(scope="module")
+def stage() -> Iterator[Stage]:
+    """Its streams hold about 100 messages; Redis drops a hundred at a time."""
+    with Stage({"HISTORY_LENGTH": "100", "PAGE_LIMIT": "500"}) as stage:
+        yield stage
+
+
+@pytest.fixture
+async def filled(stage: Stage) -> int:
+    """The stream's first offset; before it, messages are in the archive only."""
+    async with stage.http() as http:
+        top = (await http.get(MESSAGES, params={"after": 0, "limit": 0})).json().get("offset", 0)
+        for i in range(top, COUNT):
+            assert (await http.post(MESSAGES, json={"text": str(i + 1)})).status_code == 201
+    await until(stage.acked, RETURN)
+    first = (await stage.in_stream(CHANNEL))[0]
+    assert 200 < first < COUNT
+    return first
+
+
+async def offsets(http: httpx.AsyncClient, **params: str | int) -> list[int]:
+    reply = await http.get(MESSAGES, params=params)
+    assert reply.status_code == 200, reply.text
+    return [pub["offset"] for pub in reply.json()["publications"]]
+
+
+async def test_pages_over_http(stage: Stage, filled: int) -> None:
+    async with stage.http() as http:
+        assert await offsets(http, after=0, limit=500) == list(range(1, COUNT + 1))
+        assert await offsets(http, after=filled - 3, limit=5) == list(range(filled - 2, filled + 3))
+        assert await offsets(http, before=filled + 2, limit=5) == list(range(filled - 3, filled + 2))
+        assert await offsets(http, before=4, limit=500) == [1, 2, 3]
+        page = (await http.get(MESSAGES, params={"after": 6, "limit": 1})).json()
+        (pub,) = page["publications"]
+        assert (pub["data"], pub["info"]["user"], page["offset"]) == ({"text": "7"}, "anonymous", COUNT)
+        assert await offsets(http, since=pub["time"], limit=500) == await offsets(
+            http, since=pub["time"] - 1, limit=500
+        )
+        assert (await offsets(http, since=pub["time"], limit=1))[0] in range(1, 8)
+        assert await offsets(http, since="2000-01-01", limit=2) == [1, 2]
+
+
+async def test_the_protocols_history(stage: Stage, filled: int) -> None:
+    client = await Client.open(stage.server.port, "sara")
+
+    async def history(**asked: object) -> list[int]:
+        reply = await client.ask(history={"channel": CHANNEL, **asked})
+        return [pub["offset"] for pub in reply["history"]["publications"]]
+
+    epoch = (await client.ask(history={"channel": CHANNEL}))["history"]["epoch"]
+    assert await history(limit=-1, since={"epoch": epoch, "offset": 100}) == list(range(101, COUNT + 1))
+    back = await history(limit=filled, reverse=True, since={"epoch": epoch, "offset": filled + 1})
+    assert back == list(range(filled, 0, -1))
+    # A subscription recovers from the stream alone: what is beyond it, the client pages.
+    reply = await client.ask(subscribe={"channel": CHANNEL, "recover": True, "epoch": epoch, "offset": 5})
+    assert reply["subscribe"]["recovered"] is False
+    client.abort()
+
+
+async def test_the_command_replay(stage: Stage, filled: int) -> None:
+    def replay(*words: str) -> list[int]:
+        command, env = [sys.executable, "app.py", "replay", CHANNEL, *words], clean_environment(stage.environment)
+        done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        return list(lines(done.stdout))
+
+    assert await asyncio.to_thread(replay) == list(range(1, COUNT + 1))
+    assert await asyncio.to_thread(replay, "--after", str(filled - 2)) == list(range(filled - 1, COUNT + 1))
+    assert await asyncio.to_thread(replay, "--since", "2000-01-01") == list(range(1, COUNT + 1))
+
+
+async def test_an_event_stream_replays_and_stays_live(stage: Stage, filled: int) -> None:
+    async with stage.http() as http:
+        epoch = (await http.get(MESSAGES, params={"after": 0, "limit": 0})).json()["epoch"]
+        for query, resume in (("?after=3", {}), ("", {"Last-Event-ID": f"{epoch}:3"})):
+            headers = {"Accept": "text/event-stream", **resume}
+            async with http.stream("GET", MESSAGES + query, headers=headers) as reply:
+                seen: list[int] = []
+                async for line in reply.aiter_lines():
+                    assert not line.startswith("event:"), line
+                    if line.startswith("data:"):
+                        seen.append(json.loads(line[5:])["offset"])
+                    if len(seen) == COUNT - 3:
+                        break
+                assert seen == list(range(4, COUNT + 1))
+
+
+async def test_while_the_archive_is_away_or_behind_there_is_no_page_with_a_hole(stage: Stage, filled: int) -> None:
+    """PostgreSQL and MongoDB go, the stream moves on; what only they would have is a 503, the rest flows."""
+    channel, path = "behind", "/api/channels/behind/messages"
+    async with stage.http() as http:
+        for process in (stage.postgres, stage.mongo):
+            await asyncio.to_thread(process.kill)
+        for i in range(300):
+            assert (await http.post(path, json={"text": str(i)})).status_code == 201
+        first = (await stage.in_stream(channel))[0]
+        reply = await http.get(path, params={"after": 0})
+        assert reply.status_code == 503 and "older than the stream" in reply.json()["error"]["message"]
+        newest = (await http.get(path, params={"limit": 50})).json()["publications"]
+        assert [pub["offset"] for pub in newest] == list(range(251, 301))
+        streamed = await http.get(path, params={"after": 0}, headers={"Accept": "text/event-stream"})
+        assert streamed.status_code == 503
+
+        # Back, and the sinks may not store yet: somebody holds the tables.
+        await asyncio.to_thread(stage.postgres.start)
+        connection = await asyncpg.connect(stage.postgres.url)
+        async with connection.transaction():
+            await connection.execute("LOCK TABLE stream IN EXCLUSIVE MODE")
+            await until(lambda: _says(http, path, "not yet in the archive"), RETURN)
+        await connection.close()
+        await until(lambda: _holds(stage, channel, first), RETURN)
+        pubs = (await http.get(path, params={"after": 0, "limit": 500})).json()["publications"]
+        assert [pub["offset"] for pub in pubs] == list(range(1, 301))
+        await asyncio.to_thread(stage.mongo.start)
+    assert len(await stage.in_sql(channel)) == 300
+    await until(stage.acked, RETURN)
+    assert await stage.in_mongo(channel) == list(range(1, 301))
+
+
+async def _says(http: httpx.AsyncClient, path: str, text: str) -> bool:
+    reply = await http.get(path, params={"after": 0})
+    return reply.status_code == 503 and text in reply.json()["error"]["message"]
+
+
+async def _holds(stage: Stage, channel: str, first: int) -> bool:
+    return len(await stage.in_sql(channel)) == 300
