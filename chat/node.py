@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
 
 from chat.access import Access
@@ -34,7 +34,7 @@ from pipeline.ports import Parts
 from pipeline.producer import Producer
 from pipeline.replay import Page, Replay
 from pipeline.resp import Link
-from pipeline.status import group_states
+from pipeline.status import idle_groups
 from redis_config import RedisServer, command_client, open_redis
 
 logger = logging.getLogger(__name__)
@@ -111,37 +111,36 @@ class Node:
         self.pinger.start()
         self.doors.changed = self.pinger.shut_out
         stack.push_async_callback(self.pinger.close)
+        await self._play(stack)
+
+    async def _play(self, stack: AsyncExitStack) -> None:
+        """Take this node's part in the consumer groups of its kind."""
+        address, settings = self.redis_server.address, self.settings
         sinks = self.parts.sinks if self.kind in WORKERS else ()
         groups = () if self.kind == "tool" else (fanout.GROUP, *(sink.group for sink in sinks))
         member = Member(self.kind, secrets.token_hex(4), groups)
         self.leases = Leases(self.link, settings, member)
         self.presence = Presence(self.link, self.keys, settings, member)
-        if groups:
-            self.presence.start()
-            stack.push_async_callback(self.presence.close)
-            self.leases.on_lapse, self.leases.on_dead = self.presence.lapsed, self.presence.died
-            consumers = [Consumer(fanout.GROUP, FanOut(self.keys), address, settings, self.leases)]
-            for sink in sinks:
-                archiver = Archiver(sink, self.keys)
-                consumers.append(Consumer(sink.group, archiver, address, settings, self.leases, PAUSE))
-            stack.push_async_callback(self.leases.close)
-            for consumer in consumers:
-                consumer.start()
-                stack.push_async_callback(consumer.close)
-            await self.leases.start()
-        if self.kind in WORKERS:
-            await self._warn_of_idle_groups(groups)
-
-    async def _warn_of_idle_groups(self, played: Sequence[str]) -> None:
-        """A group that nobody plays keeps the logs from being trimmed, until they are full."""
-        states = [state for state in await group_states(self.link, self.keys) if state.group not in played]
-        for group in sorted({state.group for state in states}):
-            if not any(state.owner != "-" for state in states if state.group == group):
-                logger.warning(
-                    "nobody plays the group %s, and the logs wait for it until they are full (LOG_LENGTH); "
-                    "turn it on again, or give it up: python app.py groups drop %s",
-                    *(group, group),
-                )
+        if not groups:
+            return
+        self.presence.start()
+        stack.push_async_callback(self.presence.close)
+        self.leases.on_lapse, self.leases.on_dead = self.presence.lapsed, self.presence.died
+        consumers = [Consumer(fanout.GROUP, FanOut(self.keys), address, settings, self.leases)]
+        for sink in sinks:
+            archiver = Archiver(sink, self.keys)
+            consumers.append(Consumer(sink.group, archiver, address, settings, self.leases, PAUSE))
+        stack.push_async_callback(self.leases.close)
+        for consumer in consumers:
+            consumer.start()
+        stack.push_async_callback(lambda: asyncio.gather(*[consumer.close() for consumer in consumers]))
+        await self.leases.start()
+        for group in await idle_groups(self.link, self.keys, groups) if self.kind in WORKERS else ():
+            logger.warning(
+                "nobody plays the group %s, and the logs wait for it until they are full (LOG_LENGTH); "
+                "turn it on again, or give it up: python app.py groups drop %s",
+                *(group, group),
+            )
 
     def _on_control(self, payload: bytes) -> None:
         if payload == NODES_CHANGED:

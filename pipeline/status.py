@@ -33,6 +33,12 @@ async def group_states(link: Link, keys: Keys) -> list[GroupState]:
     return states
 
 
+async def idle_groups(link: Link, keys: Keys, played: Sequence[str]) -> list[str]:
+    """The groups, beside those in `played`, that exist and nobody plays: what they have not acked is never trimmed."""
+    states = [state for state in await group_states(link, keys) if state.group not in played]
+    return sorted({state.group for state in states} - {state.group for state in states if state.owner != "-"})
+
+
 @dataclass(frozen=True)
 class Stored:
     """What a sink stored last: channel, epoch, offset and the message's time (Unix ms). offset 0: nothing yet."""
