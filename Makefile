@@ -6,7 +6,8 @@
 # make faults  three minutes of kills, pauses and cuts, and the check that nothing was lost, doubled or reordered
 # make clean   remove everything these made; data/ stays
 #
-# Python packages go into .venv; Debian packages only for tests and bench, and only if missing.
+# Python packages go into .venv, Node's beside the example that needs them; Debian packages only for tests and bench, and
+# only if missing.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -14,6 +15,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 CODE := $(wildcard redis_config.py app.py chat pipeline bridge bench tests)
 # Debian keeps it out of the PATH, under its version.
 POSTGRES := $(firstword $(wildcard /usr/lib/postgresql/*/bin/postgres) postgres)
+NODE_STAMP := examples/node/node_modules/.package-lock.json
 PERSIAN_FONT := /usr/share/fonts/truetype/noto/NotoSansArabic-Regular.ttf
 
 .PHONY: run test check bench bench-peers faults clean
@@ -23,7 +25,9 @@ run: .venv/run
 
 test: .venv/dev
 	@$(call debian,redis-server:redis-server redis-cli:redis-tools chromium:chromium \
-		$(PERSIAN_FONT):fonts-noto-core tmux:tmux curl:curl $(POSTGRES):postgresql)
+		$(PERSIAN_FONT):fonts-noto-core tmux:tmux curl:curl $(POSTGRES):postgresql node:nodejs npm:npm)
+	@test $(NODE_STAMP) -nt examples/node/package-lock.json \
+		|| (cd examples/node && npm ci --no-audit --no-fund --ignore-scripts --loglevel=error)
 	$(BIN)/python -m pytest -n 4 --dist loadfile $(ARGS)
 
 check: .venv/dev
@@ -44,7 +48,7 @@ faults: .venv/dev
 	$(BIN)/python -m tests.faults --seconds 180 $(ARGS)
 
 clean:
-	rm -rf .venv bench/.build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv examples/node/node_modules bench/.build .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find $(CODE) -name __pycache__ -prune -exec rm -rf {} +
 
 # A stamp is there only while the installation behind it is complete; without it, .venv is made anew.

@@ -8,6 +8,7 @@
     python app.py reconcile            compare streams and archives, refill what is missing
     python app.py dead list GROUP      what a group could not handle; retry, drop
     python app.py token USER           a token for a user; revoke shuts one out
+    python app.py rpc ACTION [JSON]    call another service over Redis Pub/Sub
     python app.py groups drop GROUP    end a group that nobody plays any more
 
 Where a message goes: chat/websocket.py → chat/session.py → pipeline/producer.py → pipeline/publish.lua
@@ -20,21 +21,25 @@ import getpass
 import logging
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
 from bridge.archives import off, open_archives
+from bridge.cache import EventCache, FillingSink
+from bridge.rpc import Rpc
 from bridge.settings import BridgeSettings, database
 from bridge.sql import SqlArchive
 from chat import commands, models
-from chat.auth import ACTIONS, Identity
+from chat.auth import CAPS, Identity
+from chat.calls import ask
 from chat.doors import tokens_of
 from chat.errors import PeykError
 from chat.models import User
 from chat.node import WORKERS, Node
 from chat.protocol import encode
+from chat.session import VERSION
 from chat.settings import ServerSettings, log
 from chat.terminal import Terminal, chat
 from pipeline.archive import KnownDatabase
@@ -60,9 +65,28 @@ async def join(node: Node) -> AsyncIterator[Parts]:
     """Open the outside systems a node of this kind plays a part in."""
     settings = node.settings
     assert isinstance(settings, AppSettings)
-    async with open_archives(settings, node.link, node.keys, node.kind in WORKERS) as archives:
-        store = archives if archives.stores else None
-        yield Parts(archives.sinks, archive=store, events=store, off=off(settings))
+    parts = Parts(off=off(settings))
+    async with AsyncExitStack() as stack:
+        opening = open_archives(settings, node.link, node.keys, node.kind in WORKERS)
+        archives = await stack.enter_async_context(opening)
+        if archives.stores:
+            cache = await stack.enter_async_context(EventCache(archives, node.redis_server.address, settings))
+            parts.archive, parts.events = archives, cache
+            parts.sinks = [FillingSink(sink, cache) for sink in archives.sinks]
+            parts.measures.append(cache.measures)
+        if settings.rpc_channel:
+            rpc = Rpc(node.redis_server.address, settings, configs(settings))
+            parts.caller = await stack.enter_async_context(rpc)
+            parts.measures.append(rpc.measures)
+        else:
+            parts.off["rpc"] = "RPC_CHANNEL"
+        yield parts
+
+
+def configs(settings: AppSettings) -> dict[str, object]:
+    """What other services are told of this one when they call `configs`: nothing secret."""
+    names = ("channel_prefix", "message_prefix", "create_channels", "message_limit", "page_limit")
+    return {"version": VERSION, **{name: getattr(settings, name) for name in names}}
 
 
 def worker() -> "Starlette":
@@ -148,6 +172,15 @@ async def broadcast_message(channel_id: str, message: str) -> str:
     return f"Message broadcast to channel {channel}"
 
 
+async def call(settings: AppSettings, action: str, data: str, send: bool) -> None:
+    """Call another service and print its answer, or only tell it something. Raises PeykError."""
+    line = json_line(data.encode(), settings.message_limit, settings.json_depth)
+    async with Node(settings, "tool") as node, Rpc(node.redis_server.address, settings) as rpc:
+        answer = await ask(rpc, action, line, send)
+        if not send:
+            print(encode(answer).decode())
+
+
 def parser() -> argparse.ArgumentParser:
     """What can be said on the command line."""
     top = argparse.ArgumentParser(prog="python app.py", description="Peyk: realtime chat on Redis Streams.")
@@ -176,13 +209,17 @@ def parser() -> argparse.ArgumentParser:
     token.add_argument("name", metavar="USER")
     token.add_argument("--ttl", type=int, default=86400, help="seconds it lasts, 0: for ever (default: %(default)s)")
     token.add_argument("--channels", default="", help="patterns of the channels it is for, separated by commas")
-    token.add_argument("--caps", default="", help=f"what it allows, of {', '.join(ACTIONS)}; separated by commas")
+    token.add_argument("--caps", default="", help=f"what it allows, of {', '.join(CAPS)}; separated by commas")
     revoke = sub.add_parser("revoke", help="shut out a user's tokens issued until now, or one token")
     revoke.add_argument("name", metavar="USER", nargs="?", default="")
     revoke.add_argument("--token", default="", metavar="ID", help="the token's id (jti) instead of a user")
     groups = sub.add_parser("groups", help="end a consumer group that nobody plays any more")
     groups.add_argument("action", choices=("drop",))
     groups.add_argument("group")
+    rpc = sub.add_parser("rpc", help="call another service over Redis Pub/Sub and print its answer")
+    rpc.add_argument("action", help="what it shall do, for example configs")
+    rpc.add_argument("data", metavar="JSON", nargs="?", default="null", help="with what (default: %(default)s)")
+    rpc.add_argument("--send", action="store_true", help="wait for no answer")
     return top
 
 
@@ -209,6 +246,8 @@ def run(options: argparse.Namespace) -> None:
         print(tokens_of(settings).issue(options.name, options.ttl, list(channels), list(caps)))
     elif options.command == "revoke":
         asyncio.run(commands.revoke(settings, options.name, options.token))
+    elif options.command == "rpc":
+        asyncio.run(call(settings, options.action, options.data, options.send))
     elif options.command == "groups":
         asyncio.run(commands.drop_group(settings, options.group))
     else:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator
+from pydantic import AliasChoices, Field, field_validator
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -58,3 +58,40 @@ class BridgeSettings(Settings):
         if value and (urlsplit(value).scheme not in ("mongodb", "mongodb+srv") or not urlsplit(value).netloc):
             raise ValueError("must look like mongodb://user:password@host:27017/database")
         return value
+
+    cache_ttl: int = Field(300, ge=0, description="seconds an event stays in the cache (0: no cache)")
+    cache_absent_ttl: float = Field(2.0, gt=0, le=60, description="seconds the cache remembers that there is no event")
+    cache_timeout: float = Field(0.25, gt=0, description="seconds the cache may take before the databases are asked")
+    cache_bytes: int = Field(16 * 1024, ge=0, description="largest event in the cache, bytes")
+    cache_size: int = Field(64 * 1024 * 1024, ge=0, description="bytes one node's events take in the cache, at most")
+    rpc_channel: str = Field(
+        "laravel_database_general",
+        validation_alias=AliasChoices("rpc_channel", "laravel_redis_channel"),
+        description="Pub/Sub name of calls to other services, also LARAVEL_REDIS_CHANNEL (empty: no calls)",
+    )
+    rpc_listen: str = Field("*_sender", description="Pub/Sub pattern of the requests this server answers")
+    rpc_answers: str = Field("*", description="patterns of the actions it answers, separated by commas (empty: none)")
+    rpc_pending: int = Field(
+        1000, ge=1, description="calls of a node that may await their answer, and requests that may stand in line"
+    )
+    rpc_at_once: int = Field(16, ge=1, description="requests of one action a node works on at a time")
+    rpc_bytes: int = Field(256 * 1024, ge=1024, description="largest request or reply, bytes of JSON")
+
+    @field_validator("rpc_channel")
+    @classmethod
+    def _is_no_request_channel(cls, value: str) -> str:
+        if value.endswith("_sender"):
+            raise ValueError(f"name the channel of the replies: {value.removesuffix('_sender')}")
+        return value
+
+    @field_validator("rpc_listen")
+    @classmethod
+    def _are_request_channels(cls, value: str) -> str:
+        if not value.endswith("_sender"):
+            raise ValueError("must end with _sender, as requests do")
+        return value
+
+    @property
+    def answered(self) -> list[str]:
+        """The patterns of RPC_ANSWERS."""
+        return [pattern.strip() for pattern in self.rpc_answers.split(",") if pattern.strip()]

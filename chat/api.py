@@ -339,12 +339,15 @@ async def get_health(request: Request) -> Response:
 async def get_metrics(request: Request) -> Response:
     """What this process counted, for Prometheus."""
     access_of(request)
-    sessions = node_of(request).pinger.sessions
-    gauges = {
+    node = node_of(request)
+    sessions = node.pinger.sessions
+    measures = {
         "connections": ("WebSocket clients.", len(sessions)),
         "subscriptions": ("Subscriptions of WebSocket clients.", sum(len(s.subscriber) for s in sessions)),
     }
-    return Response(exposition(gauges), media_type="text/plain; version=0.0.4")
+    for measure in node.parts.measures:
+        measures |= measure()
+    return Response(exposition(measures), media_type="text/plain; version=0.0.4")
 
 
 async def get_ready(request: Request) -> Response:

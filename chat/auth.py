@@ -8,7 +8,7 @@ What is absent restricts nothing.
 import hmac
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,8 @@ _MODERATE = _WRITE | {"moderate"}  # members, mutes, kicks and bans
 _ALL = _MODERATE | {"manage"}  # description, kind, moderators, deleting
 _NONE: frozenset[str] = frozenset()
 ACTIONS = ("subscribe", "history", "presence", "publish", "create", "moderate", "manage")
+CALL = "call"  # other services: of no channel
+CAPS = (*ACTIONS, CALL)
 KINDS = ("public", "private", "read-only")
 GIVEN = ("member", "moderator", "muted", "banned")  # roles that are given
 _TRUSTED = {"admin": _ALL, "owner": _ALL, "moderator": _MODERATE, "program": _WRITE, "banned": _NONE, "muted": _READ}
@@ -86,6 +88,22 @@ def check(identity: Identity, action: str, channel: str, policy: Policy) -> None
         raise PermissionDenied(f"{action} in the {policy.kind} channel {channel} is not for a {role}; ask its owner")
 
 
+def check_call(identity: Identity, action: str, open_to_people: Collection[str]) -> None:
+    """May `identity` have another service take `action`? Raises PermissionDenied.
+
+    Those services trust whoever can speak on our Redis, and know nothing of our users. So programs and admins may call
+    anything, people what the patterns of RPC_ACTIONS open to them, and who is narrowed to channels or caps nothing
+    unless it has the cap `call`.
+    """
+    narrowed = identity.channels is not None or identity.caps is not None
+    if narrowed and CALL not in (identity.caps or ()):
+        raise PermissionDenied("your token or key is for channels and caps that do not include: call")
+    if not (identity.admin or identity.program or _covers(open_to_people, action)):
+        raise PermissionDenied(
+            f"the action {action} is not open to people; RPC_ACTIONS can open it, programs may call it"
+        )
+
+
 def role_of(identity: Identity, policy: Policy) -> str:
     """What `identity` is in a channel: one of ROLES."""
     if identity.admin:
@@ -104,7 +122,7 @@ def _everybodys(identity: Identity, policy: Policy, role: str) -> bool:
     return identity.guest and policy.kind == "public" and not policy.owner and role != "banned"
 
 
-def _covers(patterns: Sequence[str], channel: str) -> bool:
+def _covers(patterns: Collection[str], channel: str) -> bool:
     return any(fnmatchcase(channel, pattern) for pattern in patterns)
 
 
@@ -175,8 +193,8 @@ class Tokens:
         """A token signed with AUTH_SECRET. `ttl` is in seconds, 0: for ever. Raises ConfigError and BadRequest."""
         if not self._secret:
             raise ConfigError("tokens are made with AUTH_SECRET, which is not set; make one: openssl rand -hex 32")
-        if unknown := set(caps) - set(ACTIONS):
-            raise BadRequest(f"caps are {', '.join(ACTIONS)}; not {', '.join(sorted(unknown))}")
+        if unknown := set(caps) - set(CAPS):
+            raise BadRequest(f"caps are {', '.join(CAPS)}; not {', '.join(sorted(unknown))}")
         now = int(time.time()) + after  # `after` a revocation of this very second
         claims: dict[str, Any] = {"sub": User.named(username).username, "iat": now, "jti": secrets.token_urlsafe(9)}
         claims |= {"exp": now + ttl} if ttl else {}
@@ -244,7 +262,8 @@ class ApiKeys:
         found: list[Identity] = []
         for known, scope in self._keys:
             if hmac.compare_digest(known, key.encode()):
-                found.append(Identity(User.named("api"), channels=scope, caps=_WRITE, program=True))
+                caps = _WRITE | {CALL} if scope is None else _WRITE
+                found.append(Identity(User.named("api"), channels=scope, caps=caps, program=True))
         if not found:
             raise Unauthorized("no such API key; it goes into the header X-API-Key")
         return found[0]

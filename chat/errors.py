@@ -16,11 +16,14 @@ message says what is allowed or what to do next.
     ├── NameTaken                   105   409
     ├── LimitExceeded               106   429
     ├── Unrecoverable               112   410
+    ├── NotAvailable                108   404         a part that is not switched on
+    ├── CallFailed                  100   502         another service said no
     └── Temporary                   100   503   yes
         ├── TooManyRequests         111   429   yes   not done; slower
         ├── Unavailable             100   503   yes   not stored; try again
         ├── StorageFull             100   503   yes   not stored; make room
-        └── OutcomeUnknown          100   504   yes   may be stored; retry with the same idempotency key
+        ├── OutcomeUnknown          100   504   yes   may be stored; retry with the same idempotency key
+        └── NoAnswer                100   504   yes   another service is silent; it may have acted
 
 Codes are those of the Centrifugal client protocol; 107 and 112 are among them, so foreign SDKs understand them.
 An error that is a limit reached names it in `limit`, which is how chat/metrics.py counts it.
@@ -106,6 +109,16 @@ class Unrecoverable(PeykError):
     code, status = 112, 410
 
 
+class NotAvailable(PeykError):
+    code, status = 108, 404
+
+
+class CallFailed(PeykError):
+    """Another service answered that it failed."""
+
+    status = 502
+
+
 class Temporary(PeykError):
     code, status, temporary = 100, 503, True
 
@@ -134,5 +147,11 @@ class StorageFull(Temporary):
 
 class OutcomeUnknown(Temporary):
     """The reply was lost: the message may or may not be stored."""
+
+    status = 504
+
+
+class NoAnswer(Temporary):
+    """Another service gave no answer in time: it may or may not have acted."""
 
     status = 504

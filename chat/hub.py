@@ -12,7 +12,6 @@ from collections.abc import Callable, Coroutine
 from chat.access import Access
 from chat.auth import Policy
 from chat.errors import PeykError, UnknownChannel
-from chat.listener import Listener
 from chat.local import Answer, LocalChannel, Receiver, Subscription
 from chat.recent import Recent
 from chat.settings import ServerSettings
@@ -20,6 +19,7 @@ from pipeline.encode import Message, push
 from pipeline.fanout import PRESENCE, UNPOSITIONED
 from pipeline.keys import CONTROL, Keys
 from pipeline.lasting import lasting
+from pipeline.listener import Listener
 from pipeline.positions import Standing, renew_epoch, standings
 from pipeline.replay import Page, Replay, unseen
 from pipeline.resp import ConnectionLost, Link, ReplyError

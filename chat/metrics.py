@@ -1,6 +1,6 @@
 """What is counted, and how /metrics shows it: the Prometheus text format. One process's numbers."""
 
-from collections.abc import Mapping
+from pipeline.ports import Measures
 
 REFUSALS = {
     "origin": "requests of foreign web pages",
@@ -16,6 +16,7 @@ REFUSALS = {
     "user_connections": "clients beyond what one user may have connected",
     "subscriptions": "subscriptions beyond what one client may have",
     "user_channels": "channels beyond what one user may belong to",
+    "calls": "calls to other services beyond what one node may have under way",
     "handshake": "connections closed because no whole request came in time",
     "connect": "sockets closed because no first command came in time",
     "unread_bytes": "sockets dropped because they did not read",
@@ -30,11 +31,12 @@ def count(name: str) -> None:
     _refused[name] += 1
 
 
-def exposition(gauges: Mapping[str, tuple[str, int]]) -> str:
-    """The counters and `gauges` (name to meaning and value) as Prometheus reads them."""
+def exposition(measures: Measures) -> str:
+    """What was refused, and `measures`, as Prometheus reads them."""
     meanings = "; ".join(f"{name}: {meaning}" for name, meaning in REFUSALS.items())
     lines = [f"# HELP peyk_refused_total {meanings}", "# TYPE peyk_refused_total counter"]
     lines += [f'peyk_refused_total{{limit="{name}"}} {value}' for name, value in _refused.items()]
-    for name, (meaning, value) in gauges.items():
-        lines += [f"# HELP peyk_{name} {meaning}", f"# TYPE peyk_{name} gauge", f"peyk_{name} {value}"]
+    for name, (meaning, value) in measures.items():
+        kind = "counter" if name.endswith("_total") else "gauge"
+        lines += [f"# HELP peyk_{name} {meaning}", f"# TYPE peyk_{name} {kind}", f"peyk_{name} {value}"]
     return "\n".join(lines) + "\n"

@@ -9,7 +9,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from chat import api
+from chat import api, rpc_api
+from chat.calls import ACTION_LIMIT
 from chat.models import NAME_LIMIT, NAME_RULE, Channel
 from chat.moderation import Role
 from chat.protocol import KEY_LIMIT
@@ -32,6 +33,7 @@ class Operation:
     body: type | None = None
     query: tuple[str, ...] = ()
     headers: tuple[str, ...] = ()
+    needs_body: bool = True
 
 
 _CHANNEL, _MESSAGES = "/api/channels/{id}", "/api/channels/{id}/messages"
@@ -41,6 +43,7 @@ _NAME = {"type": "string", "pattern": _PATTERN, "maxLength": NAME_LIMIT, "descri
 _PARAMETERS: dict[str, dict[str, Any]] = {
     "id": _NAME,
     "user": _NAME,
+    "action": {"type": "string", "pattern": r"^[^\p{C}/]+$", "maxLength": ACTION_LIMIT, "example": "configs"},
     "after": {"type": "integer", "minimum": 0, "maximum": 2**53},
     "before": {"type": "integer", "minimum": 1, "maximum": 2**53},
     "limit": {"type": "integer", "minimum": 0, "description": "At most PAGE_LIMIT."},
@@ -94,6 +97,15 @@ OPERATIONS = (
         query=("after", "before", "since", "limit"),
         headers=("Last-Event-ID",),
     ),
+    Operation(
+        "POST",
+        "/api/rpc/{action}",
+        rpc_api.call,
+        "Call another service; the body is its data. 504: nobody answered within 5 s.",
+        {200: rpc_api.Answer},
+        msgspec.Raw,
+        needs_body=False,
+    ),
 )
 
 
@@ -137,7 +149,7 @@ def _operation(operation: Operation, schema_of: dict[str, Any]) -> dict[str, Any
     def content(kind: Any) -> dict[str, Any]:
         return {"content": {JSON: {"schema": schema_of[str(kind)]}}}
 
-    places = [("path", name) for name in ("id", "user") if f"{{{name}}}" in operation.path]
+    places = [("path", name) for name in ("id", "user", "action") if f"{{{name}}}" in operation.path]
     places += [("query", name) for name in operation.query] + [("header", name) for name in operation.headers]
     parameters = [
         {"in": place, "name": name, "required": place == "path", "schema": _PARAMETERS.get(name, {"type": "string"})}
@@ -150,7 +162,7 @@ def _operation(operation: Operation, schema_of: dict[str, Any]) -> dict[str, Any
     responses["default"] = {"description": "What went wrong and what to do.", **content(Failure)}
     result: dict[str, Any] = {"summary": operation.summary, "parameters": parameters, "responses": responses}
     if operation.body is not None:
-        result["requestBody"] = {"required": True, **content(operation.body)}
+        result["requestBody"] = {"required": operation.needs_body, **content(operation.body)}
     return result
 
 

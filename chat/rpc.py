@@ -1,4 +1,4 @@
-"""Peyk's own methods, called through the protocol's `rpc`."""
+"""Peyk's own methods, called through the protocol's `rpc`; one of them, `call`, goes on to other services."""
 
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Annotated, Any
@@ -7,6 +7,7 @@ import msgspec
 
 from chat import moderation
 from chat.access import Access
+from chat.calls import Call, call_service
 from chat.errors import BadRequest, UnknownMethod
 from chat.models import channel_id
 from pipeline.content import UNREADABLE
@@ -119,6 +120,10 @@ async def _typing(node: "Node", access: Access, params: Place) -> Any:
     return {}
 
 
+async def _call(node: "Node", access: Access, params: Call) -> Any:
+    return await call_service(node, access, params.action, bytes(params.data))
+
+
 METHODS: dict[str, tuple[type, Callable[["Node", Access, Any], Awaitable[Any]]]] = {
     "channels.list": (Nothing, _list),
     "channels.create": (NewChannel, _create),
@@ -132,6 +137,7 @@ METHODS: dict[str, tuple[type, Callable[["Node", Access, Any], Awaitable[Any]]]]
     "unread": (Nothing, _unread),
     "read": (Seen, _read),
     "typing": (Place, _typing),
+    "call": (Call, _call),
 }
 
 

@@ -88,6 +88,11 @@ class ServerSettings(Settings):
     publish_rate: Limit = _limit("publish_rate", "messages a second of one client")
     user_command_rate: Limit = _limit("user_command_rate", "commands a second of one user, or requests of one address")
     user_publish_rate: Limit = _limit("user_publish_rate", "messages a second of one user, over HTTP of one address")
+    rpc_actions: str = Field(
+        "auto",
+        description="patterns of the actions people may call, separated by commas; "
+        "auto: all on loopback, elsewhere and behind a proxy none",
+    )
     rate_burst: float = Field(5, gt=0, description="seconds' worth of a rate that may come at once")
 
     @field_validator("allowed_origins")
@@ -105,6 +110,13 @@ class ServerSettings(Settings):
             return self.http_host == "localhost" or ipaddress.ip_address(self.http_host.strip("[]")).is_loopback
         except ValueError:
             return False
+
+    @property
+    def open_actions(self) -> frozenset[str]:
+        """The patterns of RPC_ACTIONS."""
+        if self.rpc_actions == "auto":
+            return frozenset("*" if self.on_loopback and not self.trusted_proxies else ())
+        return listed(self.rpc_actions)
 
     def limit(self, name: str) -> int:
         """A limit as it stands: what was said counts; else none on loopback, and what AUTO says elsewhere. 0: none."""

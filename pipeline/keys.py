@@ -10,6 +10,7 @@ NODES = "nodes"
 CHANNELS = "channels"
 REVOKED = "revoked"
 SECRET = "secret"
+_SENDER = "_sender"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,10 @@ class Keys:
     def presence(self, channel: str) -> str:
         """Hash: client → "<node> <info>". Present while the node's lease lives."""
         return "presence:" + channel
+
+    def is_taken(self, name: str) -> bool:
+        """Whether the Pub/Sub name `name`, or the one replies to it would go to, is one of ours."""
+        return name.startswith(self.channel_prefix) or reply_channel(name) == CONTROL
 
     @staticmethod
     def present_at(node: str) -> str:
@@ -115,3 +120,23 @@ class Keys:
     def batch(partition: int, batch: str) -> str:
         """String with a time to live: the reply an append batch already got."""
         return f"batch:{partition}:{batch}"
+
+    @staticmethod
+    def event(id: str) -> str:
+        """String with a time to live: a stored event, or that there is none (bridge/cache.py)."""
+        return f"event:{id}"
+
+    @staticmethod
+    def rpc_claim(request: str) -> str:
+        """String with a time to live: the node that acts on this request."""
+        return f"rpc:{request}"
+
+
+def request_channel(channel: str) -> str:
+    """The Pub/Sub name of requests whose replies come on `channel`."""
+    return channel + _SENDER
+
+
+def reply_channel(name: str) -> str:
+    """The Pub/Sub name of the replies to requests that come on `name`; empty: it is no name of requests."""
+    return name.removesuffix(_SENDER) if name.endswith(_SENDER) else ""

@@ -3,12 +3,15 @@
 A new destination or source is one file in bridge/ and one line in app.py.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from pipeline.encode import Message
 from pipeline.event import Event
+
+Measures = Mapping[str, tuple[str, int]]
+"""What /metrics shows of a part: a name (with _total: a counter) to its meaning and value."""
 
 
 class Extent(NamedTuple):
@@ -70,7 +73,10 @@ class Caller(Protocol):
     """Calls other services."""
 
     async def call(self, action: str, data: object, timeout: float = 5.0) -> object:  # noqa: ASYNC109
-        """The other service's answer. Raises TimeoutError and Away."""
+        """The other service's answer. Raises TimeoutError, CallFailed (it says so itself) and Away."""
+
+    async def send(self, action: str, data: object) -> None:
+        """Tell the other services something, and wait for nothing. Raises Away."""
 
 
 @dataclass
@@ -82,5 +88,6 @@ class Parts:
     events: EventStore | None = None
     gateway: Gateway | None = None
     caller: Caller | None = None
+    measures: list[Callable[[], Measures]] = field(default_factory=list)
     off: dict[str, str] = field(default_factory=dict)
     """What is off, and the setting that would turn it on: for `status`."""

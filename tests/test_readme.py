@@ -130,6 +130,37 @@ def test_status_and_replay_run_as_written(server: PeykServer) -> None:
     assert json.loads(app("replay", "general").splitlines()[0])["data"] == {"text": "hi"}
 
 
+def test_the_calls_answer_as_written(server: PeykServer) -> None:
+    configs, total = [
+        here(line, server).replace("curl", "curl -sS", 1) for line in shell_blocks()[2].strip().splitlines()
+    ]
+    assert json.loads(run(configs))["version"].startswith("peyk ")
+    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    env = clean_environment({"REDIS_URL": f"unix://{server.dir}/valkey.sock"})
+    done = subprocess.run(
+        [sys.executable, "-c", example], cwd=ROOT, env=env, capture_output=True, text=True, timeout=30
+    )
+    assert done.stdout == "{'total': 3}\n", done.stderr
+    lasting = example.replace(
+        'print(await rpc.call("sum", [1, 2]))', 'print("ready", flush=True), await asyncio.sleep(60)'
+    )
+    process = subprocess.Popen([sys.executable, "-c", lasting], cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+        assert json.loads(run(total)) == {"total": 3}
+        done = subprocess.run(
+            [sys.executable, "app.py", "rpc", "sum", "[4, 5]"], cwd=ROOT, env=env, capture_output=True, text=True
+        )
+        assert done.stdout == '{"total":9}\n', done.stderr
+        sent = [sys.executable, "app.py", "rpc", "--send", "sum", "[1]"]
+        assert subprocess.run(sent, cwd=ROOT, env=env, capture_output=True, text=True).stdout == ""
+    finally:
+        process.kill()
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+
+
 def test_the_page_answers(server: PeykServer) -> None:
     wait_until(lambda: "<title>Peyk" in run(f"curl -sS {server.url}/"), what="the page")
 

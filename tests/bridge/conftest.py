@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from app import AppSettings
 from bridge.archives import Store
 from bridge.mongo import MongoArchive
 from bridge.settings import database
 from bridge.sql import SqlArchive
 from pipeline.encode import Message
-from tests.services import MongoProcess, PostgresProcess
+from redis_config import Address, command_client
+from tests.services import MongoProcess, PostgresProcess, RedisProcess
 
 _numbers = itertools.count(1)
 
@@ -65,3 +67,12 @@ def event(offset: int, id: str = "", type: str = "t", channel: str = "c") -> Mes
     return message(
         offset, channel=channel, data=f'{{"id":"{id or offset}","type":"{type}","payload":{{"n":[{offset}]}}}}'
     )
+
+
+@pytest.fixture
+async def bridge_settings(valkey_process: RedisProcess, tmp_path: Path) -> AppSettings:
+    """Of a Redis that is empty."""
+    settings = AppSettings(redis_url=valkey_process.url, data_dir=tmp_path, _env_file=None)
+    async with command_client(Address.parse(settings)) as client:
+        await client.flushall()
+    return settings

@@ -104,9 +104,7 @@ def expected(first: int, top: int, held: set[int], at: int | None, forward: bool
     """
     begin = min([*held, first])
     wanted = range(max(begin, (at or 0) + 1), top + 1) if forward else range(begin, min(at or top + 1, top + 1))
-    if not held and wanted and first > 1 and (not forward or (at or 0) + 1 < first):
-        return None
-    if not held and not wanted and first > 1 and not forward and (at is None or at > 1):
+    if not held and first > 1 and ((at or 0) + 1 < first if forward else at is None or at > 1):
         return None
     if any(o < first and o not in held for o in wanted):
         return None

@@ -15,7 +15,10 @@ _PATIENCE = 3.0  # seconds Redis has to confirm a SUBSCRIBE
 
 
 class Listener:
-    """Pub/Sub subscriptions of one node. `names()` says what must be listened to again after a loss."""
+    """Pub/Sub subscriptions. `names()` says what must be listened to again after a loss, and so do `patterns`.
+
+    `on_message` gets the name and the payload of each message, `on_lost` is called when a connection ended.
+    """
 
     def __init__(
         self,
@@ -23,8 +26,11 @@ class Listener:
         on_message: Callable[[bytes, bytes], None],
         names: Callable[[], Sequence[str]],
         on_connected: Callable[[], Awaitable[None]],
+        patterns: Sequence[str] = (),
+        on_lost: Callable[[], None] = lambda: None,
     ) -> None:
         self._address, self._on_message, self._names, self._on_connected = address, on_message, names, on_connected
+        self._patterns, self._tell_lost = patterns, on_lost
         self._connection: Connection | None = None
         self._acks: dict[bytes, list[asyncio.Future[None]]] = {}  # SUBSCRIBEs not yet confirmed, in order
         self._lost = asyncio.Event()
@@ -69,8 +75,8 @@ class Listener:
             self._connection.write(pack(["UNSUBSCRIBE", name]))
 
     def _on_push(self, reply: list[bytes]) -> None:
-        kind, name, payload = reply
-        if kind == b"message":
+        kind, name, payload = reply[0], reply[-2], reply[-1]
+        if kind in (b"message", b"pmessage"):
             self._on_message(name, payload)
         elif kind == b"subscribe" and (acks := self._acks.get(name)):
             future = acks.pop(0)
@@ -81,6 +87,7 @@ class Listener:
 
     def _on_lost(self) -> None:
         self._lost.set()
+        self._tell_lost()
         acks, self._acks = self._acks, {}
         for futures in acks.values():
             for future in futures:
@@ -93,6 +100,8 @@ class Listener:
             try:
                 self._lost.clear()
                 self._connection = await connect(self._address, self._on_push, self._on_lost)
+                if self._patterns:  # confirmed before the names behind it are
+                    self._connection.write(pack(["PSUBSCRIBE", *self._patterns]))
                 await self.subscribe(self._names())
                 wait = _BACKOFF[0]
                 self._connected.set()

@@ -1,0 +1,245 @@
+"""Cache-aside on a real Redis, with databases that count what they are asked."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import pytest
+from redis.asyncio import Redis
+
+from app import AppSettings
+from bridge.cache import EventCache, FillingSink, packed, unpacked
+from pipeline.consumer import Away
+from pipeline.encode import Message
+from pipeline.event import Event
+from redis_config import Address, command_client
+from tests.services import RedisProcess, until
+
+
+def event(id: str, offset: int = 1, text: str = "سلام", channel: str = "news") -> Message:
+    data = Event(id, "order.paid", channel, f'{{"text":"{text}"}}'.encode()).data()
+    return Message(channel, offset, 1_795_000_000_000, "Ep0ch", "shop", "c1", data)
+
+
+class Databases:
+    """A sink and a store of events. `gate` holds up who asks; `away`: it raises."""
+
+    group = "sql"
+
+    def __init__(self) -> None:
+        self.rows: dict[str, Message] = {}
+        self.asked: list[str] = []
+        self.away = False
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def store(self, messages: Sequence[Message]) -> None:
+        for message in messages:
+            self.rows.setdefault(message.data.decode().split('"')[3], message)
+
+    async def event(self, id: str) -> tuple[Message | None, bool]:
+        self.asked.append(id)
+        found = self.rows.get(id)
+        await self.gate.wait()
+        if self.away:
+            raise Away("the databases are away")
+        return found, False
+
+    async def events(self, channel: str, type: str, limit: int) -> list[Message]:
+        return list(self.rows.values())[:limit]
+
+
+@pytest.fixture
+async def client(bridge_settings: AppSettings) -> AsyncIterator[Redis]:
+    async with command_client(Address.parse(bridge_settings)) as client:
+        yield client
+
+
+@asynccontextmanager
+async def caching(settings: AppSettings, **changes: object) -> AsyncIterator[tuple[EventCache, Databases]]:
+    databases, settings = Databases(), settings.model_copy(update=changes)
+    async with EventCache(databases, Address.parse(settings), settings) as cache:
+        yield cache, databases
+
+
+def test_an_entry_holds_the_whole_message() -> None:
+    message = event("a b", 7)
+    assert unpacked(packed(message)) == message
+    for damaged in (b"", b"x", b"news 7-x e u c {}", b"\xff 1-1 e u c {}"):
+        with pytest.raises(ValueError):
+            unpacked(damaged)
+
+
+async def test_a_miss_is_kept_and_the_next_is_a_hit(bridge_settings: AppSettings, client: Redis) -> None:
+    async with caching(bridge_settings) as (cache, databases):
+        await databases.store([event("e1")])
+        assert await cache.event("e1") == (event("e1"), False)
+        assert await cache.event("e1") == (event("e1"), True)
+        assert databases.asked == ["e1"]
+        assert 290 < await client.ttl("event:e1") <= 300
+        assert await cache.events("news", "", 10) == [event("e1")]
+        assert {name: value for name, (_, value) in cache.measures().items()} == {
+            "cache_hits_total": 1,
+            "cache_misses_total": 1,
+            "cache_failures_total": 0,
+        }
+
+
+async def test_a_stored_event_is_in_the_cache_at_once(bridge_settings: AppSettings, client: Redis) -> None:
+    async with caching(bridge_settings) as (cache, databases):
+        sink = FillingSink(databases, cache)
+        person = Message("news", 2, 1, "Ep0ch", "sara", "c1", '{"text":"سلام"}'.encode())
+        shown = event("shown", 0)
+        await sink.store([event("e1"), person, shown])
+        assert (await cache.event("e1"), sink.group) == ((event("e1"), True), "sql")
+        assert await client.keys("event:*") == ["event:e1"]
+        assert databases.asked == []
+
+
+async def test_a_thousand_who_miss_at_once_ask_once(bridge_settings: AppSettings) -> None:
+    async with caching(bridge_settings) as (cache, databases):
+        await databases.store([event("e1")])
+        databases.gate.clear()
+        tasks = [asyncio.create_task(cache.event("e1")) for _ in range(1000)]
+        await until(lambda: databases.asked)
+        for task in tasks[:10]:
+            task.cancel()  # the others do not notice
+        databases.gate.set()
+        results = await asyncio.gather(*tasks[10:])
+        assert databases.asked == ["e1"] and set(results) == {(event("e1"), False)} and not cache._flights
+
+
+async def test_that_there_is_no_event_is_remembered_briefly(bridge_settings: AppSettings, client: Redis) -> None:
+    async with caching(bridge_settings, cache_absent_ttl=0.2) as (cache, databases):
+        assert await cache.event("e1") == (None, False)
+        assert await cache.event("e1") == (None, True)
+        assert databases.asked == ["e1"] and 0 < await client.pttl("event:e1") <= 200
+        await until(lambda: _gone(client, "event:e1"))
+        assert await cache.event("e1") == (None, False)
+
+
+async def _gone(client: Redis, key: str) -> bool:
+    return not await client.exists(key)
+
+
+@pytest.mark.parametrize("size", [16_384, 10])
+async def test_an_event_that_arrives_shows_although_it_was_absent(bridge_settings: AppSettings, size: int) -> None:
+    """Also one too large for the cache: then at least nothing hides it."""
+    async with caching(bridge_settings, cache_absent_ttl=60, cache_bytes=size) as (cache, databases):
+        assert await cache.event("e1") == (None, False)
+        await FillingSink(databases, cache).store([event("e1")])
+        assert await cache.event("e1") == (event("e1"), size > 10)
+
+
+async def test_an_absence_read_before_the_event_came_does_not_hide_it(bridge_settings: AppSettings) -> None:
+    async with caching(bridge_settings, cache_absent_ttl=60) as (cache, databases):
+        databases.gate.clear()
+        early = asyncio.create_task(cache.event("e1"))
+        await until(lambda: databases.asked)
+        await FillingSink(databases, cache).store([event("e1")])
+        databases.gate.set()
+        assert (await early)[0] is None  # the database was asked before
+        assert await cache.event("e1") == (event("e1"), True)
+
+
+async def test_of_events_with_one_id_the_first_counts(bridge_settings: AppSettings) -> None:
+    async with caching(bridge_settings) as (cache, databases):
+        sink = FillingSink(databases, cache)
+        await sink.store([event("e1"), event("e1", 2, "another")])
+        await sink.store([event("e1", 1, "a third", channel="mine")])
+        assert (await cache.event("e1"))[0] == event("e1")
+
+
+async def test_databases_that_are_away_are_never_taken_for_an_absence(
+    bridge_settings: AppSettings, client: Redis
+) -> None:
+    async with caching(bridge_settings) as (cache, databases):
+        databases.away = True
+        for _ in range(2):
+            with pytest.raises(Away):
+                await cache.event("e1")
+        assert await client.keys("event:*") == [] and len(databases.asked) == 2
+        databases.away = False
+        await databases.store([event("e1")])
+        assert await cache.event("e1") == (event("e1"), False)
+
+
+async def test_damaged_entries_are_misses(bridge_settings: AppSettings, client: Redis) -> None:
+    async with caching(bridge_settings) as (cache, databases):
+        await databases.store([event("e1"), event("e2")])
+        await client.set("event:e1", "garbage")
+        await client.lpush("event:e2", "another type")
+        assert await cache.event("e1") == (event("e1"), False)
+        assert await cache.event("e1") == (event("e1"), True)
+        assert await cache.event("e2") == (event("e2"), False)
+
+
+@pytest.mark.parametrize("id", ["", "x" * 129, "a\0b", "\ud800"])
+async def test_ids_that_no_event_has_ask_nobody(bridge_settings: AppSettings, id: str) -> None:
+    async with caching(bridge_settings) as (cache, databases):
+        assert await cache.event(id) == (None, False)
+        assert databases.asked == []
+
+
+async def test_without_a_ttl_there_is_no_cache(bridge_settings: AppSettings, client: Redis) -> None:
+    async with caching(bridge_settings, cache_ttl=0) as (cache, databases):
+        await FillingSink(databases, cache).store([event("e1")])
+        for id in ("e1", "e2"):
+            for _ in range(2):
+                assert await cache.event(id) == (databases.rows.get(id), False)
+        assert await client.keys("event:*") == []
+
+
+async def test_what_a_node_puts_into_the_cache_is_bounded(bridge_settings: AppSettings, client: Redis) -> None:
+    async with caching(bridge_settings, cache_size=100_000) as (cache, databases):
+        sink = FillingSink(databases, cache)
+        for i in range(1000):
+            await sink.store([event(f"e{i}", i + 1, "x" * 500)])
+        keys = await client.keys("event:*")
+        assert 40 < len(keys) < 100
+        assert sum([await client.memory_usage(key) or 0 for key in keys]) < 50_000 * 1.5
+        assert await cache.event("e999") == (event("e999", 1000, "x" * 500), False)
+        cache._window_ends = 0.0  # a CACHE_TTL later
+        await cache.event("e999")
+        assert (await cache.event("e999"))[1]
+
+
+async def test_a_cache_that_dies_costs_no_answer(bridge_settings: AppSettings) -> None:
+    with RedisProcess("valkey") as process:
+        settings = bridge_settings.model_copy(update={"redis_url": process.url})
+        async with caching(settings) as (cache, databases):
+            sink = FillingSink(databases, cache)
+            await sink.store([event("e1")])
+            assert await cache.event("e1") == (event("e1"), True)
+            process.kill()
+            for i in range(2, 5):
+                await sink.store([event(f"e{i}")])
+            for i in range(1, 5):
+                assert await cache.event(f"e{i}") == (event(f"e{i}"), False)
+            assert await cache.event("none") == (None, False)
+            process.start()
+
+            async def is_back() -> bool:
+                return (await cache.event("e4"))[1]
+
+            await until(is_back)
+            assert cache.measures()["cache_failures_total"][1] >= 1
+
+
+async def test_a_cache_that_hangs_holds_nobody_up_for_long(bridge_settings: AppSettings) -> None:
+    with RedisProcess("valkey") as process:
+        settings = bridge_settings.model_copy(update={"redis_url": process.url, "cache_timeout": 0.1})
+        async with caching(settings) as (cache, databases):
+            await databases.store([event("e1")])
+            assert await cache.event("e1") == (event("e1"), False)
+            process.pause()
+            try:
+                start = time.monotonic()
+                results = await asyncio.gather(*[cache.event(f"e{i % 5}") for i in range(100)])
+                for _ in range(100):
+                    await FillingSink(databases, cache).store([event("e2")])
+                assert results[1] == (event("e1"), False)
+                assert time.monotonic() - start < 5  # one timeout and a pause, not a hundred
+            finally:
+                process.resume()
