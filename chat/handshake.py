@@ -31,6 +31,7 @@ class RequestProtocol(HttpToolsProtocol):
     def handle_websocket_upgrade(self) -> None:
         self._stop_waiting()
         super().handle_websocket_upgrade()
+        self.parser = None  # type: ignore[assignment]  # a circle, which would wait for the garbage collector
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()

@@ -19,7 +19,7 @@ class Inbox:
 
     def __init__(self, source: Source, handle: Callable[[bytes], None], busy: Callable[[], bool]) -> None:
         self._source, self._handle, self._busy = source, handle, busy
-        self._waiting: deque[bytes] = deque()
+        self._waiting: deque[bytes] | None = None  # an empty one is 760 bytes, and most clients never need it
         self.closed = False
 
     @property
@@ -38,7 +38,7 @@ class Inbox:
             if self.closed:
                 return
             if self._busy():
-                self._waiting.extend(lines[i:])
+                self._waiting = deque(lines[i:])
                 self._source.pause_reading()
                 return
             if line:
@@ -52,8 +52,9 @@ class Inbox:
             if line := self._waiting.popleft():
                 self._handle(line)
         if not self._waiting and not self.closed:
+            self._waiting = None
             self._source.resume_reading()
 
     def close(self) -> None:
         self.closed = True
-        self._waiting.clear()
+        self._waiting = None

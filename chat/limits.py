@@ -151,6 +151,10 @@ class Limits:
             raise TooManyRequests(text, "address_connections", 10)
         caller.connections += 1
 
+    def stay(self, address: str) -> None:
+        """A request that was let in goes on as a socket: its connection counts until that leaves too."""
+        self._caller(_key(address)).connections += 1
+
     def leave(self, address: str) -> None:
         self._callers[_key(address)].connections -= 1
 

@@ -14,6 +14,7 @@ from chat.errors import Unrecoverable
 from chat.hub import Hub
 from chat.limits import Limits
 from chat.models import Channel
+from chat.pinger import Pinger
 from chat.policies import POLICY, Policies
 from chat.presence import Presence
 from chat.protocol import History
@@ -21,7 +22,6 @@ from chat.reading import Reading
 from chat.settings import ServerSettings
 from chat.subscriptions import Subscriptions
 from chat.typing import Typing
-from chat.websocket import Pinger
 from pipeline import fanout
 from pipeline.archive import PAUSE, Archiver
 from pipeline.consumer import Consumer

@@ -28,7 +28,7 @@ from chat.node import Join, Node, alone
 from chat.requests import on_error
 from chat.routes import routes
 from chat.settings import ServerSettings
-from chat.websocket import SocketProtocol, endpoint
+from chat.websocket import Handshake, endpoint
 from pipeline.resp import FAILURES
 from redis_config import ConfigError
 
@@ -110,7 +110,7 @@ def serve(settings: ServerSettings, join: Join, worker: str) -> None:
         loop="uvloop",
         http=RequestProtocol,
         forwarded_allow_ips=settings.trusted_proxies,
-        ws=SocketProtocol,
+        ws=Handshake,
         ws_max_size=settings.frame_limit,
         ws_per_message_deflate=False,  # memory per connection, and compression bombs
         ws_ping_interval=None,  # the protocol's own pings do it, on one timer

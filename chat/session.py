@@ -73,7 +73,7 @@ class Session:
         self._publishing = 0
         self._held = False
         self.throttle = Throttle.of(node.limits, socket, self._let_go)  # None: it has no rates
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: list[asyncio.Task[None]] = []  # AT_ONCE and few more; an empty set is 216 bytes, this 56
 
     # -- in
 
@@ -243,11 +243,11 @@ class Session:
     def spawn(self, command_id: int, work: Coroutine[None, None, None]) -> None:
         """Answer a command that waits for Redis."""
         task = asyncio.create_task(self._answer(command_id, work))
-        self._tasks.add(task)
+        self._tasks.append(task)
         task.add_done_callback(self._finished)
 
     def _finished(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
+        self._tasks.remove(task)
         self._inbox.resume()
 
     async def _answer(self, command_id: int, work: Coroutine[None, None, None]) -> None:
