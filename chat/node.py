@@ -82,9 +82,9 @@ class Node:
         stack.callback(watch.cancel)
         address = self.redis_server.address
         self.redis = await stack.enter_async_context(command_client(address))
-        self.subscriptions = Subscriptions(self.redis, self.keys, settings.user_channels)
         self.link = Link(address)
         stack.callback(self.link.close)
+        self.subscriptions = Subscriptions(self.link, self.keys, settings.user_channels)
         self.replay = Replay(self.link, self.keys)
         self.reading = Reading(self.link, self.keys)
         self.typing = Typing(self.link, self.keys, settings.join_leave_limit)

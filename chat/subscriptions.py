@@ -1,10 +1,11 @@
 """Subscriptions: who belongs to what, in Redis sets. Belonging outlasts a connection; being there now is presence."""
 
-from redis.asyncio import Redis
+from typing import Any
 
 from chat.errors import LimitExceeded
 from chat.models import User
 from pipeline.keys import Keys
+from pipeline.resp import Command, Link, ReplyError
 
 # Add ARGV[1] to the set, unless it would have more than ARGV[2] (0: any number). -1: it would; else as SADD.
 _ADD = """
@@ -19,38 +20,46 @@ return redis.call('SADD', KEYS[1], ARGV[1])
 class Subscriptions:
     """Memberships, by user id and channel id."""
 
-    def __init__(self, redis: Redis, keys: Keys, limit: int = 0) -> None:
-        self._redis, self._keys, self._limit = redis, keys, limit
+    def __init__(self, link: Link, keys: Keys, limit: int = 0) -> None:
+        self._link, self._keys, self._limit = link, keys, limit
 
     async def add(self, user: User, channel: str) -> bool:
         """Make `user` a subscriber of `channel`; whether they were not one before. Raises LimitExceeded."""
         subscribers, mine = self._keys.subscribers(channel), self._keys.user_channels(user.id)
-        async with self._redis.pipeline(transaction=False) as pipe:
-            pipe.sadd(subscribers, user.id)
-            pipe.eval(_ADD, 1, mine, channel, str(self._limit))
-            pipe.hset(self._keys.user(user.id), mapping={"id": user.id, "username": user.username})
-            new, added, _ = await pipe.execute()
+        new, added, _ = await self._ask(
+            ["SADD", subscribers, user.id],
+            ["EVAL", _ADD, 1, mine, channel, self._limit],
+            ["HSET", self._keys.user(user.id), "id", user.id, "username", user.username],
+        )
         if added < 0:
             if new:
-                await self._redis.srem(subscribers, user.id)
+                await self._link.call("SREM", subscribers, user.id)
             raise LimitExceeded(f"a user may belong to {self._limit} channels; leave one first", "user_channels")
         return bool(new)
 
     async def remove(self, user: str, channel: str) -> bool:
         """End a membership; whether there was one."""
-        async with self._redis.pipeline(transaction=False) as pipe:
-            pipe.srem(self._keys.subscribers(channel), user)
-            pipe.srem(self._keys.user_channels(user), channel)
-            replies = await pipe.execute()
-        return bool(replies[0])
+        subscribers, mine = self._keys.subscribers(channel), self._keys.user_channels(user)
+        there, _ = await self._ask(["SREM", subscribers, user], ["SREM", mine, channel])
+        return bool(there)
 
     async def has(self, user: str, channel: str) -> bool:
-        return bool(await self._redis.sismember(self._keys.subscribers(channel), user))
+        return bool(await self._link.call("SISMEMBER", self._keys.subscribers(channel), user))
 
     async def subscribers(self, channel: str) -> list[str]:
         """User ids, sorted."""
-        return sorted(map(str, await self._redis.smembers(self._keys.subscribers(channel))))
+        return await self._members(self._keys.subscribers(channel))
 
     async def channels(self, user: str) -> list[str]:
         """Channel ids the user belongs to, sorted."""
-        return sorted(map(str, await self._redis.smembers(self._keys.user_channels(user))))
+        return await self._members(self._keys.user_channels(user))
+
+    async def _members(self, key: str) -> list[str]:
+        return sorted(member.decode() for member in await self._link.call("SMEMBERS", key))
+
+    async def _ask(self, *commands: Command) -> list[Any]:
+        replies = await self._link.pipeline(commands)
+        for reply in replies:
+            if isinstance(reply, ReplyError):
+                raise reply
+        return replies
