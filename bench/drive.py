@@ -22,7 +22,6 @@ from tests.services import PeykServer
 
 BROKEN = "lost", "duplicated", "out_of_order", "offset_breaks", "misrouted", "malformed", "errors", "disconnects"
 OVERHEAD = 200.0  # seconds a run may need beyond its measured time: connecting, warming up, waiting for the rest
-HISTORY = 10_000  # messages that are replayed
 _TEXT = "x" * 100
 _WARM_UP = 0.5  # seconds
 _AT_ONCE = 500  # commands in a frame
@@ -38,7 +37,8 @@ def by_ingest(server: PeykServer, pids: Sequence[int], options: str, seconds: fl
     """Publishers alone; what they were told is stored must be in the streams."""
     report = by_load(server, pids, options, seconds)
     missing = int(report["published"]) - stored(server, int(report["channels"]))
-    return report | {"lost": report["lost"] + missing, "good": report["good"] and not missing}
+    rate = {"publishes_per_s": report["acknowledged_per_s"]}  # what was answered counts, not what was sent
+    return report | rate | {"lost": report["lost"] + missing, "good": report["good"] and not missing}
 
 
 def by_posts(server: PeykServer, pids: Sequence[int], options: str, seconds: float) -> Report:
@@ -50,8 +50,9 @@ def by_posts(server: PeykServer, pids: Sequence[int], options: str, seconds: flo
 
 
 def by_replay(server: PeykServer, pids: Sequence[int], options: str, seconds: float) -> Report:
-    """So many clients page through one channel's history."""
-    return uvloop.run(_replay(server.ws_url, pids, int(options), seconds))
+    """So many clients page through one channel's history of so many messages, again and again."""
+    clients, messages = map(int, options.split())
+    return uvloop.run(_replay(server.ws_url, pids, clients, messages, seconds))
 
 
 def by_recovery(server: PeykServer, pids: Sequence[int], options: str, seconds: float) -> Report:
@@ -242,10 +243,10 @@ async def _read_again_and_again(client: ClientConnection, tally: list[int], brok
             offset = 0
 
 
-async def _replay(url: str, pids: Sequence[int], clients: int, seconds: float) -> Report:
+async def _replay(url: str, pids: Sequence[int], clients: int, messages: int, seconds: float) -> Report:
     tallies, broken = [[0] for _ in range(clients)], [0]
     readers = [await _greeted(url) for _ in range(clients)]
-    await _fill(readers[0], HISTORY)
+    await _fill(readers[0], messages)
     tasks = [
         asyncio.create_task(_read_again_and_again(client, tally, broken))
         for client, tally in zip(readers, tallies, strict=True)

@@ -10,6 +10,15 @@ from bench.scenarios import MARKS
 
 Summary = Mapping[str, float]
 
+RATES: Mapping[str, Sequence[str]] = {  # which rates mean something, by the mode of a report
+    "closed": ("deliveries_per_s", "publishes_per_s"),
+    "open": ("deliveries_per_s", "publishes_per_s"),
+    "ingest": ("publishes_per_s",),
+    "posts": ("publishes_per_s",),
+    "replay": ("entries_per_s",),
+    "recovery": ("deliveries_per_s",),
+}
+
 
 def numbers(report: Report) -> dict[str, float]:
     """Of one run: rates, latencies in ms, CPU in µs a message, KiB a connection, broken promises.
@@ -28,15 +37,11 @@ def numbers(report: Report) -> dict[str, float]:
     shown["generator_cpu_share"] = report["generator_cpu_s"] / report["seconds"]
     if report["mode"] == "recovery":
         shown["recovery_s"] = report["seconds"]
-    if delivered := report.get("delivered_in_window", 0):
-        shown["deliveries_per_s"] = report["deliveries_per_s"]
-        shown["server_us_per_delivery"] = server["cpu_s"] * 1e6 / delivered
-    if entries := report.get("entries_in_window", 0):
-        shown["entries_per_s"] = report["entries_per_s"]
-        shown["server_us_per_delivery"] = server["cpu_s"] * 1e6 / entries
+    shown |= {name: report[name] for name in RATES.get(report["mode"], ()) if name in report}
+    if seen := report.get("delivered_in_window", 0) + report.get("entries_in_window", 0):
+        shown["server_us_per_delivery"] = server["cpu_s"] * 1e6 / seen
     if published := report.get("published_in_window", 0):
         redis = sum(process["cpu_s"] for process in others)
-        shown["publishes_per_s"] = report["publishes_per_s"]
         shown |= {"server_us": server["cpu_s"] * 1e6 / published, "redis_us": redis * 1e6 / published}
         shown["cost_us"] = shown["server_us"] + shown["redis_us"]
     return shown
@@ -60,6 +65,7 @@ COLUMNS = {
     "server µs/delivery": ("server_us_per_delivery", ",.2f"),
     "Redis µs/publish": ("redis_us", ",.1f"),
     "KiB/connection": ("kib_per_connection", ".1f"),
+    "recovered in s": ("recovery_s", ".2f"),
     "connect s": ("connect_s", ".2f"),
     "generator CPU": ("generator_cpu_share", ".0%"),
 }

@@ -34,8 +34,8 @@ SCENARIOS = [
     Scenario("S4-10K", "10,000 idle connections", "-n 10000 -i 1"),
     Scenario("ingest", "50 clients publish to 200 channels, 5,000 unanswered", "-C 200 -P 50 -k 5000 -a", way="ingest"),
     Scenario("posts", "50 programs post to 50 channels, one POST at a time", "50", way="posts"),
-    Scenario("replay-1", "1 client reads 10,000 messages of history, again and again", "1", way="replay"),
-    Scenario("replay-100", "100 clients do so", "100", way="replay"),
+    Scenario("replay-1", "1 client reads 10,000 messages of history, again and again", "1 10000", way="replay"),
+    Scenario("replay-100", "100 clients do so", "100 10000", way="replay"),
     Scenario("recovery", "10,000 clients recover 100 messages each, all at once", "10000 100", way="recovery"),
     *(
         Scenario(

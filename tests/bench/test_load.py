@@ -44,6 +44,9 @@ async def read_frame(reader: asyncio.StreamReader) -> tuple[int, bytes]:
 class Server:
     """Broadcasts what is published. `shape` says which messages, of number n, leave in its place."""
 
+    path = b"GET /connection/websocket "
+    first = b""  # what it says unasked
+
     def __init__(self, shape: Callable[[int], list[int]] = lambda n: [n]) -> None:
         self.shape = shape
         self.lines: list[bytes] = []
@@ -56,12 +59,14 @@ class Server:
         try:
             request = await reader.readuntil(b"\r\n\r\n")
             key = re.search(rb"Sec-WebSocket-Key: (\S+)", request)
-            assert key and request.startswith(b"GET /connection/websocket ")
+            assert key and request.startswith(self.path)
             accept = base64.b64encode(hashlib.sha1(key[1] + GUID).digest())
             # In two pieces, the first frame on the heels of the second.
             writer.write(b"HTTP/1.1 101 Switching Protocols\r\nSec-WebSocket-Acc")
             await asyncio.sleep(0)
-            writer.write(b"ept: " + accept + b"\r\n\r\n" + frame(b"hello", PING))
+            writer.write(
+                b"ept: " + accept + b"\r\n\r\n" + frame(b"hello", PING) + (frame(self.first) if self.first else b"")
+            )
             while True:
                 await self.on_frame(*await read_frame(reader), writer)
         except (asyncio.IncompleteReadError, ConnectionError):

@@ -1,0 +1,118 @@
+"""The ways of loading, each for a moment against a real server; and what becomes of the reports."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench import load, numbers, report
+from bench.drive import BROKEN
+from bench.peers import install
+from bench.peers.__main__ import C_WRITE, PEERS, PeerServer, compared, judged
+from bench.rounds import PEYK, measured, run_once, run_rounds
+from bench.scenarios import MARKS, PEERS_TOO, SCENARIOS, Mark, Scenario
+from tests.services import ROOT
+
+NO_PINNING = [0]
+
+
+@pytest.mark.parametrize(
+    ("scenario", "number"),
+    [
+        (Scenario("ingest", "", "-C 8 -P 4 -k 100 -a", way="ingest"), "publishes_per_s"),
+        (Scenario("posts", "", "4", way="posts"), "publishes_per_s"),
+        (Scenario("replay", "", "3 300", way="replay"), "entries_per_s"),
+        (Scenario("recovery", "", "20 30", way="recovery"), "deliveries_per_s"),
+        (Scenario("growth", "", "-n 20 -C 8 -s 5 -P 4 -r 200"), "server_us"),
+    ],
+    ids=lambda value: value.name if isinstance(value, Scenario) else "",
+)
+def test_each_way_ends_well_and_measures(scenario: Scenario, number: str) -> None:
+    found = run_once(PEYK, scenario, 0.3, NO_PINNING)
+    assert found["good"], found
+    shown = numbers.summary([found])
+    assert shown[number] > 0
+    assert numbers.kept(shown) == "0/0/0"
+    if scenario.way == "recovery":
+        assert found["delivered"] == 20 * 30
+
+
+@pytest.mark.parametrize("way", ["write", "coalesce"])
+def test_the_c_server_delivers_to_those_who_follow(way: str) -> None:
+    install.c()
+    with PeerServer([install.C_SERVER, "{port}", way], "unix://none", {}) as server:
+        wide = ["-n", "30", "-C", "12", "-s", "7", "-P", "3"]  # 84 subscriptions on 30 connections
+        found = load.run(server.port, ["-D", "plain", *wide, "-k", "40", "-d", "0.2"], [server.pid], 60)
+        assert found["good"]
+        assert found["delivered"] == 7 * found["published"] > 0
+        assert load.run(server.port, ["-D", "plain", "-n", "50", "-i", "0.1"], [server.pid], 60)["good"]
+
+
+def test_the_c_server_is_a_contender() -> None:
+    scenario = Scenario("S3", "", "-n 2 -r 100")
+    (peer,) = [peer for peer in PEERS if peer.name == C_WRITE]
+    peer.install()
+    runs = run_rounds([peer.contender()], [scenario], 1, 0.2)[C_WRITE]
+    (found,) = runs["S3"]
+    assert found["good"] and measured(runs, [scenario])["S3"]["median"]["p50_ms"] > 0
+
+
+def test_what_cannot_be_installed_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(install, "NODE", tmp_path / "node")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(install.Missing, match="npm is missing"):
+        install.node()
+
+
+# -- what is made of reports
+
+
+def of(**found: float) -> dict[str, float]:
+    return {**dict.fromkeys(BROKEN, 0), **found}
+
+
+OURS = {s.name: of(deliveries_per_s=2e6, publishes_per_s=20_000, server_us=40.0, redis_us=12.0) for s in SCENARIOS}
+
+
+def results() -> dict[str, Any]:
+    scenarios = {name: {"median": found} for name, found in OURS.items()}
+    part = {"date": "2026-01-01T00:00:00", "python": "3.11", "cpus": 2, "rounds": 3, "seconds": 5.0}
+    slow = {name: {"median": of(deliveries_per_s=2e5, publishes_per_s=50_000)} for name in PEERS_TOO}
+    contenders = {PEYK.name: {name: scenarios[name] for name in PEERS_TOO}, C_WRITE: slow}
+    return {"peyk": {**part, "scenarios": scenarios}, "peers": {**part, "contenders": contenders}}
+
+
+def test_rounds_become_medians_and_losses_sums() -> None:
+    def run(rate: float, lost: int) -> dict[str, Any]:
+        window = {"seconds": 1.0, "generator_cpu_s": 0.5, "published_in_window": 1000, "publishes_per_s": rate}
+        return {**of(lost=lost), **window, "mode": "posts", "processes": [{"cpu_s": 0.1}, {"cpu_s": 0.02}]}
+
+    shown = numbers.summary([run(10, 0), run(30, 2), run(20, 1)])
+    assert shown["publishes_per_s"] == 20 and shown["server_us"] == pytest.approx(100)
+    assert shown["cost_us"] == pytest.approx(120) and numbers.kept(shown) == "3/0/0"
+
+
+def test_marks_compare_with_a_bound_or_with_another_scenario() -> None:
+    growth = Mark("b", "cost_us", 1.3, than="a")
+    assert growth.value({"a": {"cost_us": 10.0}, "b": {"cost_us": 12.0}}) == pytest.approx(1.2)
+    assert growth.met(1.2) and not growth.met(1.4) and growth.value({"b": {"cost_us": 1.0}}) is None
+    names = {s.name for s in SCENARIOS}
+    assert all(mark.scenario in names and (not mark.than or mark.than in names) for mark in MARKS)
+    assert {j["mark"] for j in numbers.judge(OURS) if j["met"]} >= {"S2 publishes_per_s ≥ 18,000"}
+
+
+def test_ratios_are_ours_divided_by_theirs() -> None:
+    medians = {name: report.medians(s) for name, s in results()["peers"]["contenders"].items()}
+    lines = {line[0]: line[1] for line in compared(medians)}
+    assert lines["S1M deliveries_per_s"] == "10.00" and lines["S2 publishes_per_s"] == "0.40"
+    assert f"S1M / {C_WRITE} deliveries_per_s ≥ 7: 10.00, met" in judged(medians)
+
+
+def test_the_page_has_a_place_for_everything_measured() -> None:
+    page = (ROOT / "docs" / "performance.md").read_text()
+    made = report.blocks(results())
+    filled = report.filled(page, made)
+    assert all(text in filled for text in made.values())
+    assert report.filled(filled, made) == filled
+    with pytest.raises(ValueError, match="no block"):
+        report.filled("nothing", made)
