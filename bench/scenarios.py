@@ -1,10 +1,11 @@
 """The ways in which a server is used here, and the marks its numbers should reach."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 GROWING_CHANNELS = 10, 100, 1_000, 10_000
 GROWING_CONNECTIONS = 100, 1_000, 10_000
+ARCHIVED = "+archive"
 GROWTH_RATE = 2_000  # messages/s, the same however many channels and connections there are
 
 
@@ -16,7 +17,11 @@ class Scenario:
     meaning: str
     options: str
     way: str = "load"
-    env: Mapping[str, str] = field(default_factory=dict)  # settings of Peyk
+    env: Mapping[str, str] = field(default_factory=lambda: {"ARCHIVE": "off"})  # settings of Peyk
+
+    def archived(self) -> "Scenario":
+        """The same while messages are stored in SQLite as well."""
+        return replace(self, name=self.name + ARCHIVED, meaning="the same, archived in SQLite", env={"ARCHIVE": "on"})
 
     @property
     def timed(self) -> bool:
@@ -24,7 +29,7 @@ class Scenario:
         return self.way != "recovery" and "-i" not in self.options.split()
 
 
-SCENARIOS = [
+_ALONE = [
     Scenario("S1M", "1 channel, 1,000 subscribers, 32 messages in flight", "-n 1000 -k 32"),
     Scenario("S1M-256", "1 channel, 1,000 subscribers, 256 messages in flight", "-n 1000 -k 256"),
     Scenario("S1R", "1 channel, 1,000 subscribers, 20 messages/s", "-n 1000 -r 20"),
@@ -54,6 +59,8 @@ SCENARIOS = [
         for count in GROWING_CONNECTIONS
     ),
 ]
+_BOTH = "S1M", "S1M-256", "S2", "S3", "ingest", "posts"  # with the archive as well
+SCENARIOS = [scenario for s in _ALONE for scenario in ([s, s.archived()] if s.name in _BOTH else [s])]
 PEERS_TOO = "S1M", "S1M-256", "S1R", "S2", "S3", "S4"  # what every server can do
 
 
@@ -96,6 +103,10 @@ MARKS: Sequence[Mark] = [
     Mark("ingest", "redis_us", 15),
     Mark("posts", "publishes_per_s", 4_000, at_least=True),
     Mark("replay-1", "entries_per_s", 100_000, at_least=True),
+    *(
+        Mark(name + ARCHIVED, number, 0.66, at_least=True, than=name)
+        for name, number in (("S1M", "deliveries_per_s"), ("S2", "publishes_per_s"), ("ingest", "publishes_per_s"))
+    ),
     Mark("channels-10000", "cost_us", 1.3, than="channels-100"),
     Mark("connections-10000", "cost_us", 1.2, than="connections-100"),
 ]

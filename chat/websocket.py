@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 from starlette.websockets import WebSocket
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.exceptions import PayloadTooBig
-from websockets.frames import Frame, Opcode
+from websockets.frames import Opcode
 from websockets.protocol import SERVER, Protocol
 
 from chat.doors import COOKIE
@@ -154,9 +154,9 @@ class Connection(asyncio.Protocol):
             self._fail(parser.parser_exc)
             return
         for frame in parser.events_received():
-            self._on_frame(cast(Frame, frame))
+            self._on_frame(frame)
 
-    def _on_frame(self, frame: Frame) -> None:
+    def _on_frame(self, frame: Any) -> None:
         opcode = frame.opcode
         if opcode is Opcode.TEXT or opcode is Opcode.BINARY:
             self._text = opcode is Opcode.TEXT
@@ -173,11 +173,12 @@ class Connection(asyncio.Protocol):
                 self._on_message(data)
         elif opcode is Opcode.CLOSE:
             self._on_close()
+        elif opcode is Opcode.PING:
+            pong = b"".join(self._parser.data_to_send())
+            if not self._session.full and self._session.may_go_on():  # it reads, and is within its rate
+                self.write(pong)
         else:
-            answer = b"".join(self._parser.data_to_send())
-            # A ping is answered, unless the client does not read, or is beyond its rate.
-            if not self._session.full and self._session.may_go_on() and opcode is Opcode.PING:
-                self.write(answer)
+            self._session.may_go_on()
 
     def _on_message(self, data: bytes) -> None:
         if self._closing:
@@ -312,6 +313,6 @@ async def endpoint(websocket: WebSocket) -> None:
     """`/connection/websocket`: shake hands, and give the connection to a session."""
     handshake: Handshake = websocket.scope["extensions"][_EXTENSION]
     await websocket.accept()
-    if not handshake.disconnected:
+    if handshake.handshake_complete and not handshake.disconnected:
         address, cookie = address_of(websocket), websocket.cookies.get(COOKIE, "")
         handshake.hand_over(Connection(websocket.app.state.node, handshake, address, cookie))
