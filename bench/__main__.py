@@ -5,7 +5,7 @@ import sys
 
 from bench.load import LoadError
 from bench.numbers import judge, rows, table
-from bench.rounds import PEYK, RESULTS, arguments, circumstances, keep, measured, run_rounds
+from bench.rounds import PEYK, RESULTS, all_good, arguments, circumstances, keep, measured, run_rounds
 from bench.scenarios import SCENARIOS
 
 
@@ -16,7 +16,7 @@ def main() -> int:
     chosen = [scenario for scenario in SCENARIOS if scenario.name in options.scenario]
     try:
         runs = run_rounds([PEYK], chosen, options.rounds, options.seconds)[PEYK.name]
-    except (LoadError, RuntimeError, TimeoutError) as error:
+    except LoadError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -28,7 +28,7 @@ def main() -> int:
     for mark in judge(summaries):
         print(f"{mark['mark']}: {mark['value']:,.2f}, {'met' if mark['met'] else 'not met'}")
     print(f"every number: {RESULTS}")
-    return 0 if all(report["good"] for reports in runs.values() for report in reports) else 1
+    return 0 if all_good(runs, options.rounds) else 1
 
 
 if __name__ == "__main__":
