@@ -22,13 +22,13 @@ from uvicorn.supervisors import Multiprocess
 from chat.doors import check_open
 from chat.errors import PeykError
 from chat.gate import Gate
-from chat.handshake import TIMEOUT, RequestProtocol
+from chat.handshake import TIMEOUT, Handshake, RequestProtocol
 from chat.headers import PAGE_POLICY, secured
 from chat.node import Join, Node, alone
 from chat.requests import on_error
 from chat.routes import routes
 from chat.settings import ServerSettings
-from chat.websocket import Handshake, endpoint
+from chat.websocket import endpoint
 from pipeline.resp import FAILURES
 from redis_config import ConfigError
 

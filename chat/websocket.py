@@ -12,16 +12,15 @@ import random
 import socket
 import struct
 import termios
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, cast
 
 from starlette.websockets import WebSocket
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.exceptions import PayloadTooBig
 from websockets.frames import Opcode
 from websockets.protocol import SERVER, Protocol
 
 from chat.doors import COOKIE
+from chat.handshake import Handshake
 from chat.metrics import count
 from chat.requests import address_of
 from chat.session import Session
@@ -35,57 +34,11 @@ SHUTDOWN = 3001, "shutdown"
 BINARY = 1003, "send text frames"
 NOT_UTF8 = 1007, "text must be UTF-8"
 DRAIN_RATE = 1000  # clients a second that are sent away when the node stops
-_EXTENSION = "peyk"
-_VERSION = "13"
 _LEAVING = 0.05  # seconds between looks whether a client that is sent away has its answers
 _CLOSE_TIMEOUT = 3.0  # seconds a client has to answer a close
 _PIECE = 4096  # bytes of a client with rates that are taken before others have their turn; a read brings up to 256 KiB
 _quiet = logging.getLogger(f"{__name__}.frames")  # of websockets; it looks once in a connection whether to say all
 _quiet.setLevel(logging.WARNING)
-
-
-class Handshake(WebSocketsSansIOProtocol):
-    """A WebSocket connection until the application has accepted it."""
-
-    def handle_connect(self, event: Any) -> None:
-        if event.headers.get_all("Sec-WebSocket-Version") not in ([], [_VERSION]):
-            self._refuse_version()
-            return
-        super().handle_connect(event)
-        if hasattr(self, "scope"):
-            cast(dict[str, Any], self.scope["extensions"])[_EXTENSION] = self
-            self.transport.pause_reading()  # frames that come too early wait for who takes them
-
-    def _refuse_version(self) -> None:
-        """A client of another protocol version must be told ours (RFC 6455, section 4.2.2); websockets does not."""
-        response = self.conn.reject(HTTPStatus.UPGRADE_REQUIRED, f"WebSocket version {_VERSION} is spoken here\n")
-        response.headers["Sec-WebSocket-Version"] = _VERSION
-        self.conn.send_response(response)
-        self.handshake_initiated = self.handshake_complete = self.close_sent = True
-        self.transport.write(b"".join(self.conn.data_to_send()))
-        self.transport.close()
-
-    def hand_over(self, connection: "Connection") -> None:
-        """The handshake is done: `connection` goes on, and nothing is left of this."""
-        transport = self.transport
-        self.connections.discard(self)
-        cast(set[Any], self.connections).add(connection)
-        transport.set_protocol(connection)
-        transport.resume_reading()
-        self.transport = cast(asyncio.Transport, _TAKEN)
-        # Without these circles all of it goes at once; the garbage collector would come later.
-        del self.scope["extensions"][_EXTENSION], self.scope
-        self.conn.parser.close()
-
-
-class _Taken:
-    """The transport of a handshake that has handed it over."""
-
-    def close(self) -> None:
-        """uvicorn closes it when the application is done."""
-
-
-_TAKEN = _Taken()
 
 
 class Connection(asyncio.Protocol):
@@ -311,7 +264,7 @@ def drain_seconds(connections: int, shutdown_timeout: float) -> float:
 
 async def endpoint(websocket: WebSocket) -> None:
     """`/connection/websocket`: shake hands, and give the connection to a session."""
-    handshake: Handshake = websocket.scope["extensions"][_EXTENSION]
+    handshake = Handshake.of(websocket)
     await websocket.accept()
     if handshake.handshake_complete and not handshake.disconnected:
         address, cookie = address_of(websocket), websocket.cookies.get(COOKIE, "")

@@ -37,6 +37,12 @@ def test_each_way_ends_well_and_measures(scenario: Scenario, number: str) -> Non
         assert found["delivered"] == 20 * 30
 
 
+def test_an_idle_connection_keeps_little_of_its_handshake() -> None:
+    shown = numbers.summary([run_once(PEYK, Scenario("S4", "", "-n 2000 -i 0.2"), 0.2, NO_PINNING)])
+    (mark,) = [mark for mark in MARKS if mark.scenario == "S4"]
+    assert 1 < shown["kib_per_connection"] <= mark.bound  # 5; 27 with the handshake
+
+
 @pytest.mark.parametrize("way", ["write", "coalesce"])
 def test_the_c_server_delivers_to_those_who_follow(way: str) -> None:
     install.c()
