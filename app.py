@@ -43,7 +43,7 @@ from chat.session import VERSION
 from chat.settings import ServerSettings, log
 from chat.terminal import Terminal, chat
 from pipeline.archive import KnownDatabase
-from pipeline.consumer import Away
+from pipeline.consumer import Away, create_groups
 from pipeline.content import json_line
 from pipeline.ports import Parts
 from pipeline.reconcile import REPORT, Reconciler
@@ -67,20 +67,36 @@ async def join(node: Node) -> AsyncIterator[Parts]:
     assert isinstance(settings, AppSettings)
     parts = Parts(off=off(settings))
     async with AsyncExitStack() as stack:
-        opening = open_archives(settings, node.link, node.keys, node.kind in WORKERS)
-        archives = await stack.enter_async_context(opening)
-        if archives.stores:
-            cache = await stack.enter_async_context(EventCache(archives, node.redis_server.address, settings))
-            parts.archive, parts.events = archives, cache
-            parts.sinks = [FillingSink(sink, cache) for sink in archives.sinks]
-            parts.measures.append(cache.measures)
-        if settings.rpc_channel:
-            rpc = Rpc(node.redis_server.address, settings, configs(settings))
-            parts.caller = await stack.enter_async_context(rpc)
-            parts.measures.append(rpc.measures)
-        else:
-            parts.off["rpc"] = "RPC_CHANNEL"
+        await _join_archives(node, settings, parts, stack)
+        await _join_services(node, settings, parts, stack)
         yield parts
+
+
+async def _join_archives(node: Node, settings: AppSettings, parts: Parts, stack: AsyncExitStack) -> None:
+    """The databases, and the cache before them. An archive that is new begins with what the streams hold."""
+    opening = open_archives(settings, node.link, node.keys, node.kind in WORKERS)
+    archives = await stack.enter_async_context(opening)
+    if not archives.stores:
+        return
+    await create_groups(node.link, node.keys, [sink.group for sink in archives.sinks])
+    channels = [channel.id for channel in await node.channels.list()] if archives.fresh else []
+    filling = asyncio.create_task(Reconciler(node.link, node.keys, archives.fresh).fill(channels))
+    stack.push_async_callback(asyncio.wait, [filling])
+    stack.callback(filling.cancel)
+    cache = await stack.enter_async_context(EventCache(archives, node.redis_server.address, settings))
+    parts.archive, parts.events = archives, cache
+    parts.sinks = [FillingSink(sink, cache) for sink in archives.sinks]
+    parts.measures.append(cache.measures)
+
+
+async def _join_services(node: Node, settings: AppSettings, parts: Parts, stack: AsyncExitStack) -> None:
+    """Calls to and from other services."""
+    if not settings.rpc_channel:
+        parts.off["rpc"] = "RPC_CHANNEL"
+        return
+    rpc = Rpc(node.redis_server.address, settings, configs(settings))
+    parts.caller = await stack.enter_async_context(rpc)
+    parts.measures.append(rpc.measures)
 
 
 def configs(settings: AppSettings) -> dict[str, object]:

@@ -28,9 +28,9 @@ Found = TypeVar("Found")
 class Archives:
     """What is archived, read from the first database that answers: SQL, then MongoDB."""
 
-    def __init__(self, stores: Sequence[Store], sinks: Sequence[Store] = ()) -> None:
-        """`sinks` are those of the stores that this node may fill."""
-        self.stores, self.sinks = stores, sinks
+    def __init__(self, stores: Sequence[Store], sinks: Sequence[Store] = (), fresh: Sequence[Store] = ()) -> None:
+        """`sinks` are those of the stores that this node may fill; `fresh` were never used before."""
+        self.stores, self.sinks, self.fresh = stores, sinks, fresh
 
     async def first(self, channel: str, epoch: str) -> int | None:
         return await self._ask(lambda store: store.first(channel, epoch))
@@ -78,33 +78,39 @@ def off(settings: BridgeSettings) -> dict[str, str]:
 
 @asynccontextmanager
 async def open_archives(settings: BridgeSettings, link: Link, keys: Keys, fills: bool) -> AsyncIterator[Archives]:
-    """The archives that are on. With `fills` their databases are prepared and looked at now; else when first asked.
+    """The archives that are on; for who only reads, those that anything was archived in.
 
-    A database that is away is waited for later. Raises ConfigError for one that was named and cannot be used; only
-    the SQLite file that nobody asked for is left alone then, with a warning.
+    With `fills` their databases are prepared and looked at now; else when first asked. A database that is away is
+    waited for later. Raises ConfigError for one that was named and cannot be used; only the SQLite file that nobody
+    named is left alone then, with an error in the log.
     """
     async with AsyncExitStack() as stack:
         stores: list[Store] = []
-        if settings.archive:
-            known = KnownDatabase(link, keys, SQL, adopts=fills)
-            stores.append(SqlArchive(database(settings.database_url, settings.data_dir), known, creates=fills))
-        if settings.mongo_url:
-            from bridge.mongo import MongoArchive  # here: it takes a quarter of a second
-
-            known = KnownDatabase(link, keys, MONGO, adopts=fills)
-            stores.append(MongoArchive(settings.mongo_url, known, creates=fills))
-        for store in stores:
-            stack.push_async_callback(store.aclose)
+        for group in (SQL, MONGO):
+            known = KnownDatabase(link, keys, group, adopts=fills)
+            if group not in off(settings) and (fills or await known.is_known()):
+                stores.append(store := _store(settings, group, known, fills))
+                stack.push_async_callback(store.aclose)
         named = {SQL: bool(settings.database_url), MONGO: True}
-        sinks = [store for store in stores if fills and await _can_fill(store, named[store.group])]
-        yield Archives(stores, sinks)
+        fresh: list[Store] = []
+        sinks = [store for store in stores if fills and await _can_fill(store, named[store.group], fresh)]
+        yield Archives(stores, sinks, fresh)
 
 
-async def _can_fill(store: Store, named: bool) -> bool:
+def _store(settings: BridgeSettings, group: str, known: KnownDatabase, creates: bool) -> Store:
+    if group == SQL:
+        return SqlArchive(database(settings.database_url, settings.data_dir), known, creates=creates)
+    from bridge.mongo import MongoArchive  # here: it takes a quarter of a second
+
+    return MongoArchive(settings.mongo_url, known, creates=creates)
+
+
+async def _can_fill(store: Store, named: bool, fresh: list[Store]) -> bool:
     setting = "MONGO_URL" if store.group == MONGO else "DATABASE_URL"
     try:
         async with asyncio.timeout(PATIENCE):
-            await store.open()
+            if await store.open():
+                fresh.append(store)
     except WrongDatabase as error:
         if named:
             raise ConfigError(f"{setting}: {error}") from None

@@ -46,6 +46,10 @@ class KnownDatabase:
         """`adopts`: whether a database may become the remembered one, where none is yet. Who only reads does not."""
         self._link, self._key, self._group, self._adopts = link, keys.archive(group), group, adopts
 
+    async def is_known(self) -> bool:
+        """Whether anything was archived by this sink."""
+        return await self._call("HGET", self._key, "database") is not None
+
     async def id(self) -> str:
         """The id of the database in use. Raises WrongDatabase while there is none."""
         id = await self._call("HGET", self._key, "database")

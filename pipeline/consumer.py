@@ -24,7 +24,6 @@ OWNER = "owner"
 READ_ENTRIES = 32  # log entries of a partition in one read; an entry is at most 1 MiB
 PENDING, NEW = "0", ">"
 _BACKOFF = 0.05, 2.0  # seconds: first and longest wait after a failure
-FEW = 1000  # messages of one read, below which a group that gathers waits a moment
 _REASON = 500  # characters of an error kept with a dead letter
 
 _TRIM = """
@@ -56,13 +55,22 @@ class Handler(Protocol):
         """
 
 
+async def create_groups(link: Link, keys: Keys, groups: Sequence[str]) -> None:
+    """Have the logs keep for these groups what is appended from now on, before anybody plays them."""
+    logs = [(keys.log(p), group) for group in groups for p in range(keys.partitions)]
+    commands = [["XGROUP", "CREATE", log, group, "0", "MKSTREAM"] for log, group in logs]
+    for reply in await link.pipeline(commands) if commands else ():
+        if isinstance(reply, ReplyError) and not str(reply).startswith("BUSYGROUP"):
+            raise reply
+
+
 class Consumer:
     """One node's part in one consumer group."""
 
     def __init__(
         self, group: str, handler: Handler, address: Address, settings: Settings, leases: Leases, pause: float = 0
     ) -> None:
-        """`pause`: seconds to gather messages after a read that brought few; nobody waits for a sink."""
+        """`pause`: seconds to gather messages after a read that left none waiting; nobody waits for a sink."""
         self._pause, self._wait = pause, _BACKOFF[0]
         self._group, self._handler, self._address = group, handler, address
         self._keys, self._leases = Keys.of(settings), leases
@@ -114,7 +122,10 @@ class Consumer:
                 client = await connection.call("CLIENT", "ID")
                 await self._consume(connection, client)
             except (Away, OSError, ReplyError) as error:
-                logger.info("%s: %s; reading again from what is pending in %.2f s", self._group, error, self._wait)
+                level = logging.WARNING if self._wait == _BACKOFF[0] else logging.INFO  # an outage is told of once
+                logger.log(
+                    level, "%s: %s; reading again from what is pending in %.2f s", self._group, error, self._wait
+                )
             except Exception:
                 logger.exception("%s: a batch failed; trying again in %.2f s", self._group, self._wait)
             finally:
@@ -152,7 +163,7 @@ class Consumer:
             await self._send(connection, damaged)
             outbox = [*await self._handle(connection, messages), *acks] if acks else []
             self._wait = _BACKOFF[0]
-            if self._pause and 0 < len(messages) < FEW and not self._stopping:
+            if self._pause and entries and not self._stopping and all(len(e) < READ_ENTRIES for _, e in entries):
                 await asyncio.sleep(self._pause)
 
     async def _handle(self, connection: Connection, messages: list[Message]) -> list[Command]:

@@ -1,5 +1,6 @@
 """Reconcile: compare the streams and the archives, and refill what one has and another lacks."""
 
+import logging
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
@@ -8,8 +9,10 @@ from pipeline.encode import Message
 from pipeline.keys import Keys
 from pipeline.ports import Archive, Extent, Sink
 from pipeline.replay import Replay
-from pipeline.resp import Link
+from pipeline.resp import Link, ReplyError
 from pipeline.status import group_states
+
+logger = logging.getLogger(__name__)
 
 CHUNK = 500  # messages read and compared at once
 REPORT = ("channel", "epoch", "place", "messages", "first", "last", "refilled", "refused")
@@ -42,6 +45,18 @@ class Reconciler:
         self._link, self._keys, self._stores = link, keys, stores
         self._replay = Replay(link, keys)
         self._done: dict[tuple[str, str, str], Refilled] = {}
+
+    async def fill(self, channels: Sequence[str]) -> None:
+        """Store what the streams hold in archives that are used for the first time; what goes wrong is logged."""
+        if not channels or not self._stores:
+            return
+        logger.info("a new archive is filled with what %d streams hold", len(channels))
+        try:
+            for store in self._stores:
+                for channel in channels:
+                    await self._from_stream(store, channel)
+        except (Away, ReplyError, OSError) as error:
+            logger.warning("the new archive lacks what was said before (%s); run: python app.py reconcile", error)
 
     async def run(self, channels: Sequence[str]) -> list[tuple[str, ...]]:
         """Refill everything; the rows of a table with the columns REPORT. Raises Away and ConnectionLost."""

@@ -9,11 +9,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import httpx2 as httpx
 import pymongo
 import pytest
+import redis
 
 from tests.bridge.stage import RETURN, Stage, event, pending
 from tests.services import ROOT, PeykServer, RedisProcess, clean_environment, until, wait_until
@@ -120,9 +122,9 @@ def test_another_database_is_refused_until_it_is_accepted_on_purpose(stage: Stag
 
 def test_a_file_that_nobody_named_is_left_alone(tmp_path: Path) -> None:
     """Two servers, one Redis, no DATABASE_URL: the second has a file of its own, and does not archive into it."""
-    with RedisProcess() as redis, PeykServer({"REDIS_URL": redis.url}) as first:
+    with RedisProcess() as process, PeykServer({"REDIS_URL": process.url}) as first:
         post(first, 5)
-        with PeykServer({"REDIS_URL": redis.url}) as second:
+        with PeykServer({"REDIS_URL": process.url}) as second:
             assert "this node does not archive" in second.log.read_text()
             owners = set(re.findall(r"sql .*(serve:\S+)", run(first.env, "status").stdout))
             assert len(owners) == 1
@@ -136,12 +138,43 @@ def _rows(path: Path) -> int:
         return int(connection.execute("SELECT count(*) FROM stream").fetchone()[0])
 
 
+def test_an_archive_that_is_turned_on_later_begins_with_what_the_streams_hold() -> None:
+    """The log was trimmed long ago, the stream was not."""
+    env = {"HISTORY_LENGTH": "100", "LEASE_TTL": "1"}
+    with RedisProcess() as process:
+        with PeykServer({"REDIS_URL": process.url, "ARCHIVE": "0", **env}) as server:
+            post(server, 300)
+            wait_until(lambda: _entries(process) < 2, what="the log is trimmed")
+        with PeykServer({"REDIS_URL": process.url, **env}) as server:
+            held = 300 - _first(process) + 1
+            assert held < 200
+            wait_until(lambda: _rows(server.dir / "peyk.sqlite") == held)
+            post(server, 200)
+            wait_until(lambda: _rows(server.dir / "peyk.sqlite") == held + 200)
+            with httpx.Client(base_url=server.url, trust_env=False) as http:
+                reply = http.get(f"/api/channels/{CHANNEL}/messages?after=0&limit=1000").json()
+            assert _first(process) > 301  # of the first 300, only the archive has any
+            assert [pub["offset"] for pub in reply["publications"]] == list(range(301 - held, 501))
+
+
+def _entries(process: RedisProcess) -> int:
+    with contextlib.closing(redis.Redis(port=process.port)) as client:
+        return sum([int(client.xlen(f"log:{p}")) for p in range(8)])
+
+
+def _first(process: RedisProcess) -> int:
+    """The stream's first offset."""
+    with contextlib.closing(redis.Redis(port=process.port, decode_responses=True)) as client:
+        entries: Any = client.xrange(f"message:{CHANNEL}", count=1)
+        return int(entries[0][0].split("-")[0])
+
+
 def test_a_group_that_is_left_behind_is_told_of_with_the_remedy() -> None:
-    with RedisProcess() as redis:
-        with PeykServer({"REDIS_URL": redis.url}) as server:
+    with RedisProcess() as process:
+        with PeykServer({"REDIS_URL": process.url}) as server:
             post(server, 1)
             wait_until(lambda: _rows(server.dir / "peyk.sqlite") == 1)
-        with PeykServer({"REDIS_URL": redis.url, "ARCHIVE": "0"}) as server:
+        with PeykServer({"REDIS_URL": process.url, "ARCHIVE": "0"}) as server:
             wait_until(lambda: "groups drop sql" in server.log.read_text())
             post(server, 2)
             assert run(server.env, "groups", "drop", "sql").returncode == 0
