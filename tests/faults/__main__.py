@@ -13,6 +13,8 @@ import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from tests.bridge.outage import KILLED, RATE, outage
+from tests.bridge.stage import Stage
 from tests.faults.injector import Installation
 from tests.faults.run import Report, Size, run
 
@@ -42,6 +44,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--appendfsync", choices=("no", "everysec", "always"), default="no", help="of the private Redis (%(default)s)"
     )
+    parser.add_argument(
+        "--sinks", action="store_true", help="instead, kill PostgreSQL, MongoDB, then both, for --seconds each"
+    )
     parser.add_argument("--nodes", type=int, default=4, help="nodes of its own (%(default)s)")
     parser.add_argument("--clients", type=int, default=Size.clients, help="subscribers (%(default)s)")
     parser.add_argument("--rate", type=float, default=Size.rate, help="messages a second in all (%(default)g)")
@@ -55,9 +60,23 @@ def arguments() -> argparse.Namespace:
     return options
 
 
+async def sinks(seconds: float) -> int:
+    """Outages of the archive's databases, one after the other. Raises AssertionError where a promise was broken."""
+    with Stage({"HISTORY_LENGTH": "1000000"}) as stage:
+        for who in KILLED:
+            count = await outage(stage, who, seconds)
+            print(
+                f"{who} away for {seconds:g} s under {RATE} events/s: {count} events, each once in all three",
+                flush=True,
+            )
+    return 0
+
+
 def main() -> int:
     """0 if every promise was kept, 1 if not."""
     options = arguments()
+    if options.sinks:
+        return asyncio.run(sinks(options.seconds))
     seed = random.randrange(2**31) if options.seed is None else options.seed
     size = Size(clients=options.clients, rate=options.rate)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is stopped
