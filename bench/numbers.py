@@ -25,7 +25,7 @@ def numbers(report: Report) -> dict[str, float]:
 
     The first process is the server, the second, if there is one, Redis.
     """
-    shown: dict[str, float] = {name: report[name] for name in BROKEN}
+    shown: dict[str, float] = {name: report[name] for name in (*BROKEN, "others_cpu_share") if name in report}
     server, *others = report["processes"]
     if "connect_s" in report:
         connections = report["subscribers"] + report["publishers"]
@@ -68,6 +68,7 @@ COLUMNS = {
     "recovered in s": ("recovery_s", ".2f"),
     "connect s": ("connect_s", ".2f"),
     "generator CPU": ("generator_cpu_share", ".0%"),
+    "others' CPU": ("others_cpu_share", ".0%"),
 }
 KEPT = "lost", "duplicated", "out_of_order"
 

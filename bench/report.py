@@ -17,7 +17,7 @@ from bench.scenarios import GROWING_CHANNELS, GROWING_CONNECTIONS, PEERS_TOO, SC
 DOCS = Path(__file__).parent.parent / "docs"
 PAGE = DOCS / "performance.md"
 SHOWN = "deliveries/s", "publishes/s", "entries/s", "p50 ms", "p99 ms", "KiB/connection", "connect s", "recovered in s"
-COSTS = "server µs/publish", "server µs/delivery", "Redis µs/publish", "generator CPU"
+COSTS = "server µs/publish", "server µs/delivery", "Redis µs/publish", "generator CPU", "others' CPU"
 PLOTTED = {
     "S1M": ("deliveries_per_s", "S1M, deliveries/s"),
     "S2": ("publishes_per_s", "S2, publishes/s"),

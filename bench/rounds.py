@@ -17,6 +17,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from bench.drive import BROKEN, WAYS
 from bench.load import LoadError, Report, build
 from bench.numbers import summary
@@ -24,6 +26,7 @@ from bench.scenarios import Scenario
 from tests.services import PeykServer, Process, RedisProcess, wait_until
 
 RESULTS = Path(__file__).parent / "results.json"
+LOOK = 0.3  # seconds in which a run sees what other programs use
 LOG_TAIL = 4000  # characters of the server's log shown after a run that broke a promise
 
 
@@ -57,6 +60,7 @@ def pin(pid: int, cpu: int) -> None:
 
 def run_once(contender: Contender, scenario: Scenario, seconds: float, cpus: Sequence[int]) -> Report:
     """One scenario against a fresh server. What is started has our CPU, the last; the server then gets the first."""
+    others = psutil.cpu_percent(LOOK) / 100  # nothing of ours runs yet
     valkey = RedisProcess("valkey")
     socket = valkey.dir / "valkey.sock"
     valkey.args += ["--unixsocket", str(socket)]
@@ -74,7 +78,7 @@ def run_once(contender: Contender, scenario: Scenario, seconds: float, cpus: Seq
             log = server.log.read_text(errors="replace")[-LOG_TAIL:]
             said = f"{contender.name} broke promises in {scenario.name}: {broken}; its log ends:\n{log}"
             print(said, file=sys.stderr, flush=True)
-        return report
+        return report | {"others_cpu_share": others}
 
 
 Runs = dict[str, dict[str, list[Report]]]
