@@ -1,5 +1,6 @@
 """Peyk's own methods, called through the protocol's `rpc`; one of them, `call`, goes on to other services."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -109,7 +110,8 @@ async def _unread(node: "Node", access: Access, params: Nothing) -> Any:
 async def _read(node: "Node", access: Access, params: Seen) -> Any:
     channel = channel_id(params.channel)
     await node.allow(access, "history", channel)
-    await node.reading.read(access.identity.user.id, channel, params.offset)
+    # A page says it last of all: its going away must not undo it.
+    await asyncio.shield(node.reading.read(access.identity.user.id, channel, params.offset))
     return {}
 
 

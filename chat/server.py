@@ -5,25 +5,21 @@ import resource
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
-from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.requests import Request
-from starlette.responses import FileResponse, Response
-from starlette.routing import Mount, Route, WebSocketRoute
-from starlette.staticfiles import StaticFiles
+from starlette.routing import Route, WebSocketRoute
 from starlette.types import Message, Receive, Scope, Send
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
+from chat.assets import Assets
 from chat.doors import check_open
 from chat.errors import PeykError
 from chat.gate import Gate
 from chat.handshake import TIMEOUT, Handshake, RequestProtocol
-from chat.headers import PAGE_POLICY, secured
+from chat.headers import secured
 from chat.node import Join, Node, alone
 from chat.requests import on_error
 from chat.routes import routes
@@ -31,22 +27,6 @@ from chat.settings import ServerSettings
 from chat.websocket import endpoint
 from pipeline.resp import FAILURES
 from redis_config import ConfigError
-
-WEB = Path(__file__).parent / "web"
-
-
-async def page(request: Request) -> Response:
-    headers = {"content-security-policy": PAGE_POLICY, "cache-control": "no-cache"}
-    return FileResponse(WEB / "index.html", headers=headers)
-
-
-class Assets(StaticFiles):
-    """The page's files; asked for again each time (they have ETags), so that an upgrade never mixes old and new."""
-
-    def file_response(self, *args: Any, **kwargs: Any) -> Response:
-        response = super().file_response(*args, **kwargs)
-        response.headers["cache-control"] = "no-cache"
-        return response
 
 
 class Application(Starlette):
@@ -79,13 +59,14 @@ def application(settings: ServerSettings, join: Join = alone) -> Starlette:
             app.refusal = f"peyk: {error}"
             raise
 
+    assets = Assets()
     kinds = (PeykError, *FAILURES, 404, 405, 500)
     return Application(
         routes=[
-            Route("/", page),
+            Route("/", assets.page),
+            Route("/web/{name}", assets.file),
             WebSocketRoute("/connection/websocket", endpoint),
             *routes(),
-            Mount("/web", Assets(directory=WEB)),
         ],
         exception_handlers=dict.fromkeys(kinds, on_error),
         middleware=[Middleware(Gate, settings=settings)],

@@ -1,50 +1,44 @@
-// The screen: who we are, the channels, the one that is open. The open channel is the location's hash, so that two tabs
-// may follow two channels and the browser's own Back goes back.
+// The page as a whole: who we are, the connection, the channels we belong to, and which of them is open. The open channel
+// is the location's hash, so that two tabs may follow two channels and the browser's own Back goes back.
 
 import { Channel } from "./channel.js";
 import { Client } from "./client.js";
 import { Door, isName, signOut } from "./door.js";
-import { KEEP } from "./log.js";
-import { Sidebar, folded, hashOf } from "./sidebar.js";
-import { language, number, otherLanguage, say, translate } from "./words.js";
+import { hue, initial, wordsOf } from "./log.js";
+import { Pane } from "./pane.js";
+import { People, Search } from "./panels.js";
+import { Sidebar, hashOf } from "./sidebar.js";
+import { folded, language, memory, number, otherLanguage, say, translate } from "./words.js";
 
 const FIRST_CHANNEL = "general";
-const REFRESH = 30_000; // ms between looks at the channel list
-const DELETED = 2000;
-const NEAR = 60; // px from the end that still count as reading the newest message
+const REFRESH = 30_000; // ms between looks at the channels and at what was read elsewhere
+const LONGEST_DRAFT = 10_000; // characters that outlive the page
+const LONGEST_SAID = 200; // characters of a message that are read out
 
 const $ = (id) => document.getElementById(id);
-const show = (element, visible) => (element.hidden = !visible);
 
 let client = null;
-let current = null; // the Channel on the screen
 let arrived = false; // the page opens the first channel by itself once; afterwards no hash means the list
 const joined = new Map(); // id -> Channel
 const stale = new Set(); // Channels to be drawn anew
 const sidebar = new Sidebar(joined, () => {
-  sidebar.draw(current?.id);
-  if (current) drawCurrent();
+  sidebar.draw();
+  pane.draw();
 });
-
-// ---- who we are
-
-/** localStorage, which a browser may refuse. */
-const memory = {
-  get name() {
-    try {
-      return localStorage.getItem("peyk.name") ?? "";
-    } catch {
-      return "";
-    }
-  },
-  set name(name) {
-    try {
-      localStorage.setItem("peyk.name", name);
-    } catch {
-      // asked again next time
-    }
+const pane = new Pane(sidebar, (channel) => changed(channel));
+const people = new People((name) => pane.mention(name));
+const search = new Search((offset) => pane.goTo(offset));
+const screen = {
+  changed,
+  keep: (channel, change) => pane.keep(channel, change),
+  place: (channel) => channel === pane.channel && pane.place(channel),
+  arrived: readOut,
+  get seen() {
+    return pane.seen;
   },
 };
+
+// ---- who we are
 
 const socketUrl = new URL("connection/websocket", document.baseURI);
 socketUrl.protocol = socketUrl.protocol.replace("http", "ws");
@@ -54,8 +48,7 @@ const door = new Door(socketUrl.href, enter);
 function enter(name) {
   if (client?.user !== name) {
     forget();
-    client = new Client(socketUrl.href, name, connectionChanged);
-    sidebar.client = client;
+    client = sidebar.client = pane.client = new Client(socketUrl.href, name, connectionChanged);
   }
   client.open();
   drawMe();
@@ -64,9 +57,12 @@ function enter(name) {
 
 /** Leave nothing of who was here; what they belong to is theirs. */
 function forget() {
+  keepDrafts();
+  for (const channel of joined.values()) channel.report();
   joined.clear();
   client?.close();
-  client = null;
+  client = sidebar.client = pane.client = null;
+  arrived = false;
   open(null);
 }
 
@@ -74,51 +70,52 @@ async function goOut() {
   const { guest, user } = client;
   forget();
   if (!guest) await signOut();
+  memory.set("name", guest ? user : "");
   door.open(guest ? user : "");
 }
 
 function drawMe() {
   $("me").textContent = client.user;
+  $("my-avatar").textContent = initial(client.user);
+  $("my-avatar").className = `avatar ${hue(client.user)}`;
   $("go-out").textContent = say(client.guest ? "changeName" : "signOut");
 }
 
 // ---- the connection
 
 async function connectionChanged() {
-  drawBanner();
-  if (client.state === "refused" && client.unauthorized) {
+  pane.drawBanner();
+  if (client?.state === "refused" && client.unauthorized) {
     return door.refused(client.user, client.ids.length ? "signedOut" : "");
   }
-  if (client.state !== "connected") return;
-  memory.name = client.user;
+  if (client?.state !== "connected") return;
+  memory.set("name", client.user);
   drawMe();
-  await sidebar.refresh();
-  if (!arrived && !location.hash) location.replace(hashOf(sidebar.first(FIRST_CHANNEL)));
+  await look();
+  if (!arrived && client && !location.hash) location.replace(hashOf(sidebar.first(FIRST_CHANNEL)));
   arrived = true;
 }
 
-function drawBanner() {
-  const state = client?.state;
-  const subscription = current?.subscription;
-  let [text, action, label] = ["", null, ""];
-  if (state === "connecting" || state === "waiting") text = say(lostBefore() ? "waiting" : "connecting");
-  else if (state === "refused") {
-    text = `${say("refused")}: ${client.reason}`;
-    [action, label] = [() => client.open(), "retry"];
-  } else if (subscription?.state === "joining") text = say("joining");
-  else if (subscription?.state === "ended") {
-    const { code, message } = subscription.error;
-    text = code === DELETED ? say("deleted") : `${say("ended")}: ${message}`;
-    [action, label] = [() => current.join(), "rejoin"];
+/** Look what there is: the channels, those of ours, and what we have read elsewhere. */
+async function look() {
+  if (client?.state !== "connected") return;
+  const [asked, asking] = [performance.now(), client];
+  const { channels } = await client.rpc("unread").catch(() => ({}));
+  if (!channels || client !== asking) return;
+  for (const [id, known] of Object.entries(channels)) {
+    if (joined.has(id)) joined.get(id).know(known);
+    else joined.set(id, withDraft(new Channel(client, id, screen, known)));
   }
-  $("banner-text").textContent = text;
-  $("banner-action").onclick = action;
-  $("banner-action").textContent = label && say(label);
-  show($("banner-action"), action !== null);
-  show($("banner"), text !== "");
+  for (const [id, channel] of joined) {
+    const settled = channel.since < asked && channel.subscription.state !== "joining";
+    const left = settled && !(id in channels) && channel !== pane.channel && !channel.log.unsent;
+    if (!left) continue;
+    joined.delete(id); // another client of ours did
+    channel.leave();
+  }
+  await sidebar.refresh();
+  drawTitle();
 }
-
-const lostBefore = () => client.ids.length > 0 || client.state === "waiting";
 
 // ---- the open channel
 
@@ -133,119 +130,114 @@ function openFromHash() {
 }
 
 function open(id) {
-  if (current) {
-    current.draft = $("text").value;
-    current.log.element.remove();
-  }
-  if (id && !joined.has(id)) joined.set(id, new Channel(client, id, changed));
-  current = joined.get(id) ?? null;
-  document.body.classList.toggle("open", current !== null);
-  if (current) {
-    $("log").append(current.log.element);
-    $("text").value = current.draft;
-    $("log").scrollTop = current.scroll ?? $("log").scrollHeight;
-    if (matchMedia("(hover: hover)").matches) $("text").focus();
-    drawCurrent();
-  }
-  sidebar.draw(current?.id);
+  if (id && !joined.has(id)) joined.set(id, withDraft(new Channel(client, id, screen)));
+  const channel = joined.get(id) ?? null;
+  if (channel !== pane.channel || !channel) pane.show(channel);
+  people.show(channel);
+  search.show(channel);
+  for (const panel of [people, search]) if (!channel && panel.isOpen) panel.toggle(false);
+  sidebar.draw(channel?.id ?? "");
   drawTitle();
-  drawBanner();
 }
 
 function leave() {
-  joined.delete(current.id);
-  current.leave();
+  const { channel } = pane;
+  joined.delete(channel.id);
+  channel.leave();
   location.hash = "";
 }
 
-/** Something of a joined channel changed. The many changes of one frame are drawn once. */
+/** Something of a channel changed. The many changes of one frame are drawn once. */
 function changed(channel) {
   if (!stale.size) queueMicrotask(redraw);
   stale.add(channel);
 }
 
 function redraw() {
-  if (stale.has(current)) drawCurrent();
+  if (stale.has(pane.channel)) {
+    pane.draw();
+    people.draw();
+  }
   for (const channel of stale) sidebar.drawUnread(channel.id);
   stale.clear();
   drawTitle();
 }
 
-function drawCurrent() {
-  const { log, subscription } = current;
-  const listed = sidebar.find(current.id);
-  $("channel-title").textContent = listed?.name ?? current.id;
-  $("description").textContent = listed?.description ?? "";
-  const started = subscription.epoch !== "";
-  show($("earlier"), started && current.hasEarlier && subscription.state === "live");
-  $("edge-text").textContent = started && !current.hasEarlier ? edge(log) : "";
-  $("log").setAttribute("aria-busy", !started);
-  if (current.scroll === null) $("log").scrollTop = $("log").scrollHeight;
-  if (!document.hidden && current.scroll === null) current.read = subscription.offset;
-  show($("latest"), current.scroll !== null && current.unread > 0);
-  drawBanner();
-}
-
-function edge({ size, oldest }) {
-  if (!size) return say("empty");
-  if (size >= KEEP) return say("full", KEEP);
-  return oldest > 1 ? say("forgotten") : say("beginning");
-}
-
 function drawTitle() {
   const unread = [...joined.values()].reduce((sum, channel) => sum + channel.unread, 0);
-  const name = current ? `${$("channel-title").textContent} · ` : "";
-  document.title = `${unread ? `(${number(unread)}) ` : ""}${name}Peyk`;
+  const name = pane.channel ? `${sidebar.find(pane.channel.id)?.name ?? pane.channel.id} · ` : "";
+  const title = `${unread ? `(${number(unread)}) ` : ""}${name}Peyk`;
+  if (document.title !== title) document.title = title;
 }
 
-function scrolled() {
-  if (!current) return;
-  const { scrollTop, scrollHeight, clientHeight } = $("log");
-  current.scroll = scrollHeight - scrollTop - clientHeight < NEAR ? null : scrollTop;
-  if (current.scroll === null) changed(current);
+/** Who hears the page hears the open channel, as the live region is told it. */
+function readOut(channel, { data, info }, ours) {
+  if (channel !== pane.channel || ours) return;
+  $("announcer").textContent = say("said", 0, info?.user ?? "") + wordsOf(data).slice(0, LONGEST_SAID);
 }
 
-async function showEarlier() {
-  const channel = current;
-  const { scrollHeight, scrollTop } = $("log");
-  await channel.showEarlier();
-  if (channel !== current) return;
-  $("log").scrollTop = scrollTop + $("log").scrollHeight - scrollHeight; // what was being read stays where it was
+// ---- what outlives the page
+
+function withDraft(channel) {
+  channel.draft = drafts()[channel.id] ?? "";
+  return channel;
 }
 
-function send(event) {
-  event.preventDefault();
-  const text = $("text").value.trimEnd().normalize(); // as the server stores it
-  if (!current || !text) return;
-  $("text").value = "";
-  current.say(text);
+const drafts = () => {
+  try {
+    return JSON.parse(memory.get(`drafts.${folded(client.user)}`) || "{}");
+  } catch {
+    return {}; // not something we wrote
+  }
+};
+
+function keepDrafts() {
+  if (!client) return;
+  if (pane.channel) pane.channel.draft = $("text").value;
+  const kept = [...joined.values()].filter(({ draft }) => draft && draft.length <= LONGEST_DRAFT);
+  memory.set(`drafts.${folded(client.user)}`, JSON.stringify(Object.fromEntries(kept.map(({ id, draft }) => [id, draft]))));
 }
+
+// ---- what people do
 
 function back() {
-  if (document.hidden) return;
+  if (document.hidden) {
+    keepDrafts();
+    for (const channel of joined.values()) channel.report();
+    return;
+  }
   client?.hurry();
-  sidebar.refresh();
-  if (current) changed(current);
+  look();
+  if (pane.channel) changed(pane.channel);
+}
+
+/** Alt with the arrows goes through the channels, with Shift through those with something new. */
+function key(event) {
+  if ($("chat").hidden) return;
+  const step = { ArrowUp: -1, ArrowDown: 1 }[event.key];
+  const command = (event.ctrlKey || event.metaKey) && !event.altKey && event.key.toLowerCase();
+  if (event.altKey && step) {
+    const id = sidebar.next(step, event.shiftKey);
+    if (id) location.hash = hashOf(id);
+  } else if (command === "k") sidebar.toggleForm(true);
+  else if (command === "f" && event.shiftKey && pane.channel) search.toggle(true);
+  else if (event.key === "Escape" && pane.channel) pane.toEnd();
+  else return;
+  event.preventDefault();
 }
 
 function listen() {
   $("go-out").addEventListener("click", goOut);
   $("leave").addEventListener("click", leave);
-  $("earlier").addEventListener("click", showEarlier);
-  $("composer").addEventListener("submit", send);
-  $("text").addEventListener("keydown", (event) => {
-    if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
-    event.preventDefault();
-    $("composer").requestSubmit();
-  });
-  $("log").addEventListener("scroll", scrolled, { passive: true });
-  $("latest").addEventListener("click", () => ($("log").scrollTop = $("log").scrollHeight));
-  new ResizeObserver(() => current?.scroll === null && ($("log").scrollTop = $("log").scrollHeight)).observe($("log"));
   addEventListener("hashchange", openFromHash);
   addEventListener("online", back);
+  addEventListener("focus", back);
+  addEventListener("keydown", key);
+  addEventListener("pagehide", keepDrafts);
   document.addEventListener("visibilitychange", back);
-  setInterval(() => document.hidden || sidebar.refresh(), REFRESH);
+  setInterval(() => document.hidden || look(), REFRESH);
   addEventListener("beforeunload", (event) => {
+    for (const channel of joined.values()) channel.report();
     if ([...joined.values()].some(({ subscription }) => subscription.unsent)) event.preventDefault();
   });
 }
@@ -260,9 +252,9 @@ function start() {
     link.addEventListener("click", () => (link.href = `?lang=${otherLanguage}${location.hash}`));
   }
   listen();
-  if (!isName(memory.name)) return door.open();
-  show($("chat"), true);
-  enter(memory.name);
+  if (!isName(memory.get("name"))) return door.open();
+  $("chat").hidden = false;
+  enter(memory.get("name"));
 }
 
 start();

@@ -1,95 +1,314 @@
-// A joined channel: its subscription, its log, and what of it was read. It lives on while another one is on the screen.
+// A channel we belong to: its subscription, a window on its log, what of it was read, who is there. It lives on while
+// another one is on the screen; then it only counts.
 
+import { mentions } from "./format.js";
 import { KEEP, Log } from "./log.js";
 import { Subscription } from "./subscription.js";
+import { folded } from "./words.js";
+
+const PAGE = 50; // messages loaded at a time
+const ABOVE = 20; // of them shown above the first new one
+const REPORT = 400; // ms between words to the server on what was read
+const TYPING_LASTS = 5000; // ms that somebody is shown to write
+const FEW = 50; // unread messages that one who never read begins with, rather than at the end
 
 export class Channel {
   log;
   subscription;
-  read = 0; // the highest offset that was on the screen
+  read; // the highest offset that was on the screen, here or in another client of ours
+  line = null; // the offset above which all was read when we came; null: no line is drawn
+  following = true; // the newest message is on the screen, and is to stay there
+  place = 0; // where the log was scrolled to otherwise
+  shown = false;
+  mentioned = false;
   draft = "";
-  scroll = null; // where the log was scrolled to; null follows the newest message
-  complete = false; // nothing older is in history
+  people = new Map(); // client -> user
+  writers = new Map(); // user -> the timer that ends it
+  since = performance.now();
+  #top; // before the subscription knows better
+  #loading = null;
+  #reported = 0;
+  #timer = 0;
 
-  /** `onChange(channel)` is told whenever something of it may have to be shown anew. */
-  constructor(client, id, onChange) {
-    Object.assign(this, { client, id, onChange });
+  /**
+   * `screen` hears: changed(channel) whenever something may have to be drawn anew, place(channel) to show it from where its
+   * reader is, keep(channel, change) to change its log without moving what is read, arrived(channel, publication, ours);
+   * `seen` says whether somebody looks. `known` is {read, top} where the server told it.
+   */
+  constructor(client, id, screen, known = null) {
+    Object.assign(this, { client, id, screen });
+    this.read = this.#reported = known?.read ?? null;
+    this.#top = known?.top ?? 0;
     const discard = (message) => {
       this.subscription.discard(message);
-      onChange(this);
+      screen.changed(this);
     };
     this.log = new Log(client, (message) => this.#send(message), discard);
     this.join();
   }
 
   join() {
-    this.subscription = new Subscription(this.client, this.id, this, KEEP);
+    this.subscription = new Subscription(this.client, this.id, this);
     this.subscription.join();
   }
 
   leave() {
+    clearTimeout(this.#timer);
     this.subscription.leave();
   }
 
+  get top() {
+    return this.subscription.epoch ? this.subscription.offset : this.#top;
+  }
+
   get unread() {
-    return Math.max(0, this.subscription.offset - this.read);
+    return Math.max(0, this.top - (this.read ?? this.top));
   }
 
-  say(text) {
-    this.scroll = null;
-    this.#send({ data: { text } });
+  /** How many missed messages are worth reading one by one. */
+  get reach() {
+    return this.shown && this.log.attached ? KEEP : 2 * PAGE;
   }
 
-  async #send(message) {
-    this.log.sending(message);
-    this.onChange(this);
-    try {
-      this.log.settle(message, await this.subscription.publish(message));
-    } catch (error) {
-      this.log.failed(message, error.message);
-    }
-    this.onChange(this);
+  // ---- what is shown
+
+  /** It comes on the screen: show it from the first new message on, else as it was left. */
+  show() {
+    this.shown = true;
+    this.line = this.unread > 0 && (this.read > 0 || this.unread <= FEW) ? this.read : null;
+    if (this.line !== null) this.following = false;
+    return this.#once(async () => {
+      if (!this.subscription.epoch) return; // began() shows it
+      const { first, last } = this.log;
+      const near = this.line === null ? last >= this.top - KEEP : last >= this.line && first <= this.line + 1;
+      if (!near || !last) await this.#fill();
+      else if (!this.log.attached) await this.#level();
+      this.log.mark(this.line);
+    });
+  }
+
+  hide() {
+    this.shown = this.log.attached = false;
+  }
+
+  /** Show the newest messages. */
+  async toEnd() {
+    this.following = true;
+    await this.#once(() => (this.log.attached ? null : this.#level()));
+  }
+
+  /** Show the messages around `offset`. */
+  goTo(offset) {
+    this.following = false;
+    return this.#once(async () => {
+      if (!this.log.find(offset)) await this.#window(offset);
+    });
   }
 
   /** Whether messages older than those shown can be read. */
   get hasEarlier() {
-    return !this.complete && this.log.size < KEEP && this.log.oldest > 1;
+    return this.log.first > 1 && this.log.beginning !== this.log.first;
   }
 
-  async showEarlier() {
-    const publications = await this.subscription.earlier(this.log.oldest).catch(() => null);
-    if (!publications) return; // the connection went away: the button is still there
-    const room = KEEP - this.log.size;
-    for (const publication of publications.slice(-room)) this.log.add(publication);
-    this.complete = publications.length === 0;
-    this.onChange(this);
+  earlier() {
+    return this.#once(async () => {
+      if (!this.hasEarlier) return;
+      const publications = await this.subscription.page(this.log.first, PAGE);
+      this.screen.keep(this, () => this.log.prepend(publications));
+    });
   }
 
-  // What the subscription tells its view.
+  later() {
+    return this.#once(() => (this.log.attached ? null : this.#more()));
+  }
 
-  reset(publications) {
-    this.complete = false;
-    this.log.reset(publications);
-    if (!this.read) this.read = publications.at(-1)?.offset ?? 0;
-    this.onChange(this);
+  /** One load at a time; what fails because the connection went away is tried again when it is back. */
+  async #once(load) {
+    while (this.#loading) await this.#loading;
+    this.#loading = Promise.resolve(load()).catch(() => {});
+    await this.#loading;
+    this.#loading = null;
+    this.screen.changed(this);
+  }
+
+  get loading() {
+    return this.#loading !== null;
+  }
+
+  async #fill() {
+    if (this.line !== null) return this.#window(this.line + 1);
+    this.log.reset(await this.subscription.page(0, PAGE));
+    await this.#level();
+  }
+
+  #refill() {
+    return this.#once(() => (this.log.size ? this.#level() : this.#fill()));
+  }
+
+  async #window(offset) {
+    const [above, below] = await Promise.all([
+      this.subscription.page(offset, ABOVE),
+      this.subscription.page(offset - 1, PAGE, false),
+    ]);
+    this.log.reset(above);
+    this.log.append(below);
+    this.log.mark(this.line);
+    this.#attach();
+  }
+
+  /** Load until the log shows the channel's end, or while somebody reads further up, one page. */
+  async #level() {
+    while (!this.#attach()) {
+      if (this.following && this.top - this.log.last > KEEP) this.log.reset(await this.subscription.page(0, PAGE));
+      else if (!(await this.#more()) || !this.following) return;
+    }
+  }
+
+  async #more() {
+    const { top } = this;
+    const publications = await this.subscription.page(this.log.last, PAGE, false);
+    this.screen.keep(this, () => this.log.append(publications));
+    return this.#attach(!publications.length && top === this.top) || publications.length > 0;
+  }
+
+  /** If it shows the end of what history has, it is the place for what comes. */
+  #attach(ended = false) {
+    return (this.log.attached ||= this.shown && (ended || this.log.last >= this.top));
+  }
+
+  // ---- what was read
+
+  /** Everything up to `offset` was on the screen. */
+  reading(offset) {
+    if (this.read !== null && offset <= this.read) return;
+    this.read = offset;
+    if (!this.unread) this.mentioned = false;
+    if (this.#timer) return;
+    this.report();
+    this.#timer = setTimeout(() => {
+      this.#timer = 0;
+      this.report();
+    }, REPORT);
+  }
+
+  /** Tell the server now. */
+  report() {
+    if (this.read === this.#reported || this.client.state !== "connected") return;
+    const offset = (this.#reported = this.read);
+    this.client.call({ rpc: { method: "read", data: { channel: this.id, offset } } }).catch(() => {
+      this.#reported = null; // with the next one
+    });
+  }
+
+  /** What the server knows: another client of ours may have read further. */
+  know({ read, top }) {
+    this.#top = top;
+    if (read <= top && read > (this.read ?? -1)) this.read = this.#reported = read;
+    if (!this.unread) this.mentioned = false;
+  }
+
+  // ---- what is said
+
+  say(text) {
+    this.line = null;
+    this.log.mark(null);
+    this.#send({ data: { text } });
+    this.toEnd();
+  }
+
+  async #send(message) {
+    this.log.sending(message);
+    this.screen.changed(this);
+    try {
+      this.log.settle(message, await this.subscription.publish(message));
+    } catch (error) {
+      this.log.failed(message, error);
+    }
+    this.screen.changed(this);
+  }
+
+  // ---- what the subscription tells its view
+
+  /** Its history is another from now on, or known for the first time. */
+  began() {
+    if (this.read === null) this.reading(this.top); // what was said before we came is not new to us
+    if (this.read > this.top) this.read = 0;
+    this.log.reset([]);
+    if (this.shown) this.screen.place(this);
+    else if (this.unread) this.#lookForMentions();
+  }
+
+  jumped() {
+    this.log.attached = false;
   }
 
   message(publication, ours) {
-    this.log.add(publication, ours);
-    this.onChange(this);
+    const { info, offset } = publication;
+    if (ours) this.reading(offset);
+    else if (this.shown && this.read === offset - 1 && !(this.following && this.screen.seen)) {
+      this.log.mark((this.line = this.read));
+    }
+    this.#notice(publication);
+    this.log.live(publication, ours, this.following);
+    if (info?.user) this.typing(info.user, true);
+    this.screen.arrived(this, publication, ours);
+    this.screen.changed(this);
   }
 
   event(publication) {
-    this.log.add(publication);
-    this.onChange(this);
+    if (this.shown) this.log.live(publication, undefined, this.following);
+    this.screen.changed(this);
   }
 
   gap(first, last) {
-    this.log.gap(first, last);
-    this.onChange(this);
+    if (this.log.attached) this.log.gap(first, last);
+    this.screen.changed(this);
   }
 
-  state() {
-    this.onChange(this);
+  state(state) {
+    if (state === "live") this.#meet();
+    if (state === "live" && this.shown && !this.log.attached && (this.following || !this.log.size)) this.#refill();
+    this.screen.changed(this);
+  }
+
+  #notice({ data, info, offset }) {
+    const me = folded(this.client.user);
+    if (offset <= this.read || folded(info?.user ?? "") === me) return;
+    if (typeof data?.text === "string" && mentions(data.text, me)) this.mentioned = true;
+  }
+
+  async #lookForMentions() {
+    const unread = await this.subscription.page(this.read, 2 * PAGE, false).catch(() => []);
+    for (const publication of unread) this.#notice(publication);
+    this.screen.changed(this);
+  }
+
+  // ---- who is there
+
+  moved({ user, client }, here) {
+    if (here) this.people.set(client, user);
+    else this.people.delete(client);
+    this.screen.changed(this);
+  }
+
+  /** Read who is here, of whom we heard only some come and go. */
+  async #meet() {
+    if (!this.shown) return;
+    const { presence } = await this.client.repeat({ presence: { channel: this.id } }).catch(() => ({}));
+    if (!presence) return;
+    this.people = new Map(Object.values(presence).map(({ client, user }) => [client, user]));
+    this.screen.changed(this);
+  }
+
+  meet() {
+    if (this.subscription.state === "live") this.#meet();
+  }
+
+  /** Somebody writes; or does no longer. */
+  typing(user, over = false) {
+    clearTimeout(this.writers.get(user));
+    if (over || folded(user) === folded(this.client.user)) this.writers.delete(user);
+    else this.writers.set(user, setTimeout(() => this.typing(user, true), TYPING_LASTS));
+    this.screen.changed(this);
   }
 }

@@ -36,7 +36,7 @@ export function randomKey() {
 /**
  * The connection. `onState(state)` hears: connecting, connected, waiting (for the next try), refused (the
  * server said not to come back; `reason` says why), closed. Subscriptions register themselves in `subscriptions`;
- * each has start(), stop(), receive(pub) and dropped(code, reason).
+ * each has start(), stop(), receive(pub), moved(info, here) and dropped(code, reason).
  */
 export class Client {
   subscriptions = new Map();
@@ -159,6 +159,7 @@ export class Client {
   #pushed(push) {
     const subscription = this.subscriptions.get(push.channel);
     if (push.pub) subscription?.receive(push.pub);
+    else if (push.join ?? push.leave) subscription?.moved((push.join ?? push.leave).info, "join" in push);
     else if (push.unsubscribe) subscription?.dropped(push.unsubscribe.code, push.unsubscribe.reason);
     else if (push.disconnect) this.#lost(push.disconnect.code, push.disconnect.reason);
   }

@@ -1,27 +1,38 @@
-// What one channel's log shows: messages in the order of their offsets, our unsent ones last, marks where history has
-// holes. At most KEEP of them: the oldest leave at the top. Whatever people wrote is only ever set as textContent.
+// What one channel's log shows: a window on its history. Messages in the order of their offsets, our unsent ones last,
+// marks where history has holes, and a line above what is new. It never holds more than KEEP of them: what leaves at one
+// end is read again when somebody scrolls there. Whatever people wrote is only ever set as text.
 
-import { day, moment, say, time } from "./words.js";
+import { format } from "./format.js";
+import { day, folded, moment, say, sayError, time } from "./words.js";
 
 export const KEEP = 500;
 const SAME_BREATH = 5 * 60_000; // ms between messages of one person that are shown under one name
 const HUES = 8; // as many as chat.css has
 
 const template = (id) => document.getElementById(id).content.firstElementChild;
+const graphemes = new Intl.Segmenter();
 
-/** The words of a message; an event ({type, payload}) or whatever else has no text is shown as compact JSON. */
-const wordsOf = (data) => (typeof data?.text === "string" ? data.text : JSON.stringify(data));
+/** The words of a message, as search finds them; whatever has no text is compact JSON. */
+export const wordsOf = (data) => (typeof data?.text === "string" ? data.text : JSON.stringify(data));
 
-function hue(user) {
+/** Whether a message is an event: what programs send. */
+const isEvent = (data) => typeof data?.id === "string" && typeof data?.type === "string" && "payload" in data;
+
+export function hue(user) {
   let sum = 0;
   for (const character of user) sum = (sum * 31 + character.codePointAt(0)) % 65521;
-  return sum % HUES;
+  return `hue-${sum % HUES}`;
 }
+
+export const initial = (user) => (graphemes.segment(user)[Symbol.iterator]().next().value?.segment ?? "").toUpperCase();
 
 export class Log {
   element = document.createElement("ol");
+  attached = false; // it shows the channel's end: what comes belongs here
+  beginning = -1; // the oldest offset, where nothing older is in history
   #items = []; // {position, offset?, user?, date?, element}, sorted by position
   #sent = new Map(); // our unsettled messages -> their items
+  #line = null; // the offset above what is new
 
   /** `client` knows who we are; `onResend` and `onDiscard` are told which failed message to try again or forget. */
   constructor(client, onResend, onDiscard) {
@@ -33,31 +44,94 @@ export class Log {
     return this.#items.length;
   }
 
+  get unsent() {
+    return this.#sent.size;
+  }
+
   /** The offset of the oldest message shown; undefined where none is. */
-  get oldest() {
+  get first() {
     return this.#items.find((item) => item.offset)?.offset;
+  }
+
+  /** The offset up to which it shows the channel; 0 where it shows nothing. */
+  get last() {
+    return this.#items.findLast((item) => item.position < Infinity)?.position ?? 0;
   }
 
   /** Show these publications in place of all before; what is unsent stays. */
   reset(publications) {
     for (const item of this.#items.splice(0)) item.element.remove();
-    for (const publication of publications) this.add(publication);
+    for (const publication of publications) this.#add(publication);
     for (const item of this.#sent.values()) this.#insert(item);
+    this.attached = false;
+    this.beginning = -1;
   }
 
-  /** Show a publication, once; `message` is our unsettled one that it settles. */
-  add(publication, message) {
+  /** Show a page of older messages above. */
+  prepend(publications) {
+    const { first } = this;
+    const newest = publications.at(-1)?.offset ?? 0;
+    if (newest && newest + 1 < first) this.gap(newest + 1, first - 1);
+    for (const publication of publications) this.#add(publication);
+    if (!publications.length) this.beginning = first;
+    while (this.size > KEEP && this.#items.at(-1 - this.unsent).position) this.#drop(this.size - 1 - this.unsent);
+  }
+
+  /** Show a page of newer messages below. */
+  append(publications) {
+    for (const publication of publications) {
+      const last = this.last;
+      if (last && publication.offset > last + 1) this.gap(last + 1, publication.offset - 1);
+      this.#add(publication);
+    }
+    this.#trim();
+  }
+
+  /** What was just said; `message` is our unsettled one that it settles. `following`: the end is on the screen. */
+  live(publication, message, following) {
     if (message) return this.settle(message, publication);
-    const { offset, data, info, time: ms } = publication;
-    const position = offset ?? this.#items.findLast((item) => item.offset)?.offset ?? 0;
-    const item = this.#message(data, info?.user ?? "", new Date(ms ?? Date.now()));
-    return this.#insert(Object.assign(item, { position, offset }));
+    if (!following && this.size >= KEEP) this.attached = false; // nothing may jump that somebody reads
+    if (this.attached) this.#add(publication);
+    this.#trim();
   }
 
   gap(first, last) {
     const element = template("gap-template").cloneNode(true);
     element.querySelector("span").textContent = say("gap", last - first + 1);
-    this.#insert({ position: last, element });
+    this.#insert({ position: last, behind: first - 1, element });
+  }
+
+  /** Draw the line of what is new behind the message at `offset`; null: none. */
+  mark(offset) {
+    this.#line = offset;
+    for (let index = 0; index < this.size; index++) this.#arrange(index);
+  }
+
+  /** The first new message, below the line. */
+  get marked() {
+    return this.element.querySelector(".new-line")?.parentElement;
+  }
+
+  find(offset) {
+    return this.#items.find((item) => item.offset === offset)?.element;
+  }
+
+  /** The first item whose lower edge is below `y`, a place on the screen; undefined: all are above it. */
+  at(y) {
+    let [low, high] = [0, this.size];
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (this.#items[middle].element.getBoundingClientRect().bottom > y) high = middle;
+      else low = middle + 1;
+    }
+    return this.#items[low];
+  }
+
+  /** The highest offset that is wholly above `y`. */
+  readTo(y) {
+    const item = this.at(y);
+    const index = item ? this.#items.indexOf(item) : this.size;
+    return this.#items.slice(0, index).findLast(({ offset }) => offset)?.offset ?? 0;
   }
 
   /** Show a message of ours that is on its way. */
@@ -65,61 +139,95 @@ export class Log {
     const item = this.#sent.get(message) ?? this.#message(message.data, this.client.user, new Date());
     item.element.classList.add("pending");
     item.element.classList.remove("failed");
-    item.element.querySelector(".status").textContent = say("sending");
+    item.element.querySelector(".foot")?.remove();
+    this.#foot(item, "sending");
     if (this.#sent.has(message)) return;
     this.#sent.set(message, Object.assign(item, { position: Infinity }));
     this.#insert(item);
   }
 
-  /** Our message is stored: it moves to where its offset belongs. */
+  /** Our message is stored: it moves to where its offset belongs, if that is shown. */
   settle(message, { offset, time: ms }) {
     const item = this.#sent.get(message);
     if (!item) return;
     this.#remove(message);
+    if (!this.attached) return;
     item.element.classList.remove("pending", "failed");
+    item.element.querySelector(".foot")?.remove();
     item.date = new Date(ms ?? item.date);
-    this.#stamp(item);
+    stamp(item);
     this.#insert(Object.assign(item, { position: offset, offset }));
   }
 
-  failed(message, reason) {
-    const element = this.#sent.get(message)?.element;
-    if (!element) return;
-    element.classList.replace("pending", "failed");
-    element.querySelector(".status").textContent = `${say("failed")}: ${reason}`;
-    element.querySelector(".retry").onclick = () => this.onResend(message);
-    element.querySelector(".discard").onclick = () => {
+  failed(message, error) {
+    const item = this.#sent.get(message);
+    if (!item) return;
+    item.element.classList.replace("pending", "failed");
+    const foot = this.#foot(item, "failed");
+    foot.firstElementChild.append(`: ${sayError(error)}`);
+    this.#button(foot, "retry", () => this.onResend(message));
+    this.#button(foot, "discard", () => {
       this.#remove(message);
       this.onDiscard(message);
-    };
+    });
+  }
+
+  #foot({ element }, words) {
+    element.querySelector(".foot")?.remove();
+    const foot = Object.assign(document.createElement("p"), { className: "foot" });
+    const status = Object.assign(document.createElement("span"), { className: "status", textContent: say(words) });
+    foot.append(status);
+    element.append(foot);
+    return foot;
+  }
+
+  #button(foot, name, onclick) {
+    const button = document.createElement("button");
+    foot.append(Object.assign(button, { type: "button", className: `${name} link`, textContent: say(name), onclick }));
   }
 
   #remove(message) {
     const item = this.#sent.get(message);
     this.#sent.delete(message);
-    this.#items = this.#items.filter((other) => other !== item);
+    const index = this.#items.indexOf(item);
+    if (index >= 0) this.#drop(index);
+  }
+
+  #drop(index) {
+    const [item] = this.#items.splice(index, 1);
     item.element.remove();
+    if (item.position < Infinity && index === this.size - this.unsent) this.attached = false;
+    this.#arrange(index);
+  }
+
+  #trim() {
+    while (this.size > KEEP && this.#items[0].position < Infinity) this.#drop(0);
+  }
+
+  #add({ offset, data, info, time: ms }) {
+    const position = offset ?? this.last;
+    const item = this.#message(data, info?.user ?? "", new Date(ms ?? Date.now()));
+    this.#insert(Object.assign(item, { position, offset }));
   }
 
   #message(data, user, date) {
     const element = template("message-template").cloneNode(true);
+    const me = folded(this.client.user);
+    const [avatar, head, text] = element.children;
+    head.firstElementChild.textContent = user;
+    head.firstElementChild.classList.add(hue(user));
+    avatar.textContent = initial(user);
+    avatar.classList.add(hue(user));
+    element.classList.toggle("own", folded(user) === me);
+    if (typeof data?.text === "string") text.replaceChildren(...format(data.text, me));
+    else if (isEvent(data)) text.append(card(data));
+    else {
+      element.classList.add("raw");
+      text.textContent = wordsOf(data);
+    }
     const item = { user, date, element };
-    const author = element.querySelector(".author");
-    author.textContent = user;
-    author.classList.add(`hue-${hue(user)}`);
-    element.classList.toggle("own", user === this.client.user);
-    element.classList.toggle("event", typeof data?.text !== "string");
-    element.querySelector(".text").textContent = wordsOf(data);
-    for (const button of element.querySelectorAll("[data-say]")) button.textContent = say(button.dataset.say);
-    this.#stamp(item);
+    stamp(item);
     return item;
-  }
-
-  #stamp({ element, date }) {
-    const stamp = element.querySelector("time");
-    stamp.textContent = time(date);
-    stamp.dateTime = date.toISOString();
-    stamp.title = moment(date);
   }
 
   /** Put an item where its position belongs, unless its offset is shown already. */
@@ -135,21 +243,41 @@ export class Log {
     if (item.offset) item.element.dataset.offset = item.offset;
     this.#arrange(index);
     this.#arrange(index + 1);
-    if (items.length > KEEP) {
-      items.shift().element.remove();
-      this.#arrange(0);
-    }
   }
 
-  /** What an item shows depends on the one before it: its day, and whether the same person goes on speaking. */
+  /** What an item shows depends on the one before it: its day, whether the same person goes on, what is new. */
   #arrange(index) {
     const [before, item] = [this.#items[index - 1], this.#items[index]];
     if (!item?.date) return;
-    const label = item.element.querySelector(".day");
     const sameDay = before?.date?.toDateString() === item.date.toDateString();
-    label.hidden = sameDay || (before !== undefined && !before.date);
-    label.textContent = label.hidden ? "" : day(item.date);
+    const line = this.#line ?? Infinity;
+    const isNew = item.position > line && !((before?.behind ?? before?.position) > line);
+    label(item.element, "day", !sameDay && (!before || before.date) && day(item.date));
+    label(item.element, "new-line", isNew && (before || line === 0) && item.offset && say("newLine"));
     const goesOn = sameDay && before.user === item.user && item.date - before.date < SAME_BREATH;
-    item.element.classList.toggle("continued", goesOn);
+    item.element.classList.toggle("continued", goesOn && !isNew);
   }
+}
+
+/** A line of words above a message, or none. */
+function label(element, name, words) {
+  const there = element.querySelector(`:scope > .${name}`);
+  if (!words) return there?.remove();
+  if (there) return (there.textContent = words);
+  element.prepend(Object.assign(document.createElement("p"), { className: name, textContent: words }));
+}
+
+function stamp({ element, date }) {
+  const stamp = element.querySelector("time");
+  stamp.textContent = time(date);
+  stamp.dateTime = date.toISOString();
+  stamp.title = moment(date);
+}
+
+/** An event as a compact card: its type, and its payload folded. */
+function card({ type, payload }) {
+  const element = template("event-template").cloneNode(true);
+  element.querySelector(".type").textContent = type;
+  element.querySelector("pre").textContent = JSON.stringify(payload, null, 2);
+  return element;
 }

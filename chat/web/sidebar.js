@@ -1,29 +1,28 @@
 // The list of channels and the form that makes one. It knows the channels the server lists and those that are joined.
 
 import { complain, isName } from "./door.js";
-import { number, say } from "./words.js";
+import { folded, number, say, sayError } from "./words.js";
 
 const LISTED = 200; // channels shown; others are joined by name
 const ALREADY_EXISTS = 105;
 
 const $ = (id) => document.getElementById(id);
 
-/** The id of the channel of that name, as the server folds it. */
-export const folded = (name) =>
-  name.normalize().toLowerCase().normalize().replaceAll("ي", "ی").replaceAll("ك", "ک").replaceAll("\u200c", "");
-
 export const hashOf = (id) => `#${encodeURIComponent(id)}`;
 
 export class Sidebar {
-  channels = []; // as the server lists them: {id, name, description}
+  channels = []; // as the server lists them: {id, name, description, kind}
   client = null;
   #links = new Map();
+  #current = "";
 
   /** `joined` maps ids to Channels; `onList` is told that the list was read anew. */
   constructor(joined, onList) {
     Object.assign(this, { joined, onList });
-    $("new-channel").addEventListener("click", () => this.#toggleForm($("create").hidden));
-    $("cancel").addEventListener("click", () => this.#toggleForm(false));
+    $("new-channel").addEventListener("click", () => this.toggleForm($("create").hidden));
+    $("cancel").addEventListener("click", () => this.toggleForm(false));
+    $("channel-name").addEventListener("input", () => this.draw());
+    $("create").addEventListener("keydown", (event) => event.key === "Escape" && this.toggleForm(false));
     $("create").addEventListener("submit", (event) => {
       event.preventDefault();
       this.#create();
@@ -46,40 +45,62 @@ export class Sidebar {
 
   /** The channel to open for somebody who asked for none. */
   first(preferred) {
-    return this.channels.length && !this.find(preferred) ? this.channels[0].id : preferred;
+    const mine = [...this.joined.keys()];
+    if (this.joined.has(preferred) || (!mine.length && !this.channels.length)) return preferred;
+    return mine[0] ?? (this.find(preferred) ?? this.channels[0]).id;
   }
 
-  draw(current) {
+  /** The joined channel `step` places from the current one; of those with something `unread` only. */
+  next(step, unread) {
+    const ids = [...$("channels").querySelectorAll("a")].map((link) => link.dataset.channel);
+    const from = ids.indexOf(this.#current);
+    const around = ids.map((_, i) => ids[(from + step * (i + 1) + ids.length * 2) % ids.length]);
+    return around.find((id) => !unread || this.joined.get(id)?.unread);
+  }
+
+  draw(current = this.#current) {
+    this.#current = current;
     const { joined } = this;
+    const sought = $("create").hidden ? "" : folded($("channel-name").value.trim().replace(/^#/, ""));
     const unlisted = [...joined.keys()].filter((id) => !this.find(id)).map((id) => ({ id, name: id }));
-    const all = [...unlisted, ...this.channels];
+    const all = [...unlisted, ...this.channels].filter(({ id }) => id.includes(sought));
     all.sort((a, b) => joined.has(b.id) - joined.has(a.id) || a.name.localeCompare(b.name));
     const focused = document.activeElement?.dataset.channel;
     this.#links.clear();
-    $("channels").replaceChildren(...all.slice(0, LISTED).map((channel) => this.#row(channel, current)));
+    const shown = all.slice(0, LISTED);
+    const mine = shown.filter(({ id }) => joined.has(id));
+    const others = shown.slice(mine.length);
+    $("channels").replaceChildren(...mine.map((channel) => this.#row(channel)));
+    $("others").replaceChildren(...others.map((channel) => this.#row(channel)));
+    $("others-title").hidden = $("others").hidden = !others.length;
     this.#links.get(focused)?.focus();
     const more = all.length - LISTED;
     $("channels-note").textContent = more > 0 ? say("more", more) : say("noChannels");
-    $("channels-note").hidden = more <= 0 && all.length > 0;
+    $("channels-note").hidden = more <= 0 && (all.length > 0 || sought !== "");
   }
 
   drawUnread(id) {
     const link = this.#links.get(id);
     if (!link) return;
-    const unread = this.joined.get(id)?.unread ?? 0;
-    const badge = link.querySelector(".unread");
-    badge.textContent = number(Math.min(unread, 999));
+    const { unread = 0, mentioned = false } = this.joined.get(id) ?? {};
+    const name = link.firstElementChild.textContent;
+    const badge = link.lastElementChild;
+    badge.textContent = `${mentioned ? "@" : ""}${number(Math.min(unread, 999))}`;
     badge.hidden = unread === 0;
+    badge.classList.toggle("mentioned", mentioned);
+    link.classList.toggle("news", unread > 0);
+    if (unread) link.setAttribute("aria-label", say(mentioned ? "mentions" : "unread", unread, name));
+    else link.removeAttribute("aria-label");
   }
 
-  #row({ id, name }, current) {
+  #row({ id, name, kind = "public" }) {
     const row = $("channel-template").content.firstElementChild.cloneNode(true);
     const link = row.firstElementChild;
     link.href = hashOf(id);
     link.dataset.channel = id;
-    link.classList.toggle("joined", this.joined.has(id));
-    if (id === current) link.setAttribute("aria-current", "page");
-    row.querySelector(".channel-name").textContent = name;
+    link.dataset.kind = kind;
+    if (id === this.#current) link.setAttribute("aria-current", "page");
+    link.firstElementChild.textContent = name;
     this.#links.set(id, link);
     this.drawUnread(id);
     return row;
@@ -93,18 +114,19 @@ export class Sidebar {
     try {
       id = (await this.client.rpc("channels.create", { name, description })).id ?? id;
     } catch (error) {
-      if (error.code !== ALREADY_EXISTS) return complain("create-error", error.message);
+      if (error.code !== ALREADY_EXISTS) return complain("create-error", sayError(error));
     }
-    this.#toggleForm(false);
+    this.toggleForm(false);
     location.hash = hashOf(id);
     await this.refresh();
   }
 
-  #toggleForm(visible) {
+  toggleForm(visible) {
     $("create").hidden = !visible;
     $("new-channel").setAttribute("aria-expanded", visible);
     $("create").reset();
     complain("create-error", "");
     if (visible) $("channel-name").focus();
+    this.draw();
   }
 }

@@ -1,20 +1,20 @@
 // One channel as this page follows it: a position (epoch, offset), and one repair for every way of falling behind.
 //
-// Everything up to the position was given to the view, in order, each message once. A push that is the next one moves
-// the position; any other push, a reconnect or a `recovered: false` only says how far there is to go, and #catchUp
-// reads that from history. Nothing is buffered meanwhile.
+// Everything up to the position was given to the view, in order, each message once, or the view was told of the jump.
+// A push that is the next one moves the position; any other push, a reconnect or a `recovered: false` only says how far
+// there is to go, and #catchUp reads that from history. Nothing is buffered meanwhile.
 
 import { ConnectionLost, ReplyError, randomKey } from "./client.js";
 
-const FIRST_PAGE = 50; // messages shown on joining
 const PAGE = 500; // messages read at a time when catching up
 const UNRECOVERABLE = 112;
 const RESUBSCRIBE = 2500; // unsubscribe codes from here on mean: come back
 
 /**
- * `view` hears: reset(publications) in place of everything before, message(publication, message) where `message` is
- * the one of ours it settles, event(publication) for what has no position, gap(first, last) of offsets that history no
- * longer holds, and state(state, error): joining, live, ended. `keep` is how many messages the view can hold.
+ * `view` hears: began() when all before is void, message(publication, message) where `message` is the one of ours it
+ * settles, event(publication) for what has no position, gap(first, last) of offsets that history no longer holds,
+ * jumped() when more was missed than `view.reach`, moved(info, here) of who joins and leaves, typing(user), and
+ * state(state, error): joining, live, ended.
  */
 export class Subscription {
   state = "joining";
@@ -26,8 +26,8 @@ export class Subscription {
   #queue = Promise.resolve();
   #waiting = []; // publishes waiting for the channel to be live again
 
-  constructor(client, channel, view, keep) {
-    Object.assign(this, { client, channel, view, keep });
+  constructor(client, channel, view) {
+    Object.assign(this, { client, channel, view });
   }
 
   /** Follow the channel, now and after every reconnect. */
@@ -56,12 +56,17 @@ export class Subscription {
   }
 
   receive(publication) {
-    const { offset } = publication;
-    if (!offset) return this.view.event(publication);
+    const { offset, data, info } = publication;
+    if (!offset) return data?.typing === true ? this.view.typing(info?.user ?? "") : this.view.event(publication);
     this.#top = Math.max(this.#top, offset);
     if (this.state !== "live") return; // catching up: it will be read from history
     if (offset === this.offset + 1) this.#advance(publication);
     else if (offset > this.offset) this.#repair();
+  }
+
+  /** Somebody came (`here`) or went. */
+  moved(info, here) {
+    this.view.moved(info, here);
   }
 
   /** The server ended the subscription. */
@@ -70,13 +75,12 @@ export class Subscription {
     else this.#end(new ReplyError({ code, message: reason }));
   }
 
-  /** A page of what came before `offset`, oldest first. */
-  async earlier(offset) {
-    const since = { epoch: this.epoch, offset };
-    const page = await this.client.repeat({
-      history: { channel: this.channel, limit: FIRST_PAGE, since, reverse: true },
-    });
-    return page.publications.reverse();
+  /** A page of `limit` messages before `offset` (0: the latest), or behind it; oldest first. Rejects in another epoch. */
+  async page(offset, limit, reverse = true) {
+    const { channel, epoch } = this;
+    const since = offset || !reverse ? { since: { epoch, offset } } : {};
+    const { publications } = await this.client.repeat({ history: { channel, limit, reverse, ...since } });
+    return reverse ? publications.reverse() : publications;
   }
 
   /**
@@ -146,9 +150,9 @@ export class Subscription {
     const { channel, epoch, offset } = this;
     this.#top = 0;
     const position = epoch ? { recover: true, epoch, offset } : {};
-    const reply = await this.#ask(run, { subscribe: { channel, ...position } });
+    const reply = await this.#ask(run, { subscribe: { channel, join_leave: true, ...position } });
     if (reply.recovered) for (const publication of reply.publications ?? []) this.#advance(publication);
-    else if (reply.epoch !== epoch) await this.#load(run, FIRST_PAGE);
+    else if (reply.epoch !== epoch) await this.#begin(run, reply);
     this.#top = Math.max(this.#top, reply.offset ?? 0);
   }
 
@@ -156,17 +160,19 @@ export class Subscription {
   async #catchUp(run) {
     const { channel } = this;
     while (this.offset < this.#top) {
-      if (this.#top - this.offset > this.keep) {
-        await this.#load(run, this.keep); // the view would drop the rest again
+      if (this.#top - this.offset > this.view.reach && !this.#outgoing.size) {
+        this.offset = this.#top;
+        this.view.jumped(); // it reads what it shows by itself
         continue;
       }
       const since = { epoch: this.epoch, offset: this.offset };
       const page = await this.#ask(run, { history: { channel, limit: PAGE, since } }).catch((error) => {
-        if (error.code === UNRECOVERABLE) return { epoch: null };
+        if (error.code === UNRECOVERABLE) return this.#ask(run, { history: { channel, limit: 0 } });
         throw error;
       });
       if (page.epoch !== this.epoch) {
-        await this.#load(run, FIRST_PAGE);
+        this.#top = 0;
+        await this.#begin(run, page);
         continue;
       }
       for (const publication of page.publications) this.#advance(publication);
@@ -174,16 +180,16 @@ export class Subscription {
     }
   }
 
-  /** Begin anew with the latest `limit` messages: on joining, and when history itself began anew. */
-  async #load(run, limit) {
+  /** Begin where the channel stands: on joining, and when its history itself began anew. */
+  async #begin(run, { epoch, offset = 0 }) {
     const { channel } = this;
-    const page = await this.#ask(run, { history: { channel, limit, reverse: true } });
-    const publications = page.publications.reverse();
-    if (page.epoch !== this.epoch) this.#top = 0;
-    this.epoch = page.epoch;
-    this.offset = page.offset;
-    for (const publication of publications) this.#recognise(publication);
-    this.view.reset(publications);
+    const anew = this.epoch !== "" && this.#outgoing.size > 0;
+    Object.assign(this, { epoch, offset });
+    if (anew) {
+      const page = await this.#ask(run, { history: { channel, limit: PAGE, reverse: true } });
+      for (const publication of page.publications.reverse()) this.#recognise(publication);
+    }
+    this.view.began();
   }
 
   #advance(publication) {

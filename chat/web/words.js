@@ -1,5 +1,7 @@
 // What the page says, in English and Persian, and how it writes numbers, times and days.
 
+const isolated = (name) => `\u2068${name}\u2069`; // a name keeps its own direction inside a sentence
+
 const WORDS = {
   en: {
     language: "فارسی",
@@ -23,8 +25,9 @@ const WORDS = {
     signedOut: "You were signed out: sign in again",
     away: "The server does not answer: try again in a moment",
     channels: "Channels",
-    newChannel: "New channel",
-    channelName: "Name",
+    others: "Other channels",
+    newChannel: "Join or create a channel",
+    channelName: "Channel name",
     channelDescription: "What is it about? (optional)",
     create: "Join or create",
     cancel: "Cancel",
@@ -32,8 +35,12 @@ const WORDS = {
     noChannels: "No channels yet. Make the first.",
     choose: "Choose a channel, or make a new one.",
     back: "All channels",
-    leave: "Leave",
+    leave: "Leave channel",
     changeName: "Change name",
+    unread: (n, name) => `${name}, ${n} unread`,
+    mentions: (n, name) => `${name}, ${n} unread, you are mentioned`,
+    topic: "Topic",
+    addTopic: "Add a topic",
     write: "Write a message…",
     send: "Send",
     joining: "Catching up…",
@@ -41,13 +48,29 @@ const WORDS = {
     earlier: "Earlier messages",
     beginning: "The channel begins here",
     forgotten: "Older messages are no longer kept",
-    full: (n) => `Only the latest ${n} messages are shown here`,
     gap: (n) => (n === "1" ? "1 message here is no longer kept" : `${n} messages here are no longer kept`),
-    newMessages: "New messages",
+    newLine: "New",
+    newMessages: (n) => (n === "1" ? "1 new message" : `${n} new messages`),
+    newest: "Newest messages",
     sending: "Sending…",
     failed: "Not sent",
     retry: "Try again",
     discard: "Discard",
+    payload: "Payload",
+    members: "Members",
+    here: (n) => `Here now · ${n}`,
+    notHere: (n) => `Away · ${n}`,
+    mention: (n, name) => `Mention ${name}`,
+    andMore: (n) => `and ${n} more`,
+    you: "you",
+    close: "Close",
+    search: "Search this channel",
+    searching: (n) => `Searching… ${n} messages`,
+    found: (n, all) => `${n} found in the latest ${all} messages`,
+    foundMany: (n, all) => `The latest ${n}, of the latest ${all} messages`,
+    said: (n, name) => `${isolated(name)} says: `,
+    typing: (n, names) => `${names} ${n === "1" ? "is" : "are"} typing…`,
+    manyTyping: "Several people are typing…",
     connecting: "Connecting…",
     waiting: "Connection lost. Reconnecting… What you write is sent when it is back.",
     refused: "The server ended the connection",
@@ -60,7 +83,7 @@ const WORDS = {
   fa: {
     language: "English",
     tagline: "گفت‌وگویی که جایش را گم نمی‌کند",
-    askName: "دیگران شما را چه بنامند؟",
+    askName: "دیگران شما را به چه نامی بشناسند؟",
     nameRule: "۱ تا ۶۴ حرف یا رقم، و نیز _ - و . ؛ بی‌فاصله، و نه با نقطه در آغاز",
     enter: "آغاز گفت‌وگو",
     name: "نام",
@@ -79,8 +102,9 @@ const WORDS = {
     signedOut: "نشست شما پایان یافت؛ دوباره وارد شوید",
     away: "سرور پاسخ نمی‌دهد؛ کمی بعد دوباره امتحان کنید",
     channels: "کانال‌ها",
-    newChannel: "کانال تازه",
-    channelName: "نام",
+    others: "کانال‌های دیگر",
+    newChannel: "پیوستن به کانال یا ساختن آن",
+    channelName: "نام کانال",
     channelDescription: "دربارهٔ چیست؟ (اختیاری)",
     create: "پیوستن یا ساختن",
     cancel: "انصراف",
@@ -88,22 +112,42 @@ const WORDS = {
     noChannels: "هنوز کانالی نیست. نخستین را بسازید.",
     choose: "کانالی برگزینید یا کانال تازه‌ای بسازید.",
     back: "همهٔ کانال‌ها",
-    leave: "ترک",
+    leave: "ترک کانال",
     changeName: "تغییر نام",
+    unread: (n, name) => `${name}، ${n} پیام نخوانده`,
+    mentions: (n, name) => `${name}، ${n} پیام نخوانده، از شما نام برده‌اند`,
+    topic: "موضوع",
+    addTopic: "افزودن موضوع",
     write: "پیامی بنویسید…",
     send: "فرستادن",
-    joining: "در حال رسیدن به گفت‌وگو…",
+    joining: "در حال دریافت پیام‌های تازه…",
     empty: "هنوز چیزی گفته نشده. سلام کنید.",
     earlier: "پیام‌های پیشین",
     beginning: "آغاز کانال",
     forgotten: "پیام‌های قدیمی‌تر دیگر نگهداری نمی‌شوند",
-    full: (n) => `اینجا تنها ${n} پیام آخر نمایش داده می‌شود`,
     gap: (n) => `${n} پیام در اینجا دیگر نگهداری نمی‌شود`,
-    newMessages: "پیام‌های تازه",
+    newLine: "تازه",
+    newMessages: (n) => `${n} پیام تازه`,
+    newest: "تازه‌ترین پیام‌ها",
     sending: "در حال فرستادن…",
     failed: "فرستاده نشد",
-    retry: "دوباره",
-    discard: "دور انداختن",
+    retry: "دوباره بفرست",
+    discard: "دور بینداز",
+    payload: "محتوا",
+    members: "اعضا",
+    here: (n) => `حاضر · ${n}`,
+    notHere: (n) => `غایب · ${n}`,
+    mention: (n, name) => `نام بردن از ${name}`,
+    andMore: (n) => `و ${n} نفر دیگر`,
+    you: "شما",
+    close: "بستن",
+    search: "جست‌وجو در این کانال",
+    searching: (n) => `در حال جست‌وجو… ${n} پیام`,
+    found: (n, all) => `${n} مورد در ${all} پیام آخر`,
+    foundMany: (n, all) => `${n} مورد آخر، از ${all} پیام آخر`,
+    said: (n, name) => `${isolated(name)} می‌گوید: `,
+    typing: (n, names) => `${names} در حال ${n === "۱" ? "نوشتن است" : "نوشتن‌اند"}…`,
+    manyTyping: "چند نفر در حال نوشتن‌اند…",
     connecting: "در حال اتصال…",
     waiting: "ارتباط قطع شد. در حال اتصال دوباره… نوشته‌هایتان پس از آن فرستاده می‌شود.",
     refused: "سرور ارتباط را پایان داد",
@@ -115,31 +159,73 @@ const WORDS = {
   },
 };
 
+/** Errors of the server in Persian, by code; in English it explains itself. */
+const ERRORS = {
+  100: "سرور نتوانست؛ کمی بعد دوباره امتحان کنید",
+  102: "چنین کانالی نیست",
+  103: "اجازهٔ این کار را ندارید",
+  106: "به سقف مجاز رسیده‌اید",
+  107: "پذیرفتنی نیست؛ شاید بیش از اندازه بزرگ است",
+  111: "بیش از اندازه تند؛ کمی صبر کنید",
+};
+
+/** localStorage, which a browser may refuse: then everything is asked again. */
+export const memory = {
+  get(key) {
+    try {
+      return localStorage.getItem(`peyk.${key}`) ?? "";
+    } catch {
+      return "";
+    }
+  },
+  set(key, value) {
+    try {
+      localStorage.setItem(`peyk.${key}`, value);
+    } catch {
+      // then not
+    }
+  },
+};
+
 const asked = new URLSearchParams(location.search).get("lang");
-export const language = (asked ?? navigator.language).toLowerCase().startsWith("fa") ? "fa" : "en";
+if (asked) memory.set("language", asked);
+const chosen = asked || memory.get("language") || navigator.language;
+export const language = chosen.toLowerCase().startsWith("fa") ? "fa" : "en";
 export const otherLanguage = language === "fa" ? "en" : "fa";
 
-const locale = navigator.language.toLowerCase().startsWith(language) ? navigator.language : language;
+const spoken = navigator.language.toLowerCase().startsWith(language) ? navigator.language : language;
+const locale = language === "fa" ? "fa-IR-u-ca-persian-nu-arabext" : spoken;
 const numbers = new Intl.NumberFormat(locale);
 const times = new Intl.DateTimeFormat(locale, { hour: "2-digit", minute: "2-digit" });
 const days = new Intl.DateTimeFormat(locale, { weekday: "long", day: "numeric", month: "long" });
+const oldDays = new Intl.DateTimeFormat(locale, { day: "numeric", month: "long", year: "numeric" });
 const moments = new Intl.DateTimeFormat(locale, { dateStyle: "full", timeStyle: "medium" });
+const lists = new Intl.ListFormat(locale, { type: "conjunction" });
 
 export const number = (value) => numbers.format(value);
 export const time = (date) => times.format(date);
 export const moment = (date) => moments.format(date);
+export const names = (list) => lists.format(list.map(isolated));
 
 /** What the page says for `key`; a number in it is written the language's way. */
-export function say(key, value) {
+export function say(key, value, more) {
   const words = WORDS[language][key];
-  return typeof words === "function" ? words(number(value)) : words;
+  if (typeof words !== "function") return words;
+  return words(number(value ?? 0), typeof more === "number" ? number(more) : more);
+}
+
+/** What the server has against something: a ReplyError. */
+export function sayError({ code, message }) {
+  return (language === "fa" && ERRORS[code]) || message;
 }
 
 export function day(date) {
   const today = new Date();
   if (date.toDateString() === today.toDateString()) return say("today");
+  const old = date.getFullYear() !== today.getFullYear();
   today.setDate(today.getDate() - 1);
-  return date.toDateString() === today.toDateString() ? say("yesterday") : days.format(date);
+  if (date.toDateString() === today.toDateString()) return say("yesterday");
+  return (old ? oldDays : days).format(date);
 }
 
 /** Put the language's words into the page: data-say is an element's text, data-placeholder and data-label attributes. */
@@ -149,5 +235,12 @@ export function translate(root) {
   };
   each("say", (element, words) => (element.textContent = words));
   each("placeholder", (element, words) => (element.placeholder = words));
-  each("label", (element, words) => element.setAttribute("aria-label", words));
+  each("label", (element, words) => {
+    element.setAttribute("aria-label", words);
+    if (element.matches("button, a")) element.title = words;
+  });
 }
+
+/** What different spellings of a name or a word have in common (the server's rule, chat/models.py). */
+export const folded = (text) =>
+  text.normalize().toLowerCase().normalize().replaceAll("ي", "ی").replaceAll("ك", "ک").replaceAll("\u200c", "");
