@@ -1,4 +1,5 @@
 # make run     set up and start Peyk at http://localhost:5000
+# make demo    the same with some channels and people who talk, to look at; its data is in data/demo
 # make test    set up and run all tests, on real servers
 # make check   what a reviewer would ask: format, lint, types, known vulnerabilities
 # make bench   Peyk under load: the scenarios of docs/performance.md
@@ -18,10 +19,13 @@ POSTGRES := $(firstword $(wildcard /usr/lib/postgresql/*/bin/postgres) postgres)
 NODE_STAMP := examples/node/node_modules/.package-lock.json
 PERSIAN_FONT := /usr/share/fonts/truetype/noto/NotoSansArabic-Regular.ttf
 
-.PHONY: run test check bench bench-peers faults clean
+.PHONY: run demo test check bench bench-peers faults clean
 
 run: .venv/run
 	exec $(BIN)/python app.py serve
+
+demo: .venv/run
+	DATA_DIR=$${DATA_DIR:-data/demo} exec $(BIN)/python app.py demo
 
 test: .venv/dev
 	@$(call debian,redis-server:redis-server redis-cli:redis-tools chromium:chromium \

@@ -2,6 +2,7 @@
 
     python app.py                      chat in this terminal
     python app.py serve                the server: page, WebSocket, HTTP, fan-out, archive
+    python app.py demo                 the server with some channels and people who talk
     python app.py pipeline             the workers alone: fan-out, archive
     python app.py replay CHANNEL       history on standard output, one JSON line a message
     python app.py status               partitions, groups, lag, sinks, dead letters
@@ -208,6 +209,8 @@ def parser() -> argparse.ArgumentParser:
     serve.add_argument("--port", type=int, help="port to listen on (HTTP_PORT)")
     serve.add_argument("--workers", type=int, help="server processes that share the port (HTTP_WORKERS)")
     sub.add_parser("pipeline", help="run the workers alone: fan-out and archive")
+    demo = sub.add_parser("demo", help="run the server with some channels and people who talk, to look at")
+    demo.add_argument("--port", type=int, help="port to listen on (HTTP_PORT)")
     replay = sub.add_parser("replay", help="write a channel's history to standard output, one JSON line a message")
     replay.add_argument("channel")
     start = replay.add_mutually_exclusive_group()
@@ -247,6 +250,11 @@ def run(options: argparse.Namespace) -> None:
         from chat.server import serve
 
         serve(settings, join, "app:worker")
+    elif options.command == "demo":
+        from chat.demo import company
+        from chat.server import serve
+
+        serve(settings, join, "app:worker", company)
     elif options.command == "pipeline":
         commands.pipeline(settings, join)
     elif options.command == "replay":

@@ -3,8 +3,8 @@
 import os
 import resource
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 
 import uvicorn
 from starlette.applications import Starlette
@@ -44,13 +44,16 @@ class Application(Starlette):
         await super().__call__(scope, receive, sends.get(scope["type"], send))
 
 
-def application(settings: ServerSettings, join: Join = alone) -> Starlette:
-    """The ASGI application. Its lifespan opens and closes the node."""
+Beside = Callable[[Node], AbstractAsyncContextManager[None]]
+
+
+def application(settings: ServerSettings, join: Join = alone, beside: Beside | None = None) -> Starlette:
+    """The ASGI application. Its lifespan opens and closes the node; what is `beside` it lives within."""
 
     @asynccontextmanager
     async def lifespan(app: Application) -> AsyncIterator[dict[str, float]]:
         try:
-            async with Node(settings, "serve", join) as node:
+            async with Node(settings, "serve", join) as node, beside(node) if beside else nullcontext():
                 app.state.node = node
                 where = f"http://{settings.http_host}:{settings.http_port}"
                 print(f"{node.redis_server.describe()}\nPeyk at {where}", flush=True)
@@ -74,18 +77,19 @@ def application(settings: ServerSettings, join: Join = alone) -> Starlette:
     )
 
 
-def serve(settings: ServerSettings, join: Join, worker: str) -> None:
+def serve(settings: ServerSettings, join: Join, worker: str, beside: Beside | None = None) -> None:
     """Run until SIGTERM or SIGINT; clients are told to reconnect, and what is in hand is finished.
 
-    `worker` names the function (module:name) that makes the application of one process of several.
+    `worker` names the function (module:name) that makes the application of one process of several; with something
+    `beside` the node there is one process.
     """
     check_open(settings)
     _raise_file_limit()
-    single = settings.http_workers == 1
+    single = settings.http_workers == 1 or beside is not None
     config = uvicorn.Config(
-        application(settings, join) if single else worker,
+        application(settings, join, beside) if single else worker,
         factory=not single,
-        workers=settings.http_workers,
+        workers=1 if single else settings.http_workers,
         host=settings.http_host,
         port=settings.http_port,
         loop="uvloop",

@@ -85,7 +85,7 @@ export class Sidebar {
     const { unread = 0, mentioned = false } = this.joined.get(id) ?? {};
     const name = link.firstElementChild.textContent;
     const badge = link.lastElementChild;
-    badge.textContent = `${mentioned ? "@" : ""}${number(Math.min(unread, 999))}`;
+    badge.textContent = unread ? `${mentioned ? "@" : ""}${number(Math.min(unread, 999))}` : "";
     badge.hidden = unread === 0;
     badge.classList.toggle("mentioned", mentioned);
     link.classList.toggle("news", unread > 0);

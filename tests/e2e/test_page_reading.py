@@ -1,0 +1,299 @@
+"""What a reader's page does: what is new and where they were, who else is there, finding things; in Chromium."""
+
+import re
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Locator, Page, WebSocketRoute, expect
+
+from tests.e2e.test_page import Open, Wire, browser, messages, post, post_body, read_by, say, tab
+from tests.services import PeykServer, wait_until
+
+__all__ = ["browser", "tab"]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[PeykServer]:
+    with PeykServer() as server:
+        yield server
+
+
+def row(page: Page, channel: str) -> Locator:
+    return page.locator(f".channel[data-channel='{channel}']")
+
+
+def go(page: Page, channel: str) -> None:
+    page.evaluate("channel => location.hash = channel", channel)
+    expect(page.locator("#channel-title")).to_have_text(channel)
+    expect(page.locator("#log")).to_have_attribute("aria-busy", "false")
+
+
+def top_of(item: Locator) -> float:
+    box = item.bounding_box()
+    assert box is not None
+    return box["y"]
+
+
+def test_unread_counts_and_mentions_are_the_same_in_every_tab(server: PeykServer, tab: Open) -> None:
+    sara, arash = tab("sara", "news"), tab("arash", "news")
+    say(arash, "seen")
+    expect(messages(sara)).to_have_text(["seen"])
+    go(sara, "elsewhere")
+    say(arash, "one")
+    expect(row(sara, "news").locator(".unread")).to_have_text("1")
+    say(arash, "and two, @Sara.")
+    expect(row(sara, "news").locator(".unread")).to_have_text("@2")
+    expect(row(sara, "news")).to_have_attribute("aria-label", "news, 2 unread, you are mentioned")
+    expect(sara).to_have_title("(2) elsewhere · Peyk")
+    second = tab("sara", "elsewhere")
+    expect(row(second, "news").locator(".unread")).to_have_text("@2")
+
+    go(sara, "news")
+    expect(messages(sara)).to_have_text(["seen", "one", "and two, @Sara."])
+    expect(sara.locator(".message:has(.new-line) .text")).to_have_text("one")
+    expect(sara.locator(".mention")).to_have_text("@Sara")
+    expect(row(sara, "news").locator(".unread")).to_be_hidden()
+    wait_until(lambda: read_by(server, "sara", "news") == 3)
+    second.evaluate("dispatchEvent(new Event('focus'))")
+    expect(row(second, "news").locator(".unread")).to_be_hidden()
+    expect(second).to_have_title("elsewhere · Peyk")
+
+
+def test_a_reader_comes_back_to_the_first_new_message(server: PeykServer, tab: Open) -> None:
+    page = tab("sara", "resume")
+    for i in range(30):
+        post(server, "resume", f"read {i}")
+    expect(messages(page).last).to_have_text("read 29")
+    wait_until(lambda: read_by(server, "sara", "resume") == 30)
+    page.goto("about:blank")
+    for i in range(120):
+        post(server, "resume", f"new {i}")
+    page.goto(f"{server.url}/#resume")
+    first = page.locator(".message:has(.new-line)")
+    expect(first.locator(".text")).to_have_text("new 0")
+    expect(first).to_be_in_viewport()
+    expect(page.locator("#latest")).to_contain_text("new messages")
+    assert 30 < read_by(server, "sara", "resume") + 30 < 150  # what was not on the screen is not read
+    page.locator("#latest").click()
+    expect(messages(page).last).to_have_text("new 119")
+    expect(messages(page).last).to_be_in_viewport()
+    expect(page.locator("#latest")).to_be_hidden()
+    wait_until(lambda: read_by(server, "sara", "resume") == 150)
+
+
+def test_what_is_read_does_not_move_when_something_new_comes(server: PeykServer, tab: Open) -> None:
+    for i in range(60):
+        post(server, "still", f"line {i}")
+    page = tab("sara", "still")
+    expect(messages(page).last).to_be_in_viewport()
+    page.locator("#log").evaluate("log => log.scrollTo(0, 300)")
+    expect(page.locator("#latest")).to_have_text("Newest messages")
+    seen = page.locator("[data-offset='25']")
+    before = top_of(seen)
+    post(server, "still", "fresh")
+    expect(page.locator("#latest")).to_have_text("1 new message")
+    assert abs(top_of(seen) - before) < 1
+    page.keyboard.press("Escape")
+    expect(page.locator("#latest")).to_be_hidden()
+    expect(page.locator(".message:has(.new-line) .text")).to_have_text("fresh")
+
+
+def test_who_types_and_who_is_there(tab: Open) -> None:
+    sara, arash = tab("sara", "people"), tab("آرش", "people")
+    sara.locator("#who").click()
+    expect(sara.locator("#here .person")).to_have_text([re.compile("sara"), re.compile("آرش")])
+    expect(sara.locator("#count")).to_have_text("2")
+    arash.locator("#text").press_sequentially("sal")
+    expect(sara.locator("#typing")).to_have_text("\u2068آرش\u2069 is typing…")
+    expect(arash.locator("#typing")).to_be_empty()
+    arash.locator("#text").press("Enter")
+    expect(messages(sara)).to_have_text(["sal"])
+    expect(sara.locator("#typing")).to_be_empty()
+    sara.locator("#here .person", has_text="آرش").click()
+    expect(sara.locator("#text")).to_have_value("@آرش ")
+    arash.context.close()
+    expect(sara.locator("#away .person")).to_have_text(["آآرش"])  # the letter stands for a picture
+    sara.locator("#people .close").click()
+    expect(sara.locator("#who")).to_be_focused()
+
+
+def test_light_markdown_links_and_code(server: PeykServer, tab: Open) -> None:
+    page = tab("sara", "format")
+    text = "**bold** *slanted* ~~gone~~ snake_case_name `a*b*c` [docs](https://example.org/a_b_c) see https://example.org/x."
+    post(server, "format", text)
+    post(server, "format", "> quoted\n> twice\nand\n```py\nif a < b:\n    pass\n```\nafter")
+    post(server, "format", "2 * 3 * 4, a@sara.org, <b>no</b>, [x](javascript:alert(1)), https://[bad")
+    expect(messages(page)).to_have_count(3)
+    first, second, third = messages(page).all()
+    expect(first.locator("strong")).to_have_text("bold")
+    expect(first.locator("em")).to_have_text("slanted")
+    expect(first.locator("del")).to_have_text("gone")
+    expect(first.locator("code")).to_have_text("a*b*c")
+    assert [a.get_attribute("href") for a in first.locator("a").all()] == [
+        "https://example.org/a_b_c",
+        "https://example.org/x",
+    ]
+    expect(second.locator("blockquote")).to_have_text("quoted twice")
+    assert second.locator("pre").text_content() == "if a < b:\n    pass"
+    expect(third.locator("*")).to_have_count(0)
+
+
+def test_an_event_is_a_card_whose_payload_is_folded(server: PeykServer, tab: Open) -> None:
+    page = tab("sara", "events")
+    event = {"id": "7", "type": "order.created", "payload": {"total": 12, "note": "سلام"}}
+    post_body(server, "events", {"data": event, "user": "shop"})
+    expect(page.locator(".event summary")).to_have_text("order.created")
+    expect(page.locator(".event pre")).to_be_hidden()
+    page.locator(".event summary").click()
+    expect(page.locator(".event pre")).to_contain_text('"note": "سلام"')
+
+
+class Refusing(Wire):
+    """Answers publishes itself, with an error, while it is to."""
+
+    refuses = True
+
+    def connect(self, page: WebSocketRoute) -> None:
+        super().connect(page)
+        page.on_message(lambda frame: self.take(str(frame)))
+
+    def take(self, frame: str) -> None:
+        number = re.search(r'"id":(\d+),"rpc":\{"method":"publish"', frame)
+        if number and self.refuses:
+            self.page.send(f'{{"id":{number[1]},"error":{{"code":103,"message":"not now"}}}}')
+        else:
+            self.server.send(frame)
+
+
+def test_a_failed_message_is_sent_again_when_asked(tab: Open) -> None:
+    wire = Refusing()
+    page, other = tab("sara", "again", wire=wire), tab("arash", "again")
+    say(page, "stubborn")
+    expect(page.locator(".failed .status")).to_have_text("Not sent: not now")
+    say(other, "meanwhile")
+    expect(messages(page)).to_have_text(["meanwhile", "stubborn"])  # what is unsent stays at the end
+    wire.refuses = False
+    page.locator(".failed .retry").click()
+    expect(messages(other)).to_have_text(["meanwhile", "stubborn"])
+    expect(page.locator(".failed, .pending")).to_have_count(0)
+
+
+def test_drafts_are_kept_for_each_channel(tab: Open) -> None:
+    page = tab("sara", "draft-a")
+    page.locator("#text").fill("half of it")
+    go(page, "draft-b")
+    expect(page.locator("#text")).to_have_value("")
+    page.locator("#text").fill("other")
+    go(page, "draft-a")
+    expect(page.locator("#text")).to_have_value("half of it")
+    page.reload()
+    expect(page.locator("#text")).to_have_value("half of it")
+    go(page, "draft-b")
+    expect(page.locator("#text")).to_have_value("other")
+
+
+def test_the_topic_is_shown_and_changed(server: PeykServer, tab: Open) -> None:
+    page = tab("sara", "topical")
+    page.locator("#description").click()
+    page.locator("#topic").fill("برنامه‌ریزی برای بهار")
+    page.locator("#topic").press("Enter")
+    expect(page.locator("#description")).to_have_text("برنامه‌ریزی برای بهار")
+    other = tab("arash", "topical")
+    expect(other.locator("#description")).to_have_text("برنامه‌ریزی برای بهار")
+
+
+def test_search_finds_what_is_far_up_and_goes_there(server: PeykServer, tab: Open) -> None:
+    post(server, "haystack", "the نيدل is here")  # with an Arabic ye
+    for i in range(150):
+        post(server, "haystack", f"hay {i}")
+    page = tab("sara", "haystack")
+    page.keyboard.press("Control+Shift+F")
+    page.locator("#query").fill("نیدل")
+    page.locator("#query").press("Enter")
+    expect(page.locator("#search-note")).to_have_text("1 found in the latest 151 messages")
+    expect(page.locator(".result mark")).to_have_text("نيدل")
+    page.locator(".result").click()
+    expect(page.locator("[data-offset='1']")).to_be_in_viewport()
+    page.locator("#query").fill("hay 1")
+    page.locator("#query").press("Enter")
+    expect(page.locator(".result")).to_have_count(61)
+    page.keyboard.press("Escape")
+    expect(page.locator("#search")).to_be_hidden()
+
+
+def test_everything_by_keyboard(server: PeykServer, tab: Open) -> None:
+    post(server, "alpha", "a")
+    post(server, "beta", "b")
+    page = tab("typist", "alpha")
+    page.keyboard.press("Control+k")
+    page.keyboard.type("beta")
+    expect(page.locator("#others .channel")).to_have_text(["beta"])
+    page.keyboard.press("Enter")
+    expect(page.locator("#channel-title")).to_have_text("beta")
+    expect(page.locator("#text")).to_be_focused()
+    page.keyboard.type("two")
+    page.keyboard.press("Shift+Enter")
+    page.keyboard.type("lines")
+    page.keyboard.press("Enter")
+    expect(messages(page)).to_have_text(["b", "two\nlines"], use_inner_text=True)
+    post(server, "alpha", "something new")
+    expect(row(page, "alpha").locator(".unread")).to_have_text("1")
+    page.keyboard.press("Alt+Shift+ArrowDown")
+    expect(page.locator("#channel-title")).to_have_text("alpha")
+    reached = set()
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        reached.add(page.evaluate("document.activeElement.id || document.activeElement.className"))
+    assert {
+        "new-channel",
+        "channel",
+        "go-out",
+        "language",
+        "description",
+        "find",
+        "who",
+        "leave",
+        "log",
+        "text",
+        "send",
+    } <= reached
+
+
+def test_persian_is_mirrored_with_its_own_digits_and_dates(server: PeykServer, tab: Open) -> None:
+    page = tab("مینا", "آینه", locale="fa-IR")
+    say(page, "سلام")
+    expect(page.locator(".message:not(.pending) time")).to_have_text(re.compile("^[۰-۹]{1,2}:[۰-۹]{2}$"))
+    stamp = page.locator(".message time").get_attribute("title") or ""
+    assert re.search("فروردین|اردیبهشت|خرداد|تیر|مرداد|شهریور|مهر|آبان|آذر|دی|بهمن|اسفند", stamp)
+    assert re.search("۱[۴-۹][۰-۹]{2}", stamp)  # a Jalali year
+
+    def left(selector: str) -> float:
+        box = page.locator(selector).bounding_box()
+        assert box is not None
+        return box["x"]
+
+    assert left("#sidebar") > left("#channel")
+    assert left("#find") > left("#leave")
+    assert left(".message .avatar") > left(".message .text")
+    page.locator("#sidebar .language").click()
+    expect(page.locator("html")).to_have_attribute("dir", "ltr")
+    expect(messages(page)).to_have_text(["سلام"])
+    assert left("#sidebar") < left("#channel")
+    page.goto(f"{server.url}/#آینه")
+    expect(page.locator("html")).to_have_attribute("lang", "en")  # it is remembered
+
+
+@pytest.mark.parametrize("locale", ["en-US", "fa-IR"])
+def test_nothing_is_wider_than_a_phone(server: PeykServer, tab: Open, locale: str) -> None:
+    page = tab("sara", "narrow", locale=locale)
+    page.set_viewport_size({"width": 360, "height": 640})
+    post(server, "narrow", f"{'long' * 50} https://example.org/{'x' * 300}\n```\n{'code ' * 60}\n```")
+    expect(messages(page).last).to_be_visible()
+    for button in ("#who", "#find"):
+        page.locator(button).click()
+        assert page.evaluate("document.documentElement.scrollWidth") == 360
+        page.locator(".panel:visible .close").click()
+    assert page.locator("#log").evaluate("log => log.scrollWidth <= log.clientWidth")
+    for part in ("#find", "#who", "#leave", "#back", "#send"):
+        box = page.locator(part).bounding_box()
+        assert box is not None and box["width"] >= 32 and box["height"] >= 32, part
