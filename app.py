@@ -281,7 +281,7 @@ def run(options: argparse.Namespace) -> None:
 def main() -> int:
     """The process's exit code: 0, 1 for an error that was explained, 130 for Ctrl-C."""
     options = parser().parse_args()
-    log(logging.INFO if options.command in WORKERS else logging.ERROR)
+    log(logging.INFO if options.command in (*WORKERS, "demo") else logging.ERROR)
     try:
         run(options)
     except (ConfigError, PeykError, ConnectionLost, Away) as error:

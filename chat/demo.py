@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import cycle
 
-from chat.content import json_line
+from pipeline.content import json_line
 from chat.errors import PeykError
 from chat.models import User, channel_id
 from chat.node import Node

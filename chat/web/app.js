@@ -4,7 +4,7 @@
 import { Channel } from "./channel.js";
 import { Client } from "./client.js";
 import { Door, isName, signOut } from "./door.js";
-import { hue, initial, wordsOf } from "./log.js";
+import { initial, wordsOf } from "./log.js";
 import { Pane } from "./pane.js";
 import { People, Search } from "./panels.js";
 import { Sidebar, hashOf } from "./sidebar.js";
@@ -12,14 +12,18 @@ import { folded, language, memory, number, otherLanguage, say, translate } from 
 
 const FIRST_CHANNEL = "general";
 const REFRESH = 30_000; // ms between looks at the channels and at what was read elsewhere
+const SETTLED = 3000; // ms after which what we left is not listed as ours any more
 const LONGEST_DRAFT = 10_000; // characters that outlive the page
 const LONGEST_SAID = 200; // characters of a message that are read out
+const BREATH = 1000; // ms between messages that are read out
 
 const $ = (id) => document.getElementById(id);
 
 let client = null;
+let saidAt = 0; // when a message was read out
 let arrived = false; // the page opens the first channel by itself once; afterwards no hash means the list
 const joined = new Map(); // id -> Channel
+const gone = new Map(); // id -> when we left it
 const stale = new Set(); // Channels to be drawn anew
 const sidebar = new Sidebar(joined, () => {
   sidebar.draw();
@@ -77,7 +81,6 @@ async function goOut() {
 function drawMe() {
   $("me").textContent = client.user;
   $("my-avatar").textContent = initial(client.user);
-  $("my-avatar").className = `avatar ${hue(client.user)}`;
   $("go-out").textContent = say(client.guest ? "changeName" : "signOut");
 }
 
@@ -104,6 +107,7 @@ async function look() {
   if (!channels || client !== asking) return;
   for (const [id, known] of Object.entries(channels)) {
     if (joined.has(id)) joined.get(id).know(known);
+    else if (gone.get(id) > asked - SETTLED) continue; // asked before the server took it in
     else joined.set(id, withDraft(new Channel(client, id, screen, known)));
   }
   for (const [id, channel] of joined) {
@@ -143,6 +147,7 @@ function open(id) {
 function leave() {
   const { channel } = pane;
   joined.delete(channel.id);
+  gone.set(channel.id, performance.now());
   channel.leave();
   location.hash = "";
 }
@@ -172,7 +177,8 @@ function drawTitle() {
 
 /** Who hears the page hears the open channel, as the live region is told it. */
 function readOut(channel, { data, info }, ours) {
-  if (channel !== pane.channel || ours) return;
+  if (channel !== pane.channel || ours || performance.now() - saidAt < BREATH) return;
+  saidAt = performance.now();
   $("announcer").textContent = say("said", 0, info?.user ?? "") + wordsOf(data).slice(0, LONGEST_SAID);
 }
 
@@ -213,7 +219,7 @@ function back() {
 
 /** Alt with the arrows goes through the channels, with Shift through those with something new. */
 function key(event) {
-  if ($("chat").hidden) return;
+  if ($("chat").hidden || event.isComposing) return;
   const step = { ArrowUp: -1, ArrowDown: 1 }[event.key];
   const command = (event.ctrlKey || event.metaKey) && !event.altKey && event.key.toLowerCase();
   if (event.altKey && step) {

@@ -75,6 +75,7 @@ export class Channel {
   /** It comes on the screen: show it from the first new message on, else as it was left. */
   show() {
     this.shown = true;
+    this.meet();
     this.line = this.unread > 0 && (this.read > 0 || this.unread <= FEW) ? this.read : null;
     if (this.line !== null) this.following = false;
     return this.#once(async () => {
@@ -212,7 +213,8 @@ export class Channel {
   say(text) {
     this.line = null;
     this.log.mark(null);
-    this.#send({ data: { text } });
+    const action = /^\/me\s+(\S[^]*)/.exec(text); // as in the terminal
+    this.#send({ data: action ? { text: action[1], me: true } : { text } });
     this.toEnd();
   }
 

@@ -79,7 +79,7 @@ function inline(text, me, depth) {
 
 function node({ groups }, me, depth) {
   const { code, title, target, link, strong, em, em2, del, name } = groups;
-  if (code) return [element("code", code)];
+  if (code) return [Object.assign(element("code", code), { dir: "ltr" })];
   if (title) return anchor(target, inline(title, me, DEEPEST)) ?? null;
   if (link) {
     const shown = link.replace(/[.,;:!?،؛؟»)\]}*_~]+$/u, "");
@@ -88,9 +88,8 @@ function node({ groups }, me, depth) {
   if (strong) return [element("strong", ...inline(strong, me, depth))];
   if (em ?? em2) return [element("em", ...inline(em ?? em2, me, depth))];
   if (del) return [element("del", ...inline(del, me, depth))];
-  if (folded(bare(name)) !== me) return null;
-  const mark = element("b", `@${bare(name)}`);
-  mark.className = "mention";
+  const mark = element("bdi", `@${bare(name)}`); // apart: a name must not turn the sentence around
+  mark.className = folded(bare(name)) === me ? "mention" : "name";
   return [mark, name.slice(bare(name).length)];
 }
 
@@ -102,5 +101,6 @@ function anchor(href, children) {
   made.title = made.href;
   made.target = "_blank";
   made.rel = "noopener noreferrer nofollow";
+  made.dir = "auto";
   return [made];
 }

@@ -219,6 +219,7 @@ export class Log {
     avatar.textContent = initial(user);
     avatar.classList.add(hue(user));
     element.classList.toggle("own", folded(user) === me);
+    element.classList.toggle("action", data?.me === true); // what somebody does: /me
     if (typeof data?.text === "string") text.replaceChildren(...format(data.text, me));
     else if (isEvent(data)) text.append(card(data));
     else {

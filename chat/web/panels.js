@@ -102,12 +102,12 @@ export class People extends Panel {
   }
 
   #row(user) {
-    const avatar = make("span", `avatar ${hue(user)}`, initial(user));
+    const me = folded(user) === folded(this.channel.client.user);
+    const avatar = make("span", `avatar ${me ? "mine" : hue(user)}`, initial(user));
     avatar.setAttribute("aria-hidden", true);
-    const name = make("bdi", "", user);
-    const button = make("button", "person", avatar, name);
+    const button = make("button", "person", avatar, make("bdi", "", user));
     button.type = "button";
-    if (folded(user) === folded(this.channel.client.user)) button.append(make("span", "quiet", say("you")));
+    if (me) button.append(make("span", "quiet", say("you")));
     button.title = say("mention", 0, user);
     button.addEventListener("click", () => this.onName(user));
     return make("li", "", button);
@@ -159,10 +159,10 @@ export class Search extends Panel {
         for (const publication of page) {
           if (found === MOST) break;
           searched++;
-          const at = folded(wordsOf(publication.data)).indexOf(words);
-          if (at < 0) continue;
+          const place = seek(wordsOf(publication.data), words);
+          if (!place) continue;
           found++;
-          $("results").append(this.#result(publication, at, words.length));
+          $("results").append(this.#result(publication, ...place));
         }
         offset = page.at(-1)?.offset ?? 1;
         if (offset <= 1) break;
@@ -173,10 +173,10 @@ export class Search extends Panel {
     }
   }
 
-  #result({ data, info, offset, time: ms }, at, length) {
+  #result({ data, info, offset, time: ms }, from, to) {
     const words = wordsOf(data);
-    const start = Math.max(0, at - AROUND);
-    const [before, mark, after] = [words.slice(start, at), words.slice(at, at + length), words.slice(at + length)];
+    const start = Math.max(0, from - AROUND);
+    const [before, mark, after] = [words.slice(start, from), words.slice(from, to), words.slice(to)];
     const date = new Date(ms);
     const head = make("span", "quiet", make("bdi", "", info?.user ?? ""), ` · ${day(date)} ${time(date)}`);
     const text = make("span", "excerpt", start ? "…" : "", before, make("mark", "", mark), after.slice(0, 4 * AROUND));
@@ -186,4 +186,19 @@ export class Search extends Panel {
     button.addEventListener("click", () => this.onChoose(offset));
     return make("li", "", button);
   }
+}
+
+/** Where in `text` something stands that folds to `sought`: its first character and the one behind it; null: nowhere. */
+function seek(text, sought) {
+  if (!folded(text).includes(sought)) return null;
+  let all = "";
+  const places = []; // of each folded character: where what it is folded from begins
+  for (let place = 0, character; place < text.length; place += character.length) {
+    character = String.fromCodePoint(text.codePointAt(place));
+    const one = folded(character);
+    for (let i = 0; i < one.length; i++) places.push(place);
+    all += one;
+  }
+  const at = all.indexOf(sought);
+  return at < 0 ? [0, 0] : [places[at], places[at + sought.length] ?? text.length];
 }

@@ -43,7 +43,7 @@ XSS = [
     "<template><slot></template></template><form id=composer><input name=attributes>",
     "constructor", "__proto__", "hasOwnProperty",
 ]  # fmt: skip
-FORMATS = "ol,li,p,div,bdi,span,button,time,a,b,strong,em,del,code,pre,blockquote,details,summary"  # and no more
+FORMATS = "ol,li,p,div,bdi,span,button,time,a,strong,em,del,code,pre,blockquote,details,summary"  # and no more
 UNRULY = {
     "turned around": "\u202e\u2067\u202egnp.exe",
     "opened and not closed": "\u2066\u2066\u2066\u202d\u202e" * 20 + "abc",

@@ -136,6 +136,22 @@ def test_light_markdown_links_and_code(server: PeykServer, tab: Open) -> None:
     expect(second.locator("blockquote")).to_have_text("quoted twice")
     assert second.locator("pre").text_content() == "if a < b:\n    pass"
     expect(third.locator("*")).to_have_count(0)
+    # A name or a link that a line begins with does not decide its direction.
+    post(server, "format", "@arash سلام، ببین")
+    post(server, "format", "https://example.org را ببین")
+    post(server, "format", "سلام @arash")
+    expect(messages(page)).to_have_count(6)
+    directions = "all => all.map(e => getComputedStyle(e).direction)"
+    assert messages(page).evaluate_all(directions)[3:] == ["rtl"] * 3
+
+
+def test_what_somebody_does(tab: Open) -> None:
+    sara, arash = tab("sara", "actions"), tab("arash", "actions")
+    say(sara, "/me waves")
+    expect(arash.locator(".action .text")).to_have_text("waves")
+    say(arash, "/me")
+    expect(messages(sara)).to_have_text(["waves", "/me"])
+    expect(sara.locator(".action")).to_have_count(1)
 
 
 def test_an_event_is_a_card_whose_payload_is_folded(server: PeykServer, tab: Open) -> None:
@@ -203,7 +219,7 @@ def test_the_topic_is_shown_and_changed(server: PeykServer, tab: Open) -> None:
 
 
 def test_search_finds_what_is_far_up_and_goes_there(server: PeykServer, tab: Open) -> None:
-    post(server, "haystack", "the نيدل is here")  # with an Arabic ye
+    post(server, "haystack", "می‌گویند the نيدل is here")  # with a joiner before, and an Arabic ye
     for i in range(150):
         post(server, "haystack", f"hay {i}")
     page = tab("sara", "haystack")
