@@ -213,8 +213,8 @@ function back() {
     return;
   }
   client?.hurry();
+  pane.returned();
   look();
-  if (pane.channel) changed(pane.channel);
 }
 
 /** Alt with the arrows goes through the channels, with Shift through those with something new. */

@@ -1,6 +1,7 @@
 // A channel we belong to: its subscription, a window on its log, what of it was read, who is there. It lives on while
 // another one is on the screen; then it only counts.
 
+import { ConnectionLost } from "./client.js";
 import { mentions } from "./format.js";
 import { KEEP, Log } from "./log.js";
 import { Subscription } from "./subscription.js";
@@ -27,6 +28,7 @@ export class Channel {
   since = performance.now();
   #top; // before the subscription knows better
   #loading = null;
+  #visit = 0; // counts what was shown from its beginning
   #reported = 0;
   #timer = 0;
 
@@ -65,6 +67,11 @@ export class Channel {
     return Math.max(0, this.top - (this.read ?? this.top));
   }
 
+  /** Somebody looks at the newest message. */
+  get watched() {
+    return this.shown && this.following && this.screen.seen;
+  }
+
   /** How many missed messages are worth reading one by one. */
   get reach() {
     return this.shown && this.log.attached ? KEEP : 2 * PAGE;
@@ -89,7 +96,8 @@ export class Channel {
   }
 
   hide() {
-    this.shown = this.log.attached = false;
+    this.shown = false;
+    this.jumped();
   }
 
   /** Show the newest messages. */
@@ -114,7 +122,7 @@ export class Channel {
   earlier() {
     return this.#once(async () => {
       if (!this.hasEarlier) return;
-      const publications = await this.subscription.page(this.log.first, PAGE);
+      const publications = await this.#page(this.log.first, PAGE);
       this.screen.keep(this, () => this.log.prepend(publications));
     });
   }
@@ -126,7 +134,9 @@ export class Channel {
   /** One load at a time; what fails because the connection went away is tried again when it is back. */
   async #once(load) {
     while (this.#loading) await this.#loading;
-    this.#loading = Promise.resolve(load()).catch(() => {});
+    this.#loading = Promise.resolve(load()).catch((error) => {
+      if (!error.temporary) this.log.attached = this.shown; // history is not for us: then what comes
+    });
     await this.#loading;
     this.#loading = null;
     this.screen.changed(this);
@@ -136,20 +146,28 @@ export class Channel {
     return this.#loading !== null;
   }
 
+  /** A page of history for what is shown now: if that is another when it comes, nothing more is done with it. */
+  async #page(...asked) {
+    const visit = this.#visit;
+    const publications = await this.subscription.page(...asked);
+    if (visit !== this.#visit) throw new ConnectionLost();
+    return publications;
+  }
+
   async #fill() {
     if (this.line !== null) return this.#window(this.line + 1);
-    this.log.reset(await this.subscription.page(0, PAGE));
+    this.log.reset(await this.#page(0, PAGE));
     await this.#level();
   }
 
   #refill() {
-    return this.#once(() => (this.log.size ? this.#level() : this.#fill()));
+    return this.#once(() => this.log.attached || (this.log.size ? this.#level() : this.#fill()));
   }
 
   async #window(offset) {
     const [above, below] = await Promise.all([
-      this.subscription.page(offset, ABOVE),
-      this.subscription.page(offset - 1, PAGE, false),
+      this.#page(offset, ABOVE),
+      this.#page(offset - 1, PAGE, false),
     ]);
     this.log.reset(above);
     this.log.append(below);
@@ -160,14 +178,14 @@ export class Channel {
   /** Load until the log shows the channel's end, or while somebody reads further up, one page. */
   async #level() {
     while (!this.#attach()) {
-      if (this.following && this.top - this.log.last > KEEP) this.log.reset(await this.subscription.page(0, PAGE));
-      else if (!(await this.#more()) || !this.following) return;
+      if (this.watched && this.top - this.log.last > KEEP) this.log.reset(await this.#page(0, PAGE));
+      else if (!(await this.#more()) || !this.watched) return;
     }
   }
 
   async #more() {
     const { top } = this;
-    const publications = await this.subscription.page(this.log.last, PAGE, false);
+    const publications = await this.#page(this.log.last, PAGE, false);
     this.screen.keep(this, () => this.log.append(publications));
     return this.#attach(!publications.length && top === this.top) || publications.length > 0;
   }
@@ -194,7 +212,7 @@ export class Channel {
 
   /** Tell the server now. */
   report() {
-    if (this.read === this.#reported || this.client.state !== "connected") return;
+    if (!this.read || this.read === this.#reported || this.client.state !== "connected") return;
     const offset = (this.#reported = this.read);
     this.client.call({ rpc: { method: "read", data: { channel: this.id, offset } } }).catch(() => {
       this.#reported = null; // with the next one
@@ -235,30 +253,32 @@ export class Channel {
   began() {
     if (this.read === null) this.reading(this.top); // what was said before we came is not new to us
     if (this.read > this.top) this.read = 0;
+    this.#visit++;
     this.log.reset([]);
     if (this.shown) this.screen.place(this);
     else if (this.unread) this.#lookForMentions();
   }
 
   jumped() {
-    this.log.attached = false;
+    this.#visit++;
+    this.log.detach(this.top);
   }
 
   message(publication, ours) {
     const { info, offset } = publication;
     if (ours) this.reading(offset);
-    else if (this.shown && this.read === offset - 1 && !(this.following && this.screen.seen)) {
+    else if (this.shown && this.read === offset - 1 && !this.watched) {
       this.log.mark((this.line = this.read));
     }
     this.#notice(publication);
-    this.log.live(publication, ours, this.following);
+    this.log.live(publication, ours, this.watched);
     if (info?.user) this.typing(info.user, true);
     this.screen.arrived(this, publication, ours);
     this.screen.changed(this);
   }
 
   event(publication) {
-    if (this.shown) this.log.live(publication, undefined, this.following);
+    if (this.shown) this.log.live(publication, undefined, this.watched);
     this.screen.changed(this);
   }
 
@@ -269,7 +289,7 @@ export class Channel {
 
   state(state) {
     if (state === "live") this.#meet();
-    if (state === "live" && this.shown && !this.log.attached && (this.following || !this.log.size)) this.#refill();
+    if (state === "live" && this.shown && !this.log.attached && (this.watched || !this.log.size)) this.#refill();
     this.screen.changed(this);
   }
 

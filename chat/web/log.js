@@ -90,9 +90,18 @@ export class Log {
   /** What was just said; `message` is our unsettled one that it settles. `following`: the end is on the screen. */
   live(publication, message, following) {
     if (message) return this.settle(message, publication);
-    if (!following && this.size >= KEEP) this.attached = false; // nothing may jump that somebody reads
+    if (!following && this.size >= KEEP) this.detach(publication.offset - 1); // nothing may jump that somebody reads
     if (this.attached) this.#add(publication);
     this.#trim();
+  }
+
+  /** What comes no longer belongs here; neither does what of ours was stored ahead of `offset`, the channel's place. */
+  detach(offset) {
+    this.attached = false;
+    for (let index = this.size - 1; index >= 0; index--) {
+      const { position } = this.#items[index];
+      if (position > offset && position < Infinity) this.#drop(index);
+    }
   }
 
   gap(first, last) {

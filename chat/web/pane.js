@@ -5,6 +5,7 @@ import { day, names, say, sayError } from "./words.js";
 const DELETED = 2000; // an unsubscribe code
 const NEAR = 40; // px from the end that still count as reading the newest message
 const AHEAD = 900; // px from an end of what is loaded at which more is loaded
+const ABOVE_LINE = 80; // px of what was read before that stay on the screen
 const TYPING_EVERY = 3000; // ms between words that we write
 const MANY = 3; // people whose names are said
 const FLASH = 2000; // ms that a message somebody went to stands out
@@ -70,11 +71,30 @@ export class Pane {
     await channel.show();
     this.#placing--;
     if (channel !== this.channel || !channel.log.size) return;
-    const first = channel.log.marked;
-    if (first) $("log").scrollTop += first.getBoundingClientRect().top - $("log").getBoundingClientRect().top - 80;
+    if (channel.log.marked) this.#toLine();
     else if (!channel.following) $("log").scrollTop = channel.place;
     this.draw();
     this.#scrolled();
+  }
+
+  /** Somebody looks again: what came meanwhile begins where they can see it. */
+  returned() {
+    const { channel } = this;
+    if (!channel?.log.size) return;
+    if (channel.unread && channel.log.marked && this.#lineTop() < 0) {
+      channel.following = false;
+      this.#toLine();
+    }
+    this.draw();
+    this.#scrolled();
+  }
+
+  #lineTop() {
+    return this.channel.log.marked.getBoundingClientRect().top - $("log").getBoundingClientRect().top;
+  }
+
+  #toLine() {
+    $("log").scrollTop += this.#lineTop() - ABOVE_LINE;
   }
 
   async toEnd() {
@@ -142,7 +162,7 @@ export class Pane {
     $("channel-title").textContent = listed?.name ?? channel.id;
     $("title").dataset.kind = listed?.kind ?? "public";
     $("description").textContent = listed?.description || say("addTopic");
-    const started = subscription.epoch !== "" && !(channel.loading && !log.size);
+    const started = subscription.epoch !== "" && (log.size > 0 || log.attached);
     show($("earlier"), started && channel.hasEarlier);
     $("edge-text").textContent = started && !channel.hasEarlier ? edge(log) : "";
     $("log").setAttribute("aria-busy", !started);

@@ -79,7 +79,7 @@ export class Subscription {
   async page(offset, limit, reverse = true) {
     const { channel, epoch } = this;
     const since = offset || !reverse ? { since: { epoch, offset } } : {};
-    const { publications } = await this.client.repeat({ history: { channel, limit, reverse, ...since } });
+    const { publications } = await this.client.repeat({ history: { channel, limit, reverse, ...since } }, Infinity);
     return reverse ? publications.reverse() : publications;
   }
 
@@ -161,8 +161,8 @@ export class Subscription {
     const { channel } = this;
     while (this.offset < this.#top) {
       if (this.#top - this.offset > this.view.reach && !this.#outgoing.size) {
-        this.offset = this.#top;
         this.view.jumped(); // it reads what it shows by itself
+        this.offset = this.#top;
         continue;
       }
       const since = { epoch: this.epoch, offset: this.offset };

@@ -98,6 +98,45 @@ def test_what_is_read_does_not_move_when_something_new_comes(server: PeykServer,
     expect(page.locator(".message:has(.new-line) .text")).to_have_text("fresh")
 
 
+HIDE = """hidden => {
+    Object.defineProperty(document, "hidden", { configurable: true, get: () => hidden });
+    document.dispatchEvent(new Event("visibilitychange")); }"""
+
+
+def test_what_came_while_nobody_looked_is_new(server: PeykServer, tab: Open) -> None:
+    page = tab("sara", "hidden")
+    post(server, "hidden", "seen")
+    expect(messages(page)).to_have_text(["seen"])
+    wait_until(lambda: read_by(server, "sara", "hidden") == 1)
+    page.evaluate(HIDE, True)
+    for i in range(40):
+        post(server, "hidden", f"unseen {i}")
+    expect(messages(page)).to_have_count(41)
+    expect(page).to_have_title("(40) hidden · Peyk")
+    assert read_by(server, "sara", "hidden") == 1
+    page.evaluate(HIDE, False)
+    first = page.locator(".message:has(.new-line)")
+    expect(first.locator(".text")).to_have_text("unseen 0")
+    expect(first).to_be_in_viewport()
+    expect(page.locator("#latest")).to_contain_text("new messages")
+    page.keyboard.press("Escape")
+    expect(page).to_have_title("hidden · Peyk")
+    wait_until(lambda: read_by(server, "sara", "hidden") == 41)
+
+
+def test_our_message_that_is_known_before_others_leaves_no_hole(server: PeykServer, tab: Open) -> None:
+    wire = Wire()
+    page = tab("sara", "ahead", wire=wire)
+    wire.lost = '"push"'
+    post(server, "ahead", "theirs")
+    say(page, "ours")
+    expect(page.locator(".message:not(.pending) .text")).to_have_text(["ours"])
+    go(page, "aside")
+    wire.lost = Wire.lost
+    go(page, "ahead")
+    expect(messages(page)).to_have_text(["theirs", "ours"])
+
+
 def test_who_types_and_who_is_there(tab: Open) -> None:
     sara, arash = tab("sara", "people"), tab("آرش", "people")
     sara.locator("#who").click()
