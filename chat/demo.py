@@ -8,11 +8,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import cycle
 
-from pipeline.content import json_line
 from chat.errors import PeykError
 from chat.models import User, channel_id
 from chat.node import Node
 from chat.protocol import encode
+from pipeline.content import json_line
 from pipeline.resp import FAILURES
 from redis_config import ConfigError
 

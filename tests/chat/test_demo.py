@@ -32,14 +32,18 @@ async def test_a_visitor_sees_life_at_once() -> None:
             await talk.ask(connect={"data": {"user": "visitor"}})
             for channel in channels:
                 await talk.ask(subscribe={"channel": channel.replace("\u200c", ""), "join_leave": True})
-            here = (await talk.ask(presence={"channel": "general"}))["presence"]["presence"]
-            assert {"mina", "reza", "visitor"} <= {info["user"] for info in here.values()}
+            await until(lambda: _are_here(talk, {"mina", "reza", "visitor"}), what="all are there")
             await until(lambda: _spoke(talk), 40, "somebody says something new")
         demo.stop()
         demo.start()  # it goes on where it was
         async with httpx.AsyncClient(base_url=demo.url, trust_env=False) as http:
             again = (await http.get("/api/channels/عمومی/messages")).json()["publications"]
             assert again[: len(said)] == page["publications"][: len(said)] and len(again) < 2 * len(said)
+
+
+async def _are_here(talk: Talk, users: set[str]) -> bool:
+    here = (await talk.ask(presence={"channel": "general"}))["presence"]["presence"]
+    return users <= {info["user"] for info in here.values()}
 
 
 async def _spoke(talk: Talk) -> bool:
