@@ -73,6 +73,7 @@ function forget() {
 async function goOut() {
   const { guest, user } = client;
   forget();
+  if (!guest) memory.set(`drafts.${folded(user)}`, "");
   if (!guest) await signOut();
   memory.set("name", guest ? user : "");
   door.open(guest ? user : "");

@@ -17,7 +17,7 @@ from tests.services import PeykServer, wait_until
 CHROMIUM = "/usr/bin/chromium"
 OFF = ("quic", "background-networking", "component-update", "sync", "gpu")
 FLAGS = ["--no-sandbox", "--no-first-run", *(f"--disable-{feature}" for feature in OFF)]
-# So small that a few messages reach them: beyond 10 missed a client pages history, of 100 to 200 and no archive.
+# So small that a few messages reach them: beyond 10 missed a client pages history, which keeps 100 to 200; no archive.
 LIMITS = {"RECOVERY_LIMIT": "10", "HISTORY_LENGTH": "100", "ARCHIVE": "0"}
 KEPT = 500  # messages the page shows at most
 NO_SERVER = "WebSocket connection to"  # what the console says of every try while the server is away
