@@ -308,6 +308,12 @@ def test_channels_are_created_joined_and_left(tab: Open) -> None:
     expect(sara.get_by_test_id("channel").filter(has_text="نویسی").locator(".unread")).to_have_text("1")
     sara.locator("#leave").click()
     expect(sara.locator("#choose")).to_be_visible()
+    for _ in range(2):  # and it does not come back
+        expect(sara.locator("#others .channel[data-channel='lobby']")).to_be_visible()
+        expect(sara.locator("#channels .channel[data-channel='lobby']")).to_have_count(0)
+        with sara.expect_event("websocket", timeout=15_000):
+            sara.reload()
+        expect(sara.locator("#channels .channel").first).to_be_visible()
 
 
 def test_a_refused_message_says_why(tab: Open) -> None:
