@@ -176,6 +176,8 @@ def publish_params(data: Raw) -> Publish:
 def check_key(key: str) -> None:
     if len(key.encode()) > KEY_LIMIT:
         raise BadRequest(f"an idempotency key has at most {KEY_LIMIT} bytes")
+    if "\n" in key:  # as the keys of events have, so that theirs and a user's are never the same
+        raise BadRequest("an idempotency key is one line")
 
 
 def position_body(position: Position) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import hashlib
 import logging
 import secrets
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import resources
 from typing import Any, NamedTuple
@@ -61,14 +61,14 @@ Done = Callable[[Position | PeykError], None]
 class Append:
     """One message on its way in, and who wants to hear of it."""
 
-    __slots__ = ("channel", "client", "create", "data", "done", "key", "since", "store", "user")
+    __slots__ = ("channel", "client", "create", "data", "done", "key", "patient", "since", "store", "user")
 
     def __init__(
         self, channel: str, data: bytes, user: str, client: str, key: str, store: bool, since: float, done: Done
     ) -> None:
         self.channel, self.data, self.user, self.client, self.key = channel, data, user, client, key
         self.store, self.since, self.done = store, since, done
-        self.create = False
+        self.create = self.patient = False
 
     def settle(self, outcome: Position | PeykError) -> None:
         """Tell the publisher, once: what comes later (a reply after "unknown") is not told."""
@@ -131,6 +131,8 @@ class Producer:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for lane in self._lanes:
+            for append in [*lane.queue, *(lane.batch.appends if lane.batch else ())]:
+                append.patient = False
             self._give_up(lane, float("inf"))
         if self._connection is not None:
             self._connection.abort()
@@ -164,14 +166,30 @@ class Producer:
         self.append(channel, data, user, client, key, store, done)
         return await future
 
-    def append(self, channel: str, data: bytes, user: str, client: str, key: str, store: bool, done: Done) -> None:
-        """As publish, without a future: `done` is called with the position or the error."""
+    def append(
+        self,
+        channel: str,
+        data: bytes,
+        user: str,
+        client: str,
+        key: str,
+        store: bool,
+        done: Done,
+        patient: bool = False,
+    ) -> None:
+        """As publish, without a future: `done` is called with the position or the error.
+
+        A `patient` message keeps its place until Redis takes it: it is never told that Redis is away or full, so those
+        behind it cannot overtake. Who appends such bounds how many there are; without a key one may be stored twice.
+        """
         lane = self._lanes[self._keys.partition(channel)]
-        if lane.size >= QUEUE_BYTES:
+        if lane.size >= QUEUE_BYTES and not patient:
             done(Unavailable(f"{QUEUE_BYTES} bytes wait for Redis already, nothing was stored; try again in a second"))
             return
         lane.size += len(data)
-        lane.queue.append(Append(channel, data, user, client, key, store, self._loop.time(), done))
+        append = Append(channel, data, user, client, key, store, self._loop.time(), done)
+        append.patient = patient
+        lane.queue.append(append)
         self._schedule(lane)
 
     def _outstanding(self) -> bool:
@@ -278,8 +296,7 @@ class Producer:
                 append.settle(UnknownChannel.named(append.channel))
             else:
                 append.settle(Unavailable(f"Redis refused the message: {line[2:]}"))
-        lane.queue.extendleft(reversed(unknown))
-        lane.size += sum(len(append.data) for append in unknown)
+        self._put_back(lane, unknown)
         while len(self._seen) > SEEN_CHANNELS:
             del self._seen[next(iter(self._seen))]
 
@@ -300,9 +317,14 @@ class Producer:
             elif word in ("MISCONF", "READONLY", "NOAUTH", "NOPERM", "WRONGTYPE"):
                 outcome, text = Unavailable, f"Redis cannot store messages now: {error}"
             lane.batch = None
-            for append in batch.appends:
-                append.settle(outcome(text))
-            self._schedule(lane)
+            patient = _tell(batch.appends, outcome(text))
+            self._put_back(lane, patient)
+            self._loop.call_later(_BACKOFF[1] / 4 if patient else 0, self._schedule, lane)
+
+    def _put_back(self, lane: Lane, appends: Sequence[Append]) -> None:
+        """Messages of a batch that was not taken are first again."""
+        lane.queue.extendleft(reversed(appends))
+        lane.size += sum(len(append.data) for append in appends)
 
     def _send(self, lane: Lane, batch: Batch) -> None:
         if self._connection is not None and lane.batch is batch:
@@ -343,21 +365,30 @@ class Producer:
 
     def _give_up(self, lane: Lane, now: float) -> None:
         late = now - self._settings.publish_timeout
+        overdue: list[Append] = []
         while lane.queue and lane.queue[0].since <= late:
-            append = lane.queue.popleft()
-            lane.size -= len(append.data)
-            append.settle(Unavailable("Redis does not answer, nothing was stored; try again"))
+            overdue.append(lane.queue.popleft())
+            lane.size -= len(overdue[-1].data)
+        self._put_back(lane, _tell(overdue, Unavailable("Redis does not answer, nothing was stored; try again")))
         batch = lane.batch
         if batch is None:
             return
         if batch.since <= late:
-            for append in batch.appends:
-                append.settle(OutcomeUnknown("Redis did not answer in time; retry with the same idempotency key"))
+            _tell(batch.appends, OutcomeUnknown("Redis did not answer in time; retry with the same idempotency key"))
             if self._connection is not None and batch.since <= late - self._settings.publish_timeout:
                 self._connection.abort()  # silent for twice as long: try another connection
         if batch.since <= now - self._settings.retry_window:
             lane.batch = None
+            self._put_back(lane, [append for append in batch.appends if append.patient])
             self._schedule(lane)
+
+
+def _tell(appends: Sequence[Append], error: PeykError) -> list[Append]:
+    """Settle those who cannot wait; those who can."""
+    for append in appends:
+        if not append.patient:
+            append.settle(error)
+    return [append for append in appends if append.patient]
 
 
 def _ignore(reply: Any) -> None:

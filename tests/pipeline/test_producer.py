@@ -4,12 +4,14 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+import redis
 
 from chat.errors import OutcomeUnknown, StorageFull, Unavailable, UnknownChannel
+from pipeline.keys import Keys
 from pipeline.producer import BATCH_MESSAGES, Position, Producer
 from redis_config import Address, Settings
 from tests.pipeline.proxy import Proxy
-from tests.services import RedisClient, RedisProcess, free_port
+from tests.services import RedisClient, RedisProcess, free_port, until
 
 DATA = b'{"text":"x"}'
 
@@ -282,3 +284,55 @@ async def test_closing_finishes_what_is_in_hand(redis_client: RedisClient, quick
     await asyncio.gather(waiting[0])
     await producer.close()
     assert len(await asyncio.gather(*waiting)) == 100
+
+
+# -- the patient
+
+
+async def test_the_patient_keep_their_place_while_redis_is_away(redis_process: RedisProcess, quick: Settings) -> None:
+    quick = quick.model_copy(update={"retry_window": 1.0})
+    async with Producer(Address.parse(quick), quick) as producer:
+        await publish(producer)
+        told: list[object] = []
+
+        def send(numbers: range) -> None:
+            for n in numbers:
+                producer.append("c", b"%d" % n, "bridge", "-", f"k{n}", True, told.append, patient=True)
+
+        redis_process.pause()
+        try:
+            send(range(0, 600))  # more than a batch
+            with pytest.raises((Unavailable, OutcomeUnknown)):
+                await publish(producer)
+            send(range(600, 900))
+            await asyncio.sleep(2)  # beyond the retry window: the batch is put together anew
+            assert told == []
+        finally:
+            redis_process.resume()
+        await until(lambda: len(told) == 900)
+    assert all(isinstance(outcome, Position) for outcome in told), set(map(type, told))
+    with redis.Redis(port=redis_process.port, decode_responses=True) as client:
+        stored = [entry["data"] for _, entry in client.xrange("message:c") if entry["user"] == "bridge"]
+    assert stored == [str(n) for n in range(900)]
+
+
+async def test_the_patient_wait_until_the_log_has_room(redis_client: RedisClient, quick: Settings) -> None:
+    quick = quick.model_copy(update={"log_length": 1})
+    async with Producer(Address.parse(quick), quick) as producer:
+        await publish(producer)
+        told: list[object] = []
+        producer.append("c", DATA, "bridge", "-", "", True, told.append, patient=True)
+        with pytest.raises(StorageFull):
+            await publish(producer)
+        assert told == []
+        await redis_client.delete(f"log:{Keys.of(quick).partition('c')}")
+        await until(lambda: told)
+        assert isinstance(told[0], Position) and told[0].offset == 2
+
+
+async def test_the_patient_hear_of_the_end(redis_process: RedisProcess, quick: Settings) -> None:
+    nowhere = quick.model_copy(update={"redis_url": f"redis://127.0.0.1:{free_port()}/0"})
+    told: list[object] = []
+    async with Producer(Address.parse(nowhere), nowhere) as producer:
+        producer.append("c", DATA, "bridge", "-", "", True, told.append, patient=True)
+    assert isinstance(told[0], Unavailable)
