@@ -17,6 +17,7 @@ CODE := $(wildcard redis_config.py app.py chat pipeline bridge bench tests)
 # Debian keeps it out of the PATH, under its version.
 POSTGRES := $(firstword $(wildcard /usr/lib/postgresql/*/bin/postgres) postgres)
 NODE_STAMP := examples/node/node_modules/.package-lock.json
+RABBITMQ := /usr/lib/rabbitmq/bin/rabbitmq-server
 PERSIAN_FONT := /usr/share/fonts/truetype/noto/NotoSansArabic-Regular.ttf
 
 .PHONY: run demo test check bench bench-peers faults clean
@@ -29,7 +30,8 @@ demo: .venv/run
 
 test: .venv/dev
 	@$(call debian,redis-server:redis-server redis-cli:redis-tools chromium:chromium \
-		$(PERSIAN_FONT):fonts-noto-core tmux:tmux curl:curl $(POSTGRES):postgresql node:nodejs npm:npm)
+		$(PERSIAN_FONT):fonts-noto-core tmux:tmux curl:curl $(POSTGRES):postgresql $(RABBITMQ):rabbitmq-server \
+		node:nodejs npm:npm)
 	@test $(NODE_STAMP) -nt examples/node/package-lock.json \
 		|| (cd examples/node && npm ci --no-audit --no-fund --ignore-scripts --loglevel=error)
 	$(BIN)/python -m pytest -n 4 --dist loadfile $(ARGS)
@@ -49,7 +51,9 @@ bench-peers: .venv/dev
 	$(BIN)/python -m bench.peers $(ARGS)
 
 faults: .venv/dev
+	@$(call debian,$(RABBITMQ):rabbitmq-server)
 	$(BIN)/python -m tests.faults --seconds 180 $(ARGS)
+	$(BIN)/python -m tests.faults.rabbit
 
 clean:
 	rm -rf .venv examples/node/node_modules bench/.build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import importlib.util
 import itertools
+import json
 import os
 import random
 import shutil
@@ -70,13 +71,15 @@ async def until(predicate: Callable[[], object | Awaitable[object]], timeout: fl
 def clean_environment(extra: Mapping[str, str] = {}) -> dict[str, str]:
     """The environment without anything that configures Peyk, plus `extra`."""
     ours = ("REDIS_", "HTTP_", "DATA_DIR", "CHANNEL_PREFIX", "MESSAGE_PREFIX", "PARTITIONS", "CREATE_CHANNELS")
-    bridge = ("ARCHIVE", "DATABASE_URL", "MONGO_URL")
+    bridge = ("ARCHIVE", "DATABASE_URL", "MONGO_URL", "AMQP_", "BRIDGE_FILE")
     kept = {name: value for name, value in os.environ.items() if not name.upper().startswith(ours + bridge)}
     return kept | {"PYTHONUNBUFFERED": "1"} | dict(extra)
 
 
 class Process(ABC):
     """One server process in a directory of its own."""
+
+    start_timeout = START_TIMEOUT
 
     def __init__(self) -> None:
         self.dir = Path(tempfile.mkdtemp(prefix="pk-"))
@@ -105,7 +108,7 @@ class Process(ABC):
             self._process = subprocess.Popen(
                 self.command(), cwd=ROOT, env=self.environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
-        deadline = time.monotonic() + START_TIMEOUT
+        deadline = time.monotonic() + self.start_timeout
         while not self.is_up():
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self.kill()
@@ -330,6 +333,95 @@ class PeykServer(Process):
             self.stop()
         end_embedded(self.dir)
         super().close()
+
+
+class RabbitProcess(Process):
+    """Debian's RabbitMQ as a node of its own, with the management plugin: own epmd, cookie, data and ports."""
+
+    start_timeout = 90.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.port, self.management_port, self._dist, self._epmd_port = [free_port() for _ in range(4)]
+        self._epmd: subprocess.Popen[bytes] | None = None
+        settings = [f"listeners.tcp.1 = 127.0.0.1:{self.port}", "management.tcp.ip = 127.0.0.1"]
+        settings += [f"management.tcp.port = {self.management_port}", "collect_statistics_interval = 1000"]
+        settings += ["vm_memory_high_watermark.absolute = 512MB", "disk_free_limit.absolute = 50MB"]
+        settings += ["log.console = true", "log.console.level = warning", "log.file = false"]
+        (self.dir / "rabbitmq.conf").write_text("\n".join(settings) + "\n")
+        (self.dir / "enabled_plugins").write_text("[rabbitmq_management].")
+
+    @property
+    def url(self) -> str:
+        return f"amqp://guest:guest@127.0.0.1:{self.port}/"
+
+    @property
+    def management_url(self) -> str:
+        return f"http://127.0.0.1:{self.management_port}"
+
+    def environment(self) -> dict[str, str]:
+        paths = {"BASE": "", "MNESIA_BASE": "mnesia", "LOG_BASE": "log", "PID_FILE": "pid"}
+        paths |= {"ENABLED_PLUGINS_FILE": "enabled_plugins", "CONFIG_FILE": "rabbitmq.conf"}
+        paths |= {"CONF_ENV_FILE": "none.conf", "ADVANCED_CONFIG_FILE": "advanced.config"}
+        env = {f"RABBITMQ_{name}": str(self.dir / path) for name, path in paths.items()}
+        env |= {"HOME": str(self.dir), "RABBITMQ_NODENAME": f"peyk{self.port}@localhost"}
+        env |= {"RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1", "RABBITMQ_NODE_PORT": str(self.port)}
+        env |= {"RABBITMQ_DIST_PORT": str(self._dist), "ERL_EPMD_PORT": str(self._epmd_port)}
+        loopback = "-kernel inet_dist_use_interface {127,0,0,1} +S 2:2 +sbwt none"
+        env |= {"ERL_EPMD_ADDRESS": "127.0.0.1", "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": loopback}
+        return clean_environment(env | {"RUNNING_UNDER_SYSTEMD": "1"})  # so it becomes the virtual machine, no shell
+
+    def command(self) -> Sequence[str]:
+        server = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")  # the one in /usr/sbin wants to be the system's
+        if not server.exists():
+            raise RuntimeError("rabbitmq-server is missing; make test installs it (apt-get install rabbitmq-server)")
+        return [str(server)]
+
+    def start(self) -> "Process":
+        if self._epmd is None:  # else Erlang starts one that nobody ends
+            command = ["epmd", "-port", str(self._epmd_port), "-address", "127.0.0.1"]
+            self._epmd = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        return super().start()
+
+    def is_up(self) -> bool:
+        """Whether it speaks AMQP, and its user may publish and consume: both begin at different times."""
+        request = urllib.request.Request(f"{self.management_url}/api/aliveness-test/%2F")
+        request.add_header("Authorization", "Basic Z3Vlc3Q6Z3Vlc3Q=")
+        try:
+            with (
+                urllib.request.urlopen(request, timeout=2) as reply,
+                socket.create_connection(("127.0.0.1", self.port), 2) as end,
+            ):
+                end.sendall(b"AMQP\0\0\x09\x01")
+                return bool(reply.status == 200 and end.recv(1))
+        except (urllib.error.URLError, OSError):
+            return False
+
+    def restart(self) -> None:
+        """SIGKILL and start again on the same port and data."""
+        self.kill()
+        self.start()
+
+    def control(self, *command: str) -> None:
+        """Run rabbitmqctl."""
+        tool = ["/usr/lib/rabbitmq/bin/rabbitmqctl", "-q", "-n", self.environment()["RABBITMQ_NODENAME"]]
+        subprocess.run([*tool, *command], env=self.environment(), check=True, capture_output=True, timeout=60)
+
+    def manage(self, method: str, path: str, body: object = None) -> Any:
+        """Ask the management plugin; its answer."""
+        request = urllib.request.Request(f"{self.management_url}/api/{path}", method=method)
+        request.add_header("Authorization", "Basic Z3Vlc3Q6Z3Vlc3Q=")
+        request.add_header("Content-Type", "application/json")
+        data = None if body is None else json.dumps(body).encode()
+        with urllib.request.urlopen(request, data, timeout=10) as reply:
+            text = reply.read()
+        return json.loads(text) if text else None
+
+    def close(self) -> None:
+        super().close()
+        if self._epmd is not None:
+            self._epmd.kill()
+            self._epmd.wait()
 
 
 def end_embedded(data_dir: Path) -> None:
