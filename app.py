@@ -5,9 +5,10 @@
     python app.py demo                 the server with some channels and people who talk
     python app.py pipeline             the workers alone: fan-out, archive
     python app.py replay CHANNEL       history on standard output, one JSON line a message
-    python app.py status               partitions, groups, lag, sinks, dead letters
+    python app.py bridge               RabbitMQ into the streams, alone
+    python app.py status               partitions, groups, lag, sinks, queues, dead letters
     python app.py reconcile            compare streams and archives, refill what is missing
-    python app.py dead list GROUP      what a group could not handle; retry, drop
+    python app.py dead list GROUP      what a group, or rabbitmq, could not handle; retry, drop
     python app.py token USER           a token for a user; revoke shuts one out
     python app.py rpc ACTION [JSON]    call another service over Redis Pub/Sub
     python app.py groups drop GROUP    end a group that nobody plays any more
@@ -29,9 +30,14 @@ from pydantic import ValidationError
 
 from bridge.archives import off, open_archives
 from bridge.cache import EventCache, FillingSink
+from bridge.delivery import Limits
+from bridge.publisher import Publisher, RabbitGateway
+from bridge.queues import Queues
+from bridge.rabbitmq import RabbitMQ
 from bridge.rpc import Rpc
 from bridge.settings import BridgeSettings, database
 from bridge.sql import SqlArchive
+from bridge.topology import read
 from chat import commands, models
 from chat.auth import CAPS, Identity
 from chat.calls import ask
@@ -70,6 +76,7 @@ async def join(node: Node) -> AsyncIterator[Parts]:
     async with AsyncExitStack() as stack:
         await _join_archives(node, settings, parts, stack)
         await _join_services(node, settings, parts, stack)
+        await _join_rabbitmq(node, settings, parts, stack)
         yield parts
 
 
@@ -98,6 +105,27 @@ async def _join_services(node: Node, settings: AppSettings, parts: Parts, stack:
     rpc = Rpc(node.redis_server.address, settings, configs(settings))
     parts.caller = await stack.enter_async_context(rpc)
     parts.measures.append(rpc.measures)
+
+
+async def _join_rabbitmq(node: Node, settings: AppSettings, parts: Parts, stack: AsyncExitStack) -> None:
+    """RabbitMQ, where AMQP_URL names one. Servers and bridges consume; a command only looks."""
+    url = settings.amqp_url.get_secret_value()
+    if not url:
+        parts.off["rabbitmq"] = "AMQP_URL"
+        return
+    topology = read(settings.bridge_file)
+    parts.queues = Queues(url, topology, settings.amqp_management_url)
+    if node.kind not in ("serve", "bridge"):
+        return
+    limits = Limits(settings.message_limit, settings.json_depth, settings.channel_name_length)
+    publisher = Publisher(url, topology)
+    consumers = RabbitMQ(url, topology, node.producer.append, publisher, limits)
+    if topology.gateway is not None:  # else events that are posted go straight to the streams
+        parts.gateway = RabbitGateway(publisher, topology.gateway)
+    parts.states |= {"rabbitmq": lambda: consumers.state, "gateway": lambda: publisher.state}
+    parts.measures.append(consumers.measures)
+    await stack.enter_async_context(publisher)
+    await stack.enter_async_context(consumers)
 
 
 def configs(settings: AppSettings) -> dict[str, object]:
@@ -217,11 +245,12 @@ def parser() -> argparse.ArgumentParser:
     start.add_argument("--after", type=int, default=0, metavar="OFFSET", help="begin behind this offset")
     start.add_argument("--since", metavar="TIME", help="begin at Unix milliseconds or an ISO time")
     replay.add_argument("--follow", action="store_true", help="go on with what comes")
-    sub.add_parser("status", help="partitions, groups, lag, pending, sinks, dead letters, last positions")
+    sub.add_parser("bridge", help="bring events from RabbitMQ into the streams, and do nothing else")
+    sub.add_parser("status", help="partitions, groups, lag, pending, sinks, queues, dead letters, last positions")
     sub.add_parser("reconcile", help="compare streams and archives, and refill what one has and another lacks")
     dead = sub.add_parser("dead", help="messages a consumer group could not handle")
     dead.add_argument("action", choices=("list", "retry", "drop"), help="show them, give them back, or forget them")
-    dead.add_argument("group", help="the consumer group, for example fanout")
+    dead.add_argument("group", help="the consumer group, for example fanout, or rabbitmq")
     dead.add_argument("id", nargs="*", help="the letters meant, by the id that list shows")
     dead.add_argument("--all", action="store_true", help="all letters of the group")
     token = sub.add_parser("token", help="make a token for a user, signed with AUTH_SECRET")
@@ -256,15 +285,17 @@ def run(options: argparse.Namespace) -> None:
 
         serve(settings, join, "app:worker", company)
     elif options.command == "pipeline":
-        commands.pipeline(settings, join)
+        commands.work(settings, join, "pipeline")
     elif options.command == "replay":
         asyncio.run(commands.replay(settings, join, options.channel, options.after, options.since, options.follow))
     elif options.command == "status":
         asyncio.run(commands.status(settings, join))
     elif options.command == "reconcile":
         asyncio.run(reconcile(settings))
+    elif options.command == "bridge":
+        commands.work(settings, join, "bridge")
     elif options.command == "dead":
-        asyncio.run(commands.dead(settings, options.action, options.group, options.id, options.all))
+        asyncio.run(commands.dead(settings, join, options.action, options.group, options.id, options.all))
     elif options.command == "token":
         channels, caps = [filter(None, text.split(",")) for text in (options.channels, options.caps)]
         print(tokens_of(settings).issue(options.name, options.ttl, list(channels), list(caps)))
@@ -281,7 +312,7 @@ def run(options: argparse.Namespace) -> None:
 def main() -> int:
     """The process's exit code: 0, 1 for an error that was explained, 130 for Ctrl-C."""
     options = parser().parse_args()
-    log(logging.INFO if options.command in (*WORKERS, "demo") else logging.ERROR)
+    log(logging.INFO if options.command in (*WORKERS, "bridge", "demo") else logging.ERROR)
     try:
         run(options)
     except (ConfigError, PeykError, ConnectionLost, Away) as error:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from pydantic import AliasChoices, Field, field_validator
+from pydantic import AliasChoices, Field, SecretStr, field_validator
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -44,6 +44,13 @@ class BridgeSettings(Settings):
     )
     mongo_url: str = Field(
         "", description="mongodb:// URL: messages are archived there too, in database `event-db` if it names none"
+    )
+    amqp_url: SecretStr = Field(SecretStr(""), description="RabbitMQ, amqp://user:password@host:5672/vhost or amqps://")
+    bridge_file: Path | None = Field(
+        None, description="exchanges, queues and where events go; else bridge.toml beside app.py if it is there"
+    )
+    amqp_management_url: str = Field(
+        "", description="RabbitMQ's management plugin, for `status`; else port 15672 of AMQP_URL's host"
     )
 
     @field_validator("database_url")

@@ -262,16 +262,16 @@ async def post_message(request: Request) -> Response:
     key = request.headers.get("idempotency-key", "")
     protocol.check_key(key)
     line = json_line(data, node.settings.message_limit, node.settings.json_depth)
-    position = await node.producer.publish(channel, line, user=await author(request, body), key=key)
+    position = await node.producer.publish(channel, line, user=await author(request, body.user), key=key)
     return answer(protocol.position_body(position), 200 if position.duplicate else 201)
 
 
-async def author(request: Request, body: NewMessage) -> str:
+async def author(request: Request, user: str | msgspec.UnsetType) -> str:
     """The name a message is published under. Raises PermissionDenied and Unauthorized for another's."""
     identity = access_of(request).identity
-    if body.user is msgspec.UNSET:
+    if user is msgspec.UNSET:
         return identity.user.username
-    name = user_name(body.user)
+    name = user_name(user)
     if not (identity.guest or identity.program or User.named(name).id == identity.user.id):
         raise PermissionDenied(f'you are {identity.user.username}; leave out "user", or say that')
     if identity.guest:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import uvloop
 
-from chat.errors import BadRequest
+from chat.errors import BadRequest, Unavailable
 from chat.events import EventStream
 from chat.models import channel_id
 from chat.node import Join, Node
@@ -18,21 +18,27 @@ from chat.settings import ServerSettings
 from pipeline import fanout
 from pipeline.dead import DeadLetters, dead_counts
 from pipeline.encode import publication
+from pipeline.ports import Queues
 from pipeline.replay import CHUNK
 from pipeline.status import GroupState, delay, group_states, stored_last
 from pipeline.status import drop_group as destroy
+from redis_config import ConfigError
+
+BROKER = "rabbitmq"  # as a group of dead letters: those in its dead-letter queue
 
 
-def pipeline(settings: ServerSettings, join: Join) -> None:
-    """Run the workers alone until SIGTERM or SIGINT; what is in hand is finished."""
+def work(settings: ServerSettings, join: Join, kind: str) -> None:
+    """Run the workers alone, or the bridge (`kind`), until SIGTERM or SIGINT; what is in hand is finished."""
 
     async def work() -> None:
         ended = asyncio.Event()
         for name in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(name, ended.set)
-        async with Node(settings, "pipeline", join) as node:
-            played = ", ".join(node.leases.owned)
-            print(f"{node.redis_server.describe()}\nworkers of Peyk: {played}", flush=True)
+        async with Node(settings, kind, join) as node:
+            if kind == "bridge" and node.parts.queues is None:
+                raise ConfigError("there is nothing to bring in: set AMQP_URL")
+            played = "bridge from RabbitMQ" if kind == "bridge" else f"workers of Peyk: {', '.join(node.leases.owned)}"
+            print(f"{node.redis_server.describe()}\n{played}", flush=True)
             await ended.wait()
 
     uvloop.run(work())
@@ -67,7 +73,7 @@ async def _follow(node: Node, channel: str, since: tuple[str, int]) -> None:
 
 
 async def status(settings: ServerSettings, join: Join) -> None:
-    """Write tables: each consumer group on each partition, each sink, dead letters, each channel's last position."""
+    """Write tables: partitions, sinks, dead letters, the broker's queues, each channel's last position."""
     async with Node(settings, "tool", join) as node:
         print(node.redis_server.describe())
         rows = [("partition", "group", "lag", "pending", "last entry", "owner")]
@@ -78,6 +84,7 @@ async def status(settings: ServerSettings, join: Join) -> None:
         print_table([("sink", "stored last", "at", "delay s"), *await _sinks(node, states)])
         counts = await dead_counts(node.link, node.keys, sorted({s.group for s in states}))
         print_table([("group", "dead letters"), *[(group, str(count)) for group, count in counts.items()]])
+        await _print_queues(node)
         channels = [("channel", "partition", "epoch", "offset")]
         for channel in await node.channels.list():
             position = await node.replay.position(channel.id) or ("-", 0)
@@ -98,10 +105,35 @@ async def _sinks(node: Node, states: Sequence[GroupState]) -> list[tuple[str, ..
     return rows + [(group, f"off; {setting} turns it on", "-", "-") for group, setting in node.parts.off.items()]
 
 
-async def dead(settings: ServerSettings, action: str, group: str, ids: Sequence[str], everything: bool) -> None:
-    """List the dead letters of a group as JSON lines; or retry or drop those named. Raises BadRequest."""
-    async with Node(settings, "tool") as node:
-        letters = DeadLetters(node.link, node.keys, group)
+async def _print_queues(node: Node) -> None:
+    if node.parts.queues is None:
+        return
+    try:
+        states = await node.parts.queues.states()
+    except Unavailable as error:
+        print(f"\nqueues: {error}")
+        return
+    rows = [("queue", "ready", "unacknowledged", "consumers")]
+    for s in states:
+        rows.append(
+            (s.name, str(s.ready), "?" if s.unacknowledged is None else str(s.unacknowledged), str(s.consumers))
+        )
+    print_table(rows)
+
+
+async def dead(
+    settings: ServerSettings, join: Join, action: str, group: str, ids: Sequence[str], everything: bool
+) -> None:
+    """List the dead letters of a group, or of the broker, as JSON lines; or retry or drop those named.
+
+    Raises BadRequest.
+    """
+    async with Node(settings, "tool", join) as node:
+        letters: DeadLetters | Queues = DeadLetters(node.link, node.keys, group)
+        if group == BROKER:
+            if node.parts.queues is None:
+                raise BadRequest(f"{BROKER} is off; set AMQP_URL")
+            letters = node.parts.queues
         found = {letter.id: letter for letter in await letters.list()}
         if action == "list":
             for letter in found.values():
@@ -115,7 +147,7 @@ async def dead(settings: ServerSettings, action: str, group: str, ids: Sequence[
             raise BadRequest(f"which of the {len(found)} dead letters? name their ids, or say --all")
         chosen = list(found.values()) if everything else [found[i] for i in ids]
         await (letters.retry(chosen) if action == "retry" else letters.drop(chosen))
-        print(f"{len(chosen)} dead letters of {group}: {'given back to the log' if action == 'retry' else 'dropped'}")
+        print(f"{len(chosen)} dead letters of {group}: {'given back' if action == 'retry' else 'dropped'}")
 
 
 async def revoke(settings: ServerSettings, user: str, token: str) -> None:

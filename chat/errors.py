@@ -10,11 +10,14 @@ message says what is allowed or what to do next.
     │   └── TokenExpired            109   401
     ├── PermissionDenied            103   403
     ├── UnknownChannel              102   404
+    ├── UnknownEvent                102   404
+    ├── NotAvailable                108   404
     ├── UnknownMethod               104   404
     ├── AlreadySubscribed           105   409
     ├── ChannelExists               105   409
     ├── NameTaken                   105   409
     ├── LimitExceeded               106   429
+    ├── Unroutable                  108   422
     ├── Unrecoverable               112   410
     ├── NotAvailable                108   404         a part that is not switched on
     ├── CallFailed                  100   502         another service said no
@@ -81,6 +84,10 @@ class UnknownChannel(PeykError):
         return cls(f"there is no channel {channel}; create it first")
 
 
+class UnknownEvent(PeykError):
+    code, status = 102, 404
+
+
 class UnknownMethod(PeykError):
     code, status = 104, 404
 
@@ -103,6 +110,12 @@ class LimitExceeded(PeykError):
     def __init__(self, message: str, limit: str) -> None:
         super().__init__(message)
         self.limit = limit
+
+
+class Unroutable(PeykError):
+    """Nobody takes what was sent."""
+
+    code, status = 108, 422
 
 
 class Unrecoverable(PeykError):

@@ -49,8 +49,10 @@ async def ready(node: "Node") -> Readiness:
     except (ConnectionLost, ReplyError, TimeoutError):
         parts["pubsub"] = f"a message did not come back within {PATIENCE:g} s"
     parts["fanout"] = _lag([state for state in states if state.group == fanout.GROUP])
+    degraded = {name: state() for name, state in node.parts.states.items()}
     sinks = {state.group for state in states} - {fanout.GROUP}
-    return Readiness(parts, {sink: _lag([state for state in states if state.group == sink]) for sink in sorted(sinks)})
+    degraded |= {sink: _lag([state for state in states if state.group == sink]) for sink in sorted(sinks)}
+    return Readiness(parts, degraded)
 
 
 def _lag(states: Sequence[GroupState]) -> str:

@@ -32,14 +32,13 @@ class TokenBucket:
         self._slack = (burst - 0.75) * self._interval  # a quarter of a token is for rounding
         self._full_at = -math.inf
 
-    def take(self, now: float) -> float:
-        """Take a token: 0.0. If there is none, the seconds until there is."""
-        full_at = self._full_at
-        if full_at < now:
-            full_at = now
-        elif full_at - now > self._slack:
-            return full_at - now - self._slack
-        self._full_at = full_at + self._interval
+    def take(self, now: float, count: int = 1) -> float:
+        """Take `count` tokens: 0.0. If there are not as many, the seconds until there are; more than fit: infinity."""
+        full_at = max(self._full_at, now)
+        slack = self._slack - (count - 1) * self._interval
+        if full_at - now > slack:
+            return full_at - now - slack if slack > 0 else math.inf
+        self._full_at = full_at + count * self._interval
         return 0.0
 
     def is_full(self, now: float) -> bool:
@@ -162,12 +161,14 @@ class Limits:
         """An HTTP request is a command of its address. Raises TooManyRequests."""
         self._spend(self._caller(_key(address)).commands, "requests")
 
-    def message(self, address: str, user: str = "") -> None:
-        """A message over HTTP, of a user if it is known who. Raises TooManyRequests."""
-        self._spend(self._caller(user or _key(address)).messages, "messages")
+    def message(self, address: str, user: str = "", count: int = 1) -> None:
+        """`count` messages over HTTP, of a user if it is known who. Raises TooManyRequests and LimitExceeded."""
+        self._spend(self._caller(user or _key(address)).messages, "messages", count)
 
-    def _spend(self, bucket: TokenBucket | None, what: str) -> None:
-        if bucket is not None and (wait := bucket.take(self.clock())):
+    def _spend(self, bucket: TokenBucket | None, what: str, count: int = 1) -> None:
+        if bucket is not None and (wait := bucket.take(self.clock(), count)):
+            if wait == math.inf:
+                raise LimitExceeded(f"{count} {what} at once are more than the rate allows; send fewer", "rate")
             raise TooManyRequests.slower(what, wait)
 
     def _bucket(self, rate: int) -> TokenBucket | None:

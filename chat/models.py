@@ -57,6 +57,8 @@ def user_name(name: str) -> str:
 
 def is_line(text: str) -> bool:
     """Whether `text` is one line without control, bidi and other unseen characters; joiners may stand in words."""
+    if text.isascii():
+        return text.isprintable()
     return all(c in _JOINERS or (unicodedata.category(c)[0] != "C" and c not in "\u2028\u2029") for c in text)
 
 

@@ -51,10 +51,11 @@ def alone(node: "Node") -> AbstractAsyncContextManager[Parts]:
 
 
 class Node:
-    """One process of Peyk: `async with Node(settings, "serve") as node`. `kind` is serve, pipeline, terminal or tool.
+    """One process of Peyk: `async with Node(settings, "serve") as node`.
 
-    Servers and workers (`pipeline`) play the fan-out and the sinks; a terminal the fan-out, and only where nobody else
-    does; a tool (a command that publishes or reads and ends) plays nothing.
+    `kind`: serve and pipeline (the workers alone) play the fan-out and the sinks; a terminal the fan-out, and only
+    where nobody else does; a bridge (which only brings events in) and a tool (a command that publishes or reads and
+    ends) play nothing.
     """
 
     def __init__(self, settings: ServerSettings, kind: str, join: Join = alone) -> None:
@@ -117,7 +118,7 @@ class Node:
         """Take this node's part in the consumer groups of its kind."""
         address, settings = self.redis_server.address, self.settings
         sinks = self.parts.sinks if self.kind in WORKERS else ()
-        groups = () if self.kind == "tool" else (fanout.GROUP, *(sink.group for sink in sinks))
+        groups = () if self.kind in ("tool", "bridge") else (fanout.GROUP, *(sink.group for sink in sinks))
         member = Member(self.kind, secrets.token_hex(4), groups)
         self.leases = Leases(self.link, settings, member)
         self.presence = Presence(self.link, self.keys, settings, member)

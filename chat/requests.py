@@ -118,9 +118,22 @@ async def asked_channel(request: Request, action: str) -> str:
 
 async def body_of(request: Request, kind: type[Body]) -> Body:
     """The request's JSON body as `kind`. Raises BadRequest and TooLarge."""
-    if request.headers.get("content-type", JSON).partition(";")[0].strip().lower() != JSON:
+    if media_type(request) != JSON:
         raise BadRequest(f"send content-type: {JSON}")
-    limit = 2 * node_of(request).settings.message_limit
+    data = await raw_body(request, 2 * node_of(request).settings.message_limit)
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except UNREADABLE as error:
+        raise BadRequest(f"the body must be a JSON {kind.__name__} (see /openapi.json): {error}") from None
+
+
+def media_type(request: Request) -> str:
+    """What the body is said to be; JSON if nothing is said."""
+    return request.headers.get("content-type", JSON).partition(";")[0].strip().lower()
+
+
+async def raw_body(request: Request, limit: int) -> bytes:
+    """The request's body, at most `limit` bytes. Raises TooLarge, and BadRequest if it does not come to its end."""
     data = bytearray()
     try:
         async for part in request.stream():
@@ -129,10 +142,7 @@ async def body_of(request: Request, kind: type[Body]) -> Body:
                 raise TooLarge(f"a request body has at most {limit} bytes")
     except ClientDisconnect:
         raise BadRequest("the request ended before its body did") from None
-    try:
-        return msgspec.json.decode(bytes(data), type=kind)
-    except UNREADABLE as error:
-        raise BadRequest(f"the body must be a JSON {kind.__name__} (see /openapi.json): {error}") from None
+    return bytes(data)
 
 
 def number(request: Request, name: str, low: int, high: int = 2**53) -> int | None:

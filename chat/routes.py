@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from chat import api, rpc_api
+from chat import api, event_api, rpc_api
 from chat.calls import ACTION_LIMIT
 from chat.models import NAME_LIMIT, NAME_RULE, Channel
 from chat.moderation import Role
@@ -30,7 +30,7 @@ class Operation:
     endpoint: Endpoint
     summary: str
     replies: dict[int, Any]
-    body: type | None = None
+    body: Any = None
     query: tuple[str, ...] = ()
     headers: tuple[str, ...] = ()
     needs_body: bool = True
@@ -47,6 +47,9 @@ _PARAMETERS: dict[str, dict[str, Any]] = {
     "after": {"type": "integer", "minimum": 0, "maximum": 2**53},
     "before": {"type": "integer", "minimum": 1, "maximum": 2**53},
     "limit": {"type": "integer", "minimum": 0, "description": "At most PAGE_LIMIT."},
+    "event": {"type": "string", "minLength": 1, "description": "An event's id."},
+    "channel": _NAME,
+    "type": {"type": "string", "description": "Only events of this type."},
     "since": {"type": "string", "description": "Unix milliseconds, or an ISO 8601 time."},
     "Idempotency-Key": {"type": "string", "maxLength": KEY_LIMIT},
 }
@@ -99,6 +102,23 @@ OPERATIONS = (
     ),
     Operation(
         "POST",
+        "/api/events",
+        event_api.post_events,
+        "Queue an event, or a batch (an array, or NDJSON). 202: it is safe, and comes into its channel.",
+        {202: event_api.Queued | list[event_api.Queued]},
+        event_api.NewEvent | list[event_api.NewEvent],
+    ),
+    Operation(
+        "GET",
+        "/api/events",
+        event_api.list_events,
+        "The newest events of a channel.",
+        {200: list[event_api.StoredEvent]},
+        query=("channel", "type", "limit"),
+    ),
+    Operation("GET", "/api/events/{event}", event_api.get_event, "One event.", {200: event_api.StoredEvent}),
+    Operation(
+        "POST",
         "/api/rpc/{action}",
         rpc_api.call,
         "Call another service; the body is its data. 504: nobody answered within 5 s.",
@@ -128,7 +148,7 @@ def _route(path: str, methods: dict[str, Endpoint]) -> Route:
     async def dispatch(request: Request) -> Response:
         return await methods["GET" if request.method == "HEAD" else request.method](request)
 
-    return Route(path, dispatch, methods=list(methods))
+    return Route(path.replace("{event}", "{event:path}"), dispatch, methods=list(methods))  # ids may hold slashes
 
 
 def document() -> dict[str, Any]:
@@ -149,7 +169,7 @@ def _operation(operation: Operation, schema_of: dict[str, Any]) -> dict[str, Any
     def content(kind: Any) -> dict[str, Any]:
         return {"content": {JSON: {"schema": schema_of[str(kind)]}}}
 
-    places = [("path", name) for name in ("id", "user", "action") if f"{{{name}}}" in operation.path]
+    places = [("path", name) for name in ("id", "user", "event", "action") if f"{{{name}}}" in operation.path]
     places += [("query", name) for name in operation.query] + [("header", name) for name in operation.headers]
     parameters = [
         {"in": place, "name": name, "required": place == "path", "schema": _PARAMETERS.get(name, {"type": "string"})}

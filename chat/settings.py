@@ -62,6 +62,8 @@ class ServerSettings(Settings):
     session_ttl: int = Field(14 * 86400, ge=60, description="seconds after which who registered signs in again")
     http_workers: int = Field(1, ge=1, description="server processes that share the port")
     message_limit: int = Field(64 * 1024, description="largest message, bytes of JSON")
+    event_batch: int = Field(1000, ge=1, description="events in one batch posted to /api/events")
+    batch_bytes: int = Field(1024 * 1024, ge=1, description="largest body posted to /api/events")
     json_depth: int = Field(32, ge=1, description="levels of arrays and objects a message may have")
     frame_limit: int = Field(1024 * 1024, description="largest WebSocket frame, bytes")
     high_water: int = Field(256 * 1024, description="unread bytes of a socket before it is no longer pushed to")

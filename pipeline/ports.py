@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
+from pipeline.dead import DeadLetter
 from pipeline.encode import Message
 from pipeline.event import Event
 
@@ -66,7 +67,36 @@ class Gateway(Protocol):
     """Takes events in, durably: a broker, from which the bridge brings them into the streams."""
 
     async def publish(self, events: Sequence[Event]) -> None:
-        """Return when every event is confirmed. Raises Unavailable (nothing accepted) and Unroutable."""
+        """Return when every event is confirmed.
+
+        Raises Unavailable (nothing accepted), Unroutable, UnknownChannel, StorageFull, and OutcomeUnknown (may be
+        accepted; retry with the same ids). An error among several events names those it is about.
+        """
+
+
+class QueueState(NamedTuple):
+    """A queue of the broker: messages that wait, that consumers have in hand (None: not known), and its consumers."""
+
+    name: str
+    ready: int
+    unacknowledged: int | None
+    consumers: int
+
+
+class Queues(Protocol):
+    """The broker's queues, and the dead letters among them: what could never be an event."""
+
+    async def states(self) -> list[QueueState]:
+        """Each queue. Raises Unavailable."""
+
+    async def list(self) -> list[DeadLetter]:
+        """All dead letters, oldest first. Raises Unavailable."""
+
+    async def retry(self, letters: Sequence[DeadLetter]) -> None:
+        """Put them into the queues they came from. Raises Unavailable and Unroutable."""
+
+    async def drop(self, letters: Sequence[DeadLetter]) -> None:
+        """Forget them. Raises Unavailable."""
 
 
 class Caller(Protocol):
@@ -87,7 +117,10 @@ class Parts:
     archive: Archive | None = None
     events: EventStore | None = None
     gateway: Gateway | None = None
+    queues: Queues | None = None
     caller: Caller | None = None
     measures: list[Callable[[], Measures]] = field(default_factory=list)
+    states: dict[str, Callable[[], str]] = field(default_factory=dict)
+    """Outside systems by name, and how each is now: "ok", or what is wrong. For /ready."""
     off: dict[str, str] = field(default_factory=dict)
     """What is off, and the setting that would turn it on: for `status`."""

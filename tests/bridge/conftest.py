@@ -1,10 +1,12 @@
-"""Real databases, one server of each kind for the whole run, and archives in them that are empty for each test."""
+"""Real databases and RabbitMQ, one server of each kind for the whole run, empty for each test."""
 
 import itertools
+import secrets
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+import redis
 
 from app import AppSettings
 from bridge.archives import Store
@@ -13,7 +15,8 @@ from bridge.settings import database
 from bridge.sql import SqlArchive
 from pipeline.encode import Message
 from redis_config import Address, command_client
-from tests.services import MongoProcess, PostgresProcess, RedisProcess
+from tests.bridge.foreign import Host
+from tests.services import MongoProcess, PostgresProcess, RabbitProcess, RedisProcess
 
 _numbers = itertools.count(1)
 
@@ -56,6 +59,29 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
 async def archive(store: Store) -> AsyncIterator[Store]:
     async with store:
         yield store
+
+
+@pytest.fixture(scope="session")
+def rabbit() -> Iterator[RabbitProcess]:
+    with RabbitProcess() as process:
+        assert isinstance(process, RabbitProcess)
+        yield process
+
+
+@pytest.fixture
+def valkey(valkey_process: RedisProcess) -> RedisProcess:
+    """The run's Valkey, empty."""
+    with redis.Redis(port=valkey_process.port) as client:
+        client.flushall()
+    return valkey_process
+
+
+@pytest.fixture
+def host(rabbit: RabbitProcess) -> Iterator[Host]:
+    """An empty virtual host of RabbitMQ."""
+    host = Host(rabbit, secrets.token_hex(4))
+    yield host
+    host.close()
 
 
 def message(offset: int, epoch: str = "e", channel: str = "c", data: str = '{"text":"سلام"}', ms: int = 0) -> Message:

@@ -1,0 +1,153 @@
+"""What stands in RabbitMQ's queues: how many messages, and the dead letters among them (pipeline.ports.Queues)."""
+
+import asyncio
+import base64
+import hashlib
+import json
+import logging
+import urllib.request
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from urllib.parse import quote
+
+from aiormq.abc import AbstractChannel, DeliveredMessage
+from aiormq.exceptions import ChannelNotFoundEntity, PublishError
+from pamqp.commands import Basic
+
+from bridge.broker import FAILURES, PATIENCE, Connection, broker_url, end_connection, open_connection
+from bridge.rabbitmq import FROM_QUEUE, REASON
+from bridge.topology import Topology
+from chat.errors import Unavailable, Unroutable
+from pipeline.dead import DeadLetter
+from pipeline.ports import QueueState
+
+logger = logging.getLogger(__name__)
+
+MANAGEMENT_PORT = 15672
+
+
+class Queues:
+    """Looks with a connection of its own, opened for each question."""
+
+    def __init__(self, url: str, topology: Topology, management_url: str = "") -> None:
+        self._url, self._topology, self._management = broker_url(url, "peyk tool"), topology, management_url
+
+    async def states(self) -> list[QueueState]:
+        """Every queue of bridge.toml and that of the dead letters. Raises Unavailable."""
+        names = [*[queue.name for queue in self._topology.queue], self._topology.dead_letters.queue]
+        states = []
+        async with self._connected() as connection:
+            for name in names:
+                try:
+                    channel = await connection.channel(timeout=PATIENCE)
+                    frame = await channel.queue_declare(name, passive=True, timeout=PATIENCE)
+                except ChannelNotFoundEntity:
+                    continue  # passing, or nobody declared it yet
+                unacked = await asyncio.to_thread(self._unacknowledged, name)
+                states.append(QueueState(name, frame.message_count or 0, unacked, frame.consumer_count or 0))
+        return states
+
+    def _unacknowledged(self, queue: str) -> int | None:
+        """What AMQP does not tell: the management plugin's number, up to 5 s old. None: it cannot be asked."""
+        port = f"{self._url.host}:{MANAGEMENT_PORT}"
+        base = self._management or f"http://{port}"
+        vhost = self._url.path.removeprefix("/") or "/"
+        request = urllib.request.Request(f"{base.rstrip('/')}/api/queues/{quote(vhost, '')}/{quote(queue, '')}")
+        login = f"{self._url.user or 'guest'}:{self._url.password or 'guest'}"
+        request.add_header("Authorization", "Basic " + base64.b64encode(login.encode()).decode())
+        try:
+            with urllib.request.urlopen(request, timeout=2) as reply:
+                count = json.load(reply).get("messages_unacknowledged")
+                return count if isinstance(count, int) else None
+        except (OSError, ValueError) as error:
+            logger.info("the management plugin at %s does not answer: %s", base, error)
+            return None
+
+    # -- dead letters
+
+    async def list(self) -> list[DeadLetter]:
+        """All dead letters, oldest first; they stay. Raises Unavailable."""
+        async with self._connected() as connection:
+            channel = await connection.channel(timeout=PATIENCE)
+            return [_letter(message) async for message in self._all(channel)]
+
+    async def retry(self, letters: Sequence[DeadLetter]) -> None:
+        """Put them into the queues they came from, at the end. Raises Unavailable, and Unroutable: no such queue."""
+        async with self._connected() as connection:
+            channel = await connection.channel(timeout=PATIENCE)
+            chosen = {letter.id for letter in letters}
+            async for message in self._all(channel):
+                if _id(message) in chosen:
+                    await _give_back(channel, message)
+                    await channel.basic_ack(message.delivery_tag or 0)
+
+    async def drop(self, letters: Sequence[DeadLetter]) -> None:
+        """Forget them. Raises Unavailable."""
+        async with self._connected() as connection:
+            channel = await connection.channel(timeout=PATIENCE)
+            chosen = {letter.id for letter in letters}
+            async for message in self._all(channel):
+                if _id(message) in chosen:
+                    await channel.basic_ack(message.delivery_tag or 0)
+
+    async def _all(self, channel: AbstractChannel) -> AsyncIterator[DeliveredMessage]:
+        """Each dead letter once; what is not acked is back in its place when the channel ends."""
+        name = self._topology.dead_letters.queue
+        frame = await channel.queue_declare(name, passive=True, timeout=PATIENCE)
+        for _ in range(frame.message_count or 0):
+            message = await channel.basic_get(name, timeout=PATIENCE)
+            if isinstance(message.delivery, Basic.GetEmpty):
+                return
+            yield message
+
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[Connection]:
+        """A connection, which ends behind what is done with it. Raises Unavailable."""
+        try:
+            connection = await open_connection(self._url)
+        except FAILURES as error:
+            where = f"{self._url.host}:{self._url.port}"
+            raise Unavailable(f"no RabbitMQ at {where} ({error}); is it up, is AMQP_URL right?") from None
+
+        try:
+            yield connection
+        except FAILURES as error:
+            raise Unavailable(f"RabbitMQ: {error}") from None
+        finally:
+            await end_connection(connection)
+
+
+def _letter(message: DeliveredMessage) -> DeadLetter:
+    headers = message.header.properties.headers or {}
+    count = headers.get("x-delivery-count", 0)
+    attempts = count + 1 if isinstance(count, int) else 1
+    return DeadLetter(_id(message), _reason(message), attempts, f"queue {_origin(message)}", b"", message.body)
+
+
+def _id(message: DeliveredMessage) -> str:
+    """Messages have no number in a queue: what one is made of names it."""
+    known = f"{_origin(message)}\n{message.header.properties.message_id}\n".encode()
+    return hashlib.sha256(known + message.body).hexdigest()[:16]
+
+
+def _origin(message: DeliveredMessage) -> str:
+    """The queue a dead letter came from: we say so, or the broker does."""
+    headers = message.header.properties.headers or {}
+    return str(headers.get(FROM_QUEUE) or headers.get("x-first-death-queue") or "")
+
+
+def _reason(message: DeliveredMessage) -> str:
+    headers = message.header.properties.headers or {}
+    if reason := headers.get(REASON):
+        return str(reason)
+    return f"by the broker: {headers.get('x-first-death-reason', 'unknown')!s}"  # delivery_limit, expired, maxlen
+
+
+async def _give_back(channel: AbstractChannel, message: DeliveredMessage) -> None:
+    properties, queue = message.header.properties, _origin(message)
+    kept = (properties.headers or {}).items()
+    properties.headers = {k: v for k, v in kept if k not in (REASON, FROM_QUEUE) and not k.startswith("x-")}
+    try:
+        await channel.basic_publish(message.body, routing_key=queue, properties=properties, mandatory=True)
+    except PublishError:
+        raise Unroutable(f"there is no queue {queue!r} to give the dead letter back to") from None

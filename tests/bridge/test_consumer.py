@@ -1,0 +1,153 @@
+"""What a queue's consumer does with its messages, on fakes: nothing is acked before it is stored, or set aside."""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from aiormq.abc import DeliveredMessage
+from pamqp.commands import Basic
+from pamqp.header import ContentHeader
+
+from bridge.delivery import Limits
+from bridge.rabbitmq import Life, QueueConsumer, dead_letter
+from bridge.topology import Queue
+from chat.errors import PeykError, Unavailable, UnknownChannel
+from pipeline.event import key_of
+from pipeline.producer import Done, Position
+from tests.services import until
+
+STORED = Position(1, 2, "e")
+
+
+class Fakes:
+    """A producer, a channel and the way to the dead letters, which remember what they are given."""
+
+    def __init__(self, queue: Queue | None = None) -> None:
+        self.appended: list[tuple[Any, ...]] = []
+        self.done: list[Done] = []
+        self.acked: list[int] = []
+        self.dead: list[tuple[bytes, str]] = []
+        self.ready = asyncio.Event()
+        self.error: PeykError | None = None
+        self.life = Life()
+        queue = queue or Queue(name="q", channel="c")
+        self.consumer = QueueConsumer(queue, "dlx", self.append, self, Limits())  # type: ignore[arg-type]
+        consumer, life, channel = self.consumer, self.life, self
+        self.tasks = [
+            asyncio.create_task(consumer._ack(channel, life)),  # type: ignore[arg-type]
+            asyncio.create_task(consumer._set_aside(life)),
+        ]
+
+    def append(self, *args: Any) -> None:
+        *rest, done, patient = args
+        assert patient
+        self.appended.append(tuple(rest))
+        self.done.append(done)
+
+    async def basic_ack(self, tag: int, multiple: bool, wait: bool = True) -> None:
+        assert multiple
+        self.acked.append(tag)
+
+    async def declare(self) -> None:
+        self.error = None
+
+    async def publish(self, exchange: str, key: str, body: bytes, properties: Basic.Properties) -> None:
+        if self.error is not None:
+            raise self.error
+        assert exchange == "dlx" and properties.headers is not None
+        self.dead.append((body, str(properties.headers["peyk-reason"])))
+
+    async def deliver(self, *bodies: object) -> None:
+        for body in bodies:
+            tag = len(self.life.in_hand) + 1
+            await self.consumer._deliver(self.life, message(body, tag))
+
+    async def turn(self) -> None:
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+
+def message(body: object, tag: int = 1, **properties: Any) -> DeliveredMessage:
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    header = ContentHeader(properties=Basic.Properties(**properties), body_size=len(data))
+    frame = Basic.Deliver(consumer_tag="t", delivery_tag=tag, redelivered=False, exchange="x", routing_key="k")
+    return DeliveredMessage(frame, header, data, None)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+async def fakes() -> Any:
+    fakes = Fakes()
+    yield fakes
+    for task in fakes.tasks:
+        task.cancel()
+
+
+async def test_nothing_is_acked_before_it_is_stored(fakes: Fakes) -> None:
+    await fakes.deliver({"n": 0}, {"n": 1}, {"n": 2})
+    await fakes.turn()
+    assert fakes.acked == [] and [json.loads(a[1])["payload"] for a in fakes.appended] == [{"n": n} for n in range(3)]
+    fakes.done[1](STORED)
+    fakes.done[2](STORED)
+    await fakes.turn()
+    assert fakes.acked == []  # the first is not stored, and an ack covers all before it
+    fakes.done[0](STORED)
+    await fakes.turn()
+    assert fakes.acked == [3]
+    assert fakes.consumer.counts == {"stored": 3, "duplicate": 0, "rejected": 0}
+
+
+async def test_poison_is_acked_once_it_is_set_aside(fakes: Fakes) -> None:
+    await fakes.deliver({"n": 0}, b"poison", {"n": 1})
+    for done in fakes.done:
+        done(STORED)
+    await fakes.turn()
+    assert fakes.acked == [1] and fakes.dead == []  # the dead letters are out of reach
+    fakes.ready.set()
+    await until(lambda: fakes.acked == [1, 3])
+    ((body, reason),) = fakes.dead
+    assert body == b"poison" and reason.startswith("not JSON")
+
+
+async def test_what_the_stream_refuses_is_set_aside(fakes: Fakes) -> None:
+    fakes.ready.set()
+    await fakes.deliver({"n": 0})
+    fakes.done[0](UnknownChannel.named("c"))
+    await until(lambda: fakes.acked == [1])
+    assert fakes.dead == [(b'{"n": 0}', "there is no channel c; create it first")]
+
+
+async def test_a_dead_letter_is_tried_until_it_is_taken(fakes: Fakes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bridge.rabbitmq.BACKOFF", (0.01, 0.01))
+    fakes.ready.set()
+    fakes.error = Unavailable("away")
+    await fakes.deliver(b"poison")
+    await until(lambda: fakes.acked == [1])
+    assert len(fakes.dead) == 1
+
+
+async def test_a_fault_of_ours_is_set_aside_too(fakes: Fakes, monkeypatch: pytest.MonkeyPatch) -> None:
+    fakes.ready.set()
+    monkeypatch.setattr(fakes.consumer._reader, "process_message", lambda delivery: 1 / 0)
+    await fakes.deliver({"n": 0})
+    await until(lambda: fakes.acked == [1])
+    assert "ZeroDivisionError" in fakes.dead[0][1]
+
+
+async def test_what_is_shown_only_and_what_has_an_id() -> None:
+    fakes = Fakes(Queue(name="q", channel="c", store=False))
+    await fakes.consumer._deliver(fakes.life, message({"n": 0}, message_id="m1", app_id="shop"))
+    ((channel, _, user, client, key, store),) = fakes.appended
+    assert (channel, user, client, key, store) == ("c", "shop", "-", key_of("m1"), False)
+    for task in fakes.tasks:
+        task.cancel()
+
+
+def test_a_dead_letter_has_what_it_had_and_why() -> None:
+    headers: Any = {"a": 1, "CC": ["x"], "": True}
+    more: Any = {"user_id": "u", "expiration": "1", "correlation_id": "c"}
+    properties = dead_letter(message(b"x", message_id="m", headers=headers, **more), "q", "because")
+    assert properties.headers == {"a": 1, "peyk-reason": "because", "peyk-queue": "q"}
+    assert (properties.message_id, properties.correlation_id, properties.delivery_mode) == ("m", "c", 2)
+    assert properties.user_id is None and properties.expiration is None
+    assert dead_letter(message(b"x"), "q", "x" * 1000).message_id

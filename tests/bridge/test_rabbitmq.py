@@ -1,0 +1,289 @@
+"""A real RabbitMQ, a foreign publisher, and whatever can go wrong between them and the streams."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pika
+import pytest
+import redis
+from aiormq.abc import AbstractChannel
+from pydantic import SecretStr
+
+from app import AppSettings, join
+from bridge.broker import Connection, broker_url
+from chat.node import Node
+from pipeline.ports import Queues
+from redis_config import ConfigError
+from tests.bridge import exchanges
+from tests.bridge.exchanges import drop_connections, numbers, settings_of
+from tests.bridge.foreign import Host
+from tests.services import RedisProcess, until
+
+SHORT = 1000  # events through each exchange; `python -m tests.faults.rabbit` sends 10,000
+BACK = 15.0  # seconds until the bridge is at work again, whatever happened
+ONE = '[[queue]]\nname = "q"\nchannel = "c"\n[[queue.bind]]\nexchange = "amq.direct"\nkey = "k"\n'
+
+
+async def test_four_exchanges(host: Host, valkey: RedisProcess, tmp_path: Path) -> None:
+    await exchanges.four_exchanges(host, valkey, tmp_path, SHORT)
+
+
+async def test_each_event_delivered_three_times_is_there_once(host: Host, valkey: RedisProcess, tmp_path: Path) -> None:
+    await exchanges.redelivered(host, valkey, tmp_path, SHORT)
+
+
+async def test_our_bridge_is_killed_again_and_again(host: Host, valkey: RedisProcess, tmp_path: Path) -> None:
+    await exchanges.killed(host, valkey, tmp_path, seconds=4, every=1)
+
+
+# -- what goes wrong
+
+
+@contextlib.asynccontextmanager
+async def bridge(host: Host, valkey: RedisProcess, directory: Path, text: str = ONE) -> AsyncIterator[Node]:
+    """A bridge that consumes the queue q into the channel c."""
+    async with Node(settings_of(host, valkey.url, directory, text), "bridge", join) as node:
+        await until(lambda: host.consumers("q") == 1, BACK)
+        yield node
+
+
+async def send(host: Host, *bodies: object, id: str = "") -> None:
+    await asyncio.to_thread(host.send, "amq.direct", [(id, body) for body in bodies], "k")
+
+
+async def arrives(valkey: RedisProcess, *expected: int, within: float = BACK) -> None:
+    """The channel holds these numbers, in this order."""
+    await until(lambda: len(numbers(valkey.url, "c")) >= len(expected), within)
+    assert numbers(valkey.url, "c") == list(expected)
+
+
+async def test_a_dropped_connection_is_there_again(host: Host, valkey: RedisProcess, tmp_path: Path) -> None:
+    async with bridge(host, valkey, tmp_path):
+        for n in range(3):
+            await send(host, {"n": n})
+            await arrives(valkey, *range(n + 1))
+            await until(lambda: host.ready("q") == 0)
+            await drop_connections(host)
+            await until(lambda: host.consumers("q") == 1, BACK)
+
+
+async def test_a_queue_that_is_deleted_is_made_anew(host: Host, valkey: RedisProcess, tmp_path: Path) -> None:
+    """That cancels the consumer, too."""
+    async with bridge(host, valkey, tmp_path):
+        with host.channel() as channel:
+            channel.queue_delete("q")
+        await until(lambda: host.consumers("q") == 1, BACK)
+        await send(host, {"n": 0})
+        await arrives(valkey, 0)
+
+
+async def test_a_closed_channel_is_opened_again(
+    host: Host, valkey: RedisProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An ack of what was acked has the broker close the channel, not the connection."""
+    channels: list[AbstractChannel] = []
+    opened = Connection.channel
+
+    async def remembered(self: Connection, *args: Any, **more: Any) -> AbstractChannel:
+        channels.append(await opened(self, *args, **more))
+        return channels[-1]
+
+    monkeypatch.setattr(Connection, "channel", remembered)
+    async with bridge(host, valkey, tmp_path):
+        (consuming,) = [channel for channel in channels if getattr(channel, "consumers", None)]
+        await consuming.basic_ack(10**6)
+        await until(lambda: consuming.is_closed, BACK)
+        await send(host, {"n": 0})
+        await arrives(valkey, 0)
+        assert not consuming.connection.is_closed
+
+
+async def test_a_broker_that_is_killed_is_awaited(host: Host, valkey: RedisProcess, tmp_path: Path) -> None:
+    async with bridge(host, valkey, tmp_path) as node:
+        await send(host, {"n": 0})
+        await arrives(valkey, 0)
+        await asyncio.sleep(4)  # RabbitMQ 3.10 has a new quorum queue on its disk after some seconds only
+        host.rabbit.kill()
+        await until(lambda: "no connection" in node.parts.states["rabbitmq"](), BACK)
+        await asyncio.to_thread(host.rabbit.start)
+        await until(lambda: host.consumers("q") == 1, BACK)
+        await send(host, {"n": 1})
+        await arrives(valkey, 0, 1)
+
+
+async def test_a_broker_that_comes_after_the_node(host: Host, valkey: RedisProcess, tmp_path: Path) -> None:
+    host.rabbit.kill()
+    async with Node(settings_of(host, valkey.url, tmp_path, ONE), "bridge", join) as node:
+        await until(lambda: "no connection" in node.parts.states["rabbitmq"](), BACK)
+        await asyncio.to_thread(host.rabbit.start)
+        await until(lambda: host.consumers("q") == 1, BACK)
+        await send(host, {"n": 0})
+        await arrives(valkey, 0)
+
+
+async def test_while_redis_is_away_events_stay_in_their_queue(host: Host, tmp_path: Path) -> None:
+    with RedisProcess("valkey") as valkey:
+        async with bridge(host, valkey, tmp_path, ONE.replace("[[queue.bind]]", "prefetch = 10\n[[queue.bind]]")):
+            valkey.kill()
+            await asyncio.to_thread(host.send, "amq.direct", [(f"m{n}", {"n": n}) for n in range(30)], "k")
+            await until(lambda: host.ready("q") == 20)  # ten are in hand, and not acked
+            await drop_connections(host)  # nor taken anew: what is in hand must be settled first
+            await until(lambda: host.ready("q") == 30 and host.consumers("q") == 0)
+            valkey.start()
+            await arrives(valkey, *range(30))
+            await until(lambda: host.ready("q") == 0)
+
+
+async def test_two_bridges_keep_the_order(host: Host, valkey: RedisProcess, tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    other = Node(settings_of(host, valkey.url, tmp_path / "b", ONE), "bridge", join)
+    async with bridge(host, valkey, tmp_path), other:
+        await until(lambda: len(host.rabbit.manage("GET", f"consumers/{host.name}")) == 2, BACK)
+        sending = asyncio.to_thread(host.send, "amq.direct", [(f"m{n}", {"n": n}) for n in range(1000)], "k")
+        task = asyncio.create_task(sending)
+        await until(lambda: len(numbers(valkey.url, "c")) > 50, BACK)
+        await drop_connections(host)  # the other takes over, and they come back
+        await task
+        await arrives(valkey, *range(1000))
+
+
+POISON: list[tuple[bytes, str]] = [
+    (b"hello", "not JSON"),
+    (b'{"n":', "not JSON"),
+    (b'{"n":NaN}', "not JSON"),
+    ('{"n":"سلام"}'.encode("utf-16"), "not JSON"),
+    ('{"n":"salut é"}'.encode("latin-1"), "JSON"),
+    (b'{"n":"\\u0000"}', "U+0000"),
+    (b'{"n":18446744073709551616}', "64 bits"),
+    (b'{"n":"' + b"x" * 70_000 + b'"}', "65536 bytes"),
+    (b'{"type":"t","channel":"","payload":1}', "no channel"),
+    (b'{"type":"t","channel":"missing","payload":1}', "no channel missing"),
+]
+
+
+async def test_the_poison_matrix(host: Host, valkey: RedisProcess, tmp_path: Path) -> None:
+    """Each ends among the dead letters with its reason, and its neighbours flow, in order."""
+    text = ONE.replace('channel = "c"\n', 'channel = "{body.channel}"\n')
+    settings = settings_of(host, valkey.url, tmp_path, text).model_copy(update={"create_channels": False})
+    with redis.Redis(port=valkey.port) as client:
+        client.hset("channel:c", mapping={"id": "c", "name": "c", "epoch": "e", "offset": 0})
+    bodies: list[object] = []
+    for n, (body, _) in enumerate(POISON):
+        bodies += [{"channel": "c", "n": n}, _with_channel(body)]
+    async with Node(settings, "bridge", join):
+        await until(lambda: host.consumers("q") == 1, BACK)
+        await send(host, *bodies, {"channel": "c", "n": len(POISON)})
+        await arrives(valkey, *range(len(POISON) + 1))
+        await until(lambda: host.ready("peyk.dead") == len(POISON))
+        await until(lambda: host.ready("q") == 0)
+    letters = host.take("peyk.dead")
+    for (body, why), (dead, headers) in zip(POISON, letters, strict=True):
+        assert dead == _with_channel(body) and why in headers["peyk-reason"] and headers["peyk-queue"] == "q"
+
+
+def _with_channel(body: bytes) -> bytes:
+    return body.replace(b'{"n"', b'{"channel":"c","n"')
+
+
+async def test_properties_in_another_encoding_do_not_end_the_connection(
+    host: Host, valkey: RedisProcess, tmp_path: Path
+) -> None:
+    class Damaged(pika.BasicProperties):  # type: ignore[misc]
+        def encode(self) -> list[bytes]:
+            return [b"".join(super().encode()).replace(b"zzzz", b"\xff\xfe\xfdz")]
+
+    async with bridge(host, valkey, tmp_path):
+        with host.channel() as channel:
+            channel.confirm_delivery()
+            channel.basic_publish("amq.direct", "k", b'{"n":0}', Damaged(message_id="zzzz"))
+            channel.basic_publish("amq.direct", "k", b'{"n":9}', Damaged(headers={"zzzz": 1}, user_id="guest"))
+            channel.basic_publish("amq.direct", "k", b'{"n":1}')
+        await arrives(valkey, 0, 1)
+        await until(lambda: host.ready("peyk.dead") == 1)
+    ((_, headers),) = host.take("peyk.dead")
+    assert headers["peyk-reason"] == "the headers are not UTF-8"
+
+
+# -- dead letters and queues, as a person sees them
+
+
+async def test_dead_letters_are_listed_retried_and_dropped(host: Host, valkey: RedisProcess, tmp_path: Path) -> None:
+    text = ONE.replace('channel = "c"\n', "")
+    async with bridge(host, valkey, tmp_path, text) as node:
+        await send(host, b"one", b"two", {"channel": "no such name!"})
+        await until(lambda: host.ready("peyk.dead") == 3)
+        queues = node.parts.queues
+        assert queues is not None
+        letters = await queues.list()
+        assert [letter.message for letter in letters] == [b"one", b"two", b'{"channel": "no such name!"}']
+        assert "not JSON" in letters[0].reason and letters[0].log == "queue q"
+        await until(lambda: host.ready("peyk.dead") == 3)  # they are back
+        await queues.drop(letters[:1])
+        await until(lambda: host.ready("peyk.dead") == 2)
+    async with bridge(host, valkey, tmp_path, text.replace('name = "q"\n', 'name = "q"\nchannel = "c"\n')) as node:
+        await queues.retry([letter for letter in letters if letter.message.startswith(b"{")])
+        await until(lambda: host.ready("peyk.dead") == 1)
+        with redis.Redis(port=valkey.port) as client:
+            await until(lambda: client.xlen("message:c") == 1)
+        assert [letter.message for letter in await queues.list()] == [b"two"]
+
+
+async def test_status_shows_queues(host: Host, valkey: RedisProcess, tmp_path: Path) -> None:
+    settings = settings_of(host, valkey.url, tmp_path, ONE)
+    settings = settings.model_copy(update={"amqp_management_url": host.rabbit.management_url})
+    async with Node(settings, "tool", join) as node:
+        queues = node.parts.queues
+        assert queues is not None and await queues.states() == []
+        async with bridge(host, valkey, tmp_path):
+            await send(host, b"poison")
+            await until(lambda: host.ready("peyk.dead") == 1)
+            await until(lambda: _shown(queues, [("q", 0, 0, 1), ("peyk.dead", 1, 0, 0)]), BACK)
+
+
+async def _shown(queues: Queues, expected: list[tuple[str, int, int | None, int]]) -> bool:
+    return [tuple(state) for state in await queues.states()] == expected
+
+
+async def test_a_queue_of_another_form_is_named(
+    host: Host, valkey: RedisProcess, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with host.channel() as channel:
+        channel.queue_declare("q", durable=False)
+    text = ONE + '[[queue]]\nname = "other"\nchannel = "c"\n'
+    async with Node(settings_of(host, valkey.url, tmp_path, text), "bridge", join):
+        await until(lambda: host.consumers("other") == 1, BACK)  # its neighbour does not wait
+    assert any("queue q is not as bridge.toml says" in record.message for record in caplog.records)
+
+
+async def test_exclusive_and_passing_queues(host: Host, valkey: RedisProcess, tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    text = ONE.replace('name = "q"\n', 'name = "q"\nexclusive = true\nstore = false\n')
+    text += '[[queue]]\nname = "p"\nauto_delete = true\nchannel = "c"\n'
+    settings = settings_of(host, valkey.url, tmp_path, text)
+    async with exchanges.subscriber(valkey.url, "c") as client:
+        shown: list[object] = []
+        client._take = lambda channel, publication: shown.append(publication["data"]["payload"])  # type: ignore[method-assign]
+        async with Node(settings, "bridge", join):
+            await until(lambda: host.ready("p") == 0 and [q for q in _queues(host) if q == "q"], BACK)
+            async with Node(settings_of(host, valkey.url, tmp_path / "b", text), "bridge", join):
+                await until(lambda: host.consumers("p") == 2, BACK)
+                await send(host, {"n": 1})
+                await until(lambda: shown == [{"n": 1}], BACK)
+        assert numbers(valkey.url, "c") == []
+    await until(lambda: _queues(host) == ["peyk.dead"], BACK)
+
+
+def _queues(host: Host) -> list[str]:
+    return sorted(queue["name"] for queue in host.rabbit.manage("GET", f"queues/{host.name}"))
+
+
+def test_settings_that_do_not_work_are_named(tmp_path: Path) -> None:
+    for url in ("rabbit", "http://x", "amqp://"):
+        with pytest.raises(ConfigError, match="AMQP_URL must look like amqp://"):
+            broker_url(url)
+    assert broker_url("amqp://u:p@h/v").port == 5672 and broker_url("amqps://h").port == 5671
+    settings = AppSettings(amqp_url=SecretStr("amqp://u:hidden@h"), _env_file=None)
+    assert "hidden" not in repr(settings)

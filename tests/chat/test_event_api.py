@@ -1,0 +1,165 @@
+"""/api/events without a broker: the same answers, straight to the streams."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import httpx2 as httpx
+import pytest
+from starlette.testclient import TestClient
+
+from chat.errors import Unavailable
+from chat.server import application
+from chat.settings import ServerSettings
+from pipeline.consumer import Away
+from pipeline.encode import Message
+from pipeline.event import Event
+from pipeline.gateway import raise_failed
+from pipeline.ports import Parts
+from tests.chat.conftest import Dial
+from tests.services import PeykServer, RedisProcess
+
+EVENT = {"type": "order.created", "channel": "Orders", "payload": {"n": 1}}
+NDJSON = {"content-type": "application/x-ndjson"}
+
+
+async def test_an_event_is_a_message_of_its_channel(http: httpx.AsyncClient) -> None:
+    reply = await http.post("/api/events", json={**EVENT, "id": "e1", "user": "sara"})
+    assert (reply.status_code, reply.json()) == (202, {"id": "e1", "status": "queued"})
+    again = await http.post("/api/events", json={**EVENT, "id": "e1", "user": "sara"})
+    assert again.status_code == 202
+    (message,) = (await http.get("/api/channels/orders/messages")).json()["publications"]
+    assert message["data"] == {"id": "e1", "type": "order.created", "payload": {"n": 1}}
+    assert message["info"]["user"] == "sara"
+
+
+async def test_an_event_and_a_users_key_are_never_the_same(http: httpx.AsyncClient, dial: Dial) -> None:
+    await http.post("/api/events", json={**EVENT, "channel": "keys", "id": "k", "user": "sara"})
+    posted = await http.post(
+        "/api/channels/keys/messages", json={"text": "x", "user": "sara"}, headers={"Idempotency-Key": "k"}
+    )
+    assert posted.status_code == 201
+    async with dial("sara") as talk:
+        data = {"channel": "keys", "data": {"text": "x"}, "key": "event\nk"}
+        assert await talk.fail(rpc={"method": "publish", "data": data}) == (107, "an idempotency key is one line")
+
+
+async def test_batches(http: httpx.AsyncClient) -> None:
+    batch = [{**EVENT, "channel": "batch", "payload": n} for n in range(3)]
+    reply = await http.post("/api/events", json=batch)
+    assert reply.status_code == 202 and [one["status"] for one in reply.json()] == ["queued"] * 3
+    lines = "\n".join(json.dumps(event) for event in batch) + "\n\n"
+    reply = await http.post("/api/events", content=lines, headers=NDJSON)
+    assert reply.status_code == 202 and len({one["id"] for one in reply.json()}) == 3
+    page = (await http.get("/api/channels/batch/messages")).json()
+    assert [message["data"]["payload"] for message in page["publications"]] == [0, 1, 2, 0, 1, 2]
+
+
+WRONG: list[tuple[Any, int, str]] = [
+    ({}, 400, "type"),
+    ({**EVENT, "extra": 1}, 400, "extra"),
+    ({**EVENT, "type": ""}, 400, "type"),
+    ({**EVENT, "type": "a\nb"}, 400, "one line"),
+    ({**EVENT, "type": "ش" * 100}, 400, "1 to 128 bytes"),
+    ({**EVENT, "id": "x" * 129}, 400, "id"),
+    ({**EVENT, "id": "a\u202eb"}, 400, "visible"),
+    ({**EVENT, "channel": "no such name!"}, 400, "channel name"),
+    ({**EVENT, "user": "no name!"}, 400, "user name"),
+    ({**EVENT, "payload": 2**64}, 400, "64 bits"),
+    ({**EVENT, "payload": "\0"}, 400, "U+0000"),
+    ({**EVENT, "payload": "x" * 70_000}, 413, "65536"),
+    ([], 413, "1 to 1000"),
+    ([EVENT] * 1001, 413, "1 to 1000"),
+    ([EVENT, {}], 400, "type"),
+    ([[EVENT]], 400, "array"),
+    ("text", 400, "str"),
+]
+
+
+@pytest.mark.parametrize(("body", "status", "why"), WRONG)
+async def test_what_is_no_event(http: httpx.AsyncClient, body: Any, status: int, why: str) -> None:
+    reply = await http.post("/api/events", json=body)
+    assert reply.status_code == status and why in reply.json()["error"]["message"], reply.text
+    assert (await http.post("/api/events", content=b"{", headers=NDJSON)).status_code == 400
+    assert (await http.post("/api/events", content=b"{", headers={"content-type": "text/plain"})).status_code == 400
+    assert (await http.post("/api/events", content=b" " * (2**20 + 1))).status_code == 413
+
+
+async def test_a_wrong_event_keeps_its_batch_out(http: httpx.AsyncClient) -> None:
+    batch = [{**EVENT, "channel": "whole"}, {**EVENT, "channel": "whole", "payload": "\0"}]
+    assert (await http.post("/api/events", json=batch)).status_code == 400
+    assert (await http.get("/api/channels/whole/messages")).status_code == 404
+
+
+def test_who_may_publish_and_how_fast(valkey_process: RedisProcess) -> None:
+    env = {"API_KEY": "k" * 16 + "=Orders*", "GUESTS": "no", "USER_PUBLISH_RATE": "2", "CREATE_CHANNELS": "0"}
+    with (
+        PeykServer({"REDIS_URL": valkey_process.url, **env}) as server,
+        httpx.Client(base_url=server.url, trust_env=False) as http,
+    ):
+        assert http.post("/api/events", json=EVENT).status_code == 401
+        assert http.get("/api/events?channel=orders").status_code == 401
+        http.headers["X-API-Key"] = "k" * 16
+        assert http.post("/api/events", json={**EVENT, "channel": "other"}).status_code == 403
+        assert http.post("/api/events", json={**EVENT, "channel": "orders-new"}).status_code == 404
+        reply = http.post("/api/events", json=[EVENT] * 11)
+        assert reply.status_code == 429 and "send fewer" in reply.json()["error"]["message"]
+        for _ in range(20):
+            reply = http.post("/api/events", json=[{**EVENT, "channel": "orders-new"}] * 5)
+        assert reply.status_code == 429 and int(reply.headers["retry-after"]) >= 1
+
+
+class Store:
+    """An event store with one event in it."""
+
+    def __init__(self) -> None:
+        data = Event("a/b", "t", "c", b'{"n":1}').data()
+        self.message = Message("c", 7, 1_700_000_000_000, "ep", "sara", "-", data)
+        self.away, self.hit = False, True
+        self.asked: list[tuple[str, str, int]] = []
+
+    async def event(self, id: str) -> tuple[Message | None, bool]:
+        if self.away:
+            raise Away("no database")
+        return (self.message if id == "a/b" else None), self.hit
+
+    async def events(self, channel: str, type: str, limit: int) -> list[Message]:
+        if self.away:
+            raise Away("no database")
+        self.asked.append((channel, type, limit))
+        return [self.message, self.message._replace(data=b'{"text":"x"}')]
+
+
+def test_stored_events_are_read_back(settings: ServerSettings) -> None:
+    store = Store()
+
+    class Joined:
+        async def __aenter__(self) -> Parts:
+            return Parts(events=store)
+
+        async def __aexit__(self, *exc: object) -> None:
+            pass
+
+    with TestClient(application(settings, lambda node: Joined())) as http:
+        reply = http.get("/api/events/a/b")
+        expected = {"id": "a/b", "type": "t", "channel": "c", "payload": {"n": 1}, "user": "sara"}
+        assert reply.json() == {**expected, "offset": 7, "epoch": "ep", "time": 1_700_000_000_000}
+        assert reply.headers["x-cache"] == "hit"
+        store.hit = False
+        assert http.get("/api/events/a/b").headers["x-cache"] == "miss"
+        assert http.get("/api/events/other").status_code == 404
+        assert [event["id"] for event in http.get("/api/events?channel=C&type=t&limit=5").json()] == ["a/b"]
+        assert store.asked == [("c", "t", 5)]
+        assert http.get("/api/events").status_code == 400
+        assert http.get("/api/events?channel=c&limit=x").status_code == 400
+        store.away = True
+        assert http.get("/api/events/a/b").status_code == http.get("/api/events?channel=c").status_code == 503
+
+
+def test_an_error_among_many_names_those_it_is_about() -> None:
+    events: Sequence[Event] = [Event(f"e{n}", "t", "c", b"1") for n in range(3)]
+    raise_failed(events, [None, None, None])
+    with pytest.raises(Unavailable, match=r"1 of 3 events were not queued \(e1\): away"):
+        raise_failed(events, [None, Unavailable("away"), None])
+    with pytest.raises(Unavailable, match=r"^away$"):
+        raise_failed(events[:1], [Unavailable("away")])
