@@ -87,6 +87,8 @@ class Broker:
         try:
             await asyncio.wait([use, closing], return_when=asyncio.FIRST_COMPLETED)
             cause = next((f.exception() for f in (use, closing) if f.done() and not f.cancelled()), None)
+            if isinstance(cause, asyncio.CancelledError):  # aiormq's word for it
+                cause = TimeoutError("it is silent")
             if cause is not None and not isinstance(cause, FAILURES):
                 logger.error("%s failed", self._name, exc_info=cause)
             self._lost(f"the connection to RabbitMQ ended: {_text(cause)}")

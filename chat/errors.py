@@ -11,7 +11,6 @@ message says what is allowed or what to do next.
     ├── PermissionDenied            103   403
     ├── UnknownChannel              102   404
     ├── UnknownEvent                102   404
-    ├── NotAvailable                108   404
     ├── UnknownMethod               104   404
     ├── AlreadySubscribed           105   409
     ├── ChannelExists               105   409
