@@ -98,9 +98,10 @@ async def _join_archives(node: Node, settings: AppSettings, parts: Parts, stack:
 
 
 async def _join_services(node: Node, settings: AppSettings, parts: Parts, stack: AsyncExitStack) -> None:
-    """Calls to and from other services."""
+    """Calls to and from other services. Who only looks, or works in the back, answers nobody."""
     if not settings.rpc_channel:
         parts.off["rpc"] = "RPC_CHANNEL"
+    if not settings.rpc_channel or node.kind != "serve":
         return
     rpc = Rpc(node.redis_server.address, settings, configs(settings))
     parts.caller = await stack.enter_async_context(rpc)

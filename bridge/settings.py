@@ -53,19 +53,6 @@ class BridgeSettings(Settings):
         "", description="RabbitMQ's management plugin, for `status`; else port 15672 of AMQP_URL's host"
     )
 
-    @field_validator("database_url")
-    @classmethod
-    def _is_database(cls, value: str) -> str:
-        database(value, Path())
-        return value
-
-    @field_validator("mongo_url")
-    @classmethod
-    def _is_mongo(cls, value: str) -> str:
-        if value and (urlsplit(value).scheme not in ("mongodb", "mongodb+srv") or not urlsplit(value).netloc):
-            raise ValueError("must look like mongodb://user:password@host:27017/database")
-        return value
-
     cache_ttl: int = Field(300, ge=0, description="seconds an event stays in the cache (0: no cache)")
     cache_absent_ttl: float = Field(2.0, gt=0, le=60, description="seconds the cache remembers that there is no event")
     cache_timeout: float = Field(0.25, gt=0, description="seconds the cache may take before the databases are asked")
@@ -83,6 +70,19 @@ class BridgeSettings(Settings):
     )
     rpc_at_once: int = Field(16, ge=1, description="requests of one action a node works on at a time")
     rpc_bytes: int = Field(256 * 1024, ge=1024, description="largest request or reply, bytes of JSON")
+
+    @field_validator("database_url")
+    @classmethod
+    def _is_database(cls, value: str) -> str:
+        database(value, Path())
+        return value
+
+    @field_validator("mongo_url")
+    @classmethod
+    def _is_mongo(cls, value: str) -> str:
+        if value and (urlsplit(value).scheme not in ("mongodb", "mongodb+srv") or not urlsplit(value).netloc):
+            raise ValueError("must look like mongodb://user:password@host:27017/database")
+        return value
 
     @field_validator("rpc_channel")
     @classmethod

@@ -5,16 +5,18 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
+import httpx2 as httpx
 import pytest
 from redis.asyncio import Redis
 
 from app import AppSettings
+from bridge.archives import Archives, Store
 from bridge.cache import EventCache, FillingSink, packed, unpacked
 from pipeline.consumer import Away
 from pipeline.encode import Message
-from pipeline.event import Event
+from pipeline.event import Event, event_of
 from redis_config import Address, command_client
-from tests.services import RedisProcess, until
+from tests.services import PeykServer, RedisProcess, until
 
 
 def event(id: str, offset: int = 1, text: str = "سلام", channel: str = "news") -> Message:
@@ -243,3 +245,33 @@ async def test_a_cache_that_hangs_holds_nobody_up_for_long(bridge_settings: AppS
                 assert time.monotonic() - start < 5  # one timeout and a pause, not a hundred
             finally:
                 process.resume()
+
+
+async def test_before_real_databases(bridge_settings: AppSettings, archive: Store, client: Redis) -> None:
+    """SQLite, PostgreSQL and MongoDB each: filled when stored, read on a miss, the first of one id."""
+    cache = EventCache(Archives([archive]), Address.parse(bridge_settings), bridge_settings)
+    async with cache:
+        assert await cache.event("e1") == (None, False)
+        await FillingSink(archive, cache).store([event("e1"), event("e2", 2), event("e1", 3, "again")])
+        assert await cache.event("e1") == (event("e1"), True)
+        await client.flushall()
+        results = await asyncio.gather(*[cache.event("e1") for _ in range(1000)])
+        assert set(results) == {(event("e1"), False)}
+        assert cache.measures()["cache_misses_total"][1] == 2
+        assert [message.offset for message in await cache.events("news", "order.paid", 2)] == [3, 2]
+
+
+async def test_a_server_fills_the_cache(client: Redis, bridge_settings: AppSettings) -> None:
+    with PeykServer({"REDIS_URL": bridge_settings.redis_url}) as server:
+        async with httpx.AsyncClient(base_url=server.url, trust_env=False) as http:
+            said = {"id": "e1", "type": "order.paid", "payload": {"n": 1}}
+            answer = await http.post("/api/channels/news/messages", json={"data": said, "user": "shop"})
+            assert answer.status_code == 201
+            await until(lambda: client.exists("event:e1"))
+            stored = unpacked(str(await client.get("event:e1")).encode())
+            assert (stored.id, stored.user, event_of(stored)) == (
+                answer.json()["id"],
+                "shop",
+                Event("e1", "order.paid", "news", b'{"n":1}'),
+            )
+            assert "peyk_cache_hits_total 0\n" in (await http.get("/metrics")).text

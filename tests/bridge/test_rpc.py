@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from app import AppSettings
+from app import AppSettings, join
 from bridge.lane import Lane
 from bridge.rpc import Rpc
 from chat.errors import BadRequest, CallFailed, TooLarge, TooManyRequests
+from chat.node import Node
 from pipeline.consumer import Away
 from redis_config import Address, command_client
 from tests.pipeline.proxy import Proxy
@@ -392,3 +393,10 @@ def test_the_channel_may_be_named_as_in_the_specification(monkeypatch: pytest.Mo
     assert AppSettings().rpc_channel == "shop"
     monkeypatch.setenv("RPC_CHANNEL", "peyk")
     assert AppSettings().rpc_channel == "peyk"
+
+
+async def test_only_servers_call_and_answer(bridge_settings: AppSettings) -> None:
+    """`status` and the workers come and go, or have no door: a request they claimed might go unanswered."""
+    for kind, joined in (("tool", False), ("pipeline", False), ("serve", True)):
+        async with Node(bridge_settings, kind, join) as node:
+            assert (node.parts.caller is not None) is joined, kind
