@@ -18,6 +18,8 @@ from pipeline.event import Event, event_of
 from redis_config import Address, command_client
 from tests.services import PeykServer, RedisProcess, until
 
+PATIENCE = 5.0  # seconds: a machine that is busy must not look like a cache that is away
+
 
 def event(id: str, offset: int = 1, text: str = "سلام", channel: str = "news") -> Message:
     data = Event(id, "order.paid", channel, f'{{"text":"{text}"}}'.encode()).data()
@@ -60,7 +62,7 @@ async def client(bridge_settings: AppSettings) -> AsyncIterator[Redis]:
 
 @asynccontextmanager
 async def caching(settings: AppSettings, **changes: object) -> AsyncIterator[tuple[EventCache, Databases]]:
-    databases, settings = Databases(), settings.model_copy(update=changes)
+    databases, settings = Databases(), settings.model_copy(update={"cache_timeout": PATIENCE, **changes})
     async with EventCache(databases, Address.parse(settings), settings) as cache:
         yield cache, databases
 
@@ -231,8 +233,8 @@ async def test_a_cache_that_dies_costs_no_answer(bridge_settings: AppSettings) -
 
 async def test_a_cache_that_hangs_holds_nobody_up_for_long(bridge_settings: AppSettings) -> None:
     with RedisProcess("valkey") as process:
-        settings = bridge_settings.model_copy(update={"redis_url": process.url, "cache_timeout": 0.1})
-        async with caching(settings) as (cache, databases):
+        settings = bridge_settings.model_copy(update={"redis_url": process.url})
+        async with caching(settings, cache_timeout=0.1) as (cache, databases):
             await databases.store([event("e1")])
             assert await cache.event("e1") == (event("e1"), False)
             process.pause()
@@ -249,8 +251,8 @@ async def test_a_cache_that_hangs_holds_nobody_up_for_long(bridge_settings: AppS
 
 async def test_before_real_databases(bridge_settings: AppSettings, archive: Store, client: Redis) -> None:
     """SQLite, PostgreSQL and MongoDB each: filled when stored, read on a miss, the first of one id."""
-    cache = EventCache(Archives([archive]), Address.parse(bridge_settings), bridge_settings)
-    async with cache:
+    settings = bridge_settings.model_copy(update={"cache_timeout": PATIENCE})
+    async with EventCache(Archives([archive]), Address.parse(settings), settings) as cache:
         assert await cache.event("e1") == (None, False)
         await FillingSink(archive, cache).store([event("e1"), event("e2", 2), event("e1", 3, "again")])
         assert await cache.event("e1") == (event("e1"), True)
@@ -262,7 +264,7 @@ async def test_before_real_databases(bridge_settings: AppSettings, archive: Stor
 
 
 async def test_a_server_fills_the_cache(client: Redis, bridge_settings: AppSettings) -> None:
-    with PeykServer({"REDIS_URL": bridge_settings.redis_url}) as server:
+    with PeykServer({"REDIS_URL": bridge_settings.redis_url, "CACHE_TIMEOUT": str(PATIENCE)}) as server:
         async with httpx.AsyncClient(base_url=server.url, trust_env=False) as http:
             said = {"id": "e1", "type": "order.paid", "payload": {"n": 1}}
             answer = await http.post("/api/channels/news/messages", json={"data": said, "user": "shop"})
