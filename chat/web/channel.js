@@ -326,6 +326,12 @@ export class Channel {
     if (this.subscription.state === "live") this.#meet();
   }
 
+  /** Who may be called: those who are here. */
+  get names() {
+    const me = folded(this.client.user);
+    return [...new Set(this.people.values())].filter((name) => folded(name) !== me).sort();
+  }
+
   /** Somebody writes; or does no longer. */
   typing(user, over = false) {
     clearTimeout(this.writers.get(user));

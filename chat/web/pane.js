@@ -1,6 +1,6 @@
 // The open channel on the screen: its title and topic, the log and where it is scrolled to, who types, the composer.
 
-import { day, names, say, sayError } from "./words.js";
+import { folded, names, say, sayError } from "./words.js";
 
 const DELETED = 2000; // an unsubscribe code
 const NEAR = 40; // px from the end that still count as reading the newest message
@@ -244,6 +244,17 @@ export class Pane {
     $("text").focus();
   }
 
+  /** Complete the name being written before the caret; whether there was one to complete. */
+  #complete() {
+    const input = $("text");
+    const [, before, begun] = /^([^]*@)([^\s@]*)$/.exec(input.value.slice(0, input.selectionEnd)) ?? [];
+    if (begun === undefined) return false;
+    const name = this.channel.names.find((name) => folded(name).startsWith(folded(begun)));
+    if (!name) return false;
+    input.setRangeText(`${name} `, before.length, input.selectionEnd, "end");
+    return true;
+  }
+
   #send() {
     const text = $("text").value.trimEnd().normalize(); // as the server stores it
     if (!this.channel || !text) return;
@@ -274,6 +285,8 @@ export class Pane {
     if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
       event.preventDefault();
       $("composer").requestSubmit();
+    } else if (event.key === "Tab" && !event.shiftKey && this.#complete()) {
+      event.preventDefault();
     } else if (event.key === "PageUp" || event.key === "PageDown") {
       event.preventDefault();
       $("log").scrollBy(0, (event.key === "PageUp" ? -0.85 : 0.85) * $("log").clientHeight);

@@ -150,6 +150,11 @@ def test_who_types_and_who_is_there(tab: Open) -> None:
     expect(sara.locator("#typing")).to_be_empty()
     sara.locator("#here .person", has_text="آرش").click()
     expect(sara.locator("#text")).to_have_value("@آرش ")
+    sara.locator("#text").fill("hi @آر")
+    sara.locator("#text").press("Tab")
+    expect(sara.locator("#text")).to_have_value("hi @آرش ")
+    sara.locator("#text").press("Tab")
+    expect(sara.locator("#send")).to_be_focused()  # no name: Tab is what it always is
     arash.context.close()
     expect(sara.locator("#away .person")).to_have_text(["آآرش"])  # the letter stands for a picture
     sara.locator("#people .close").click()
