@@ -5,7 +5,7 @@ import sys
 
 from bench.load import LoadError
 from bench.numbers import judge, rows, table
-from bench.rounds import PEYK, RESULTS, all_good, arguments, circumstances, keep, measured, run_rounds
+from bench.rounds import PEYK, RESULTS, all_good, arguments, circumstances, keep, measured, medians, run_rounds
 from bench.scenarios import SCENARIOS
 
 
@@ -23,7 +23,7 @@ def main() -> int:
         return 130
     scenarios = measured(runs, chosen)
     keep("peyk", circumstances(options.rounds, options.seconds) | {"scenarios": scenarios})
-    summaries = {name: scenario["median"] for name, scenario in scenarios.items()}
+    summaries = medians(scenarios)
     print(table(rows(summaries)))
     for mark in judge(summaries):
         print(f"{mark['mark']}: {mark['value']:,.2f}, {'met' if mark['met'] else 'not met'}")

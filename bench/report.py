@@ -11,7 +11,7 @@ from typing import Any
 
 from bench.numbers import judge, rows
 from bench.peers.__main__ import compared, judged
-from bench.rounds import PEYK, RESULTS, kept_results
+from bench.rounds import PEYK, RESULTS, kept_results, medians
 from bench.scenarios import GROWING_CHANNELS, GROWING_CONNECTIONS, PEERS_TOO, SCENARIOS
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -30,11 +30,6 @@ def markdown(lines: Sequence[Sequence[str]]) -> str:
     head, *others = ["| " + " | ".join(line) + " |" for line in lines]
     rule = "|---|" + "---:|" * (len(lines[0]) - 1)
     return "\n".join([head, rule, *others])
-
-
-def medians(scenarios: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    """Scenario → its numbers, in the order of SCENARIOS."""
-    return {s.name: scenarios[s.name]["median"] for s in SCENARIOS if s.name in scenarios}
 
 
 def _when(part: Mapping[str, Any]) -> str:
@@ -68,7 +63,7 @@ def _peer_blocks(peers: Mapping[str, Any]) -> dict[str, str]:
     for scenario in (s for s in SCENARIOS if s.name in PEERS_TOO):
         there = {name: numbers[scenario.name] for name, numbers in found.items() if scenario.name in numbers}
         if there:
-            lines = rows(there, ("deliveries/s", "publishes/s", *SHOWN[3:6], *COSTS[:3]))
+            lines = rows(there, ("deliveries/s", "publishes/s", *SHOWN[3:6], *COSTS))
             tables.append(f"**{scenario.name}**: {scenario.meaning}\n\n{markdown(lines)}")
     return {
         "peers-when": f"Measured {_when(peers)}{peers['seconds']:g} s each, interleaved.",

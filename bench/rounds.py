@@ -22,7 +22,7 @@ import psutil
 from bench.drive import BROKEN, WAYS
 from bench.load import LoadError, Report, build
 from bench.numbers import summary
-from bench.scenarios import Scenario
+from bench.scenarios import SCENARIOS, Scenario
 from tests.services import PeykServer, Process, RedisProcess, wait_until
 
 RESULTS = Path(__file__).parent / "results.json"
@@ -110,12 +110,18 @@ def run_rounds(contenders: Sequence[Contender], scenarios: Sequence[Scenario], r
 
 
 def measured(runs: Mapping[str, Sequence[Report]], scenarios: Sequence[Scenario]) -> dict[str, Any]:
-    """One contender's runs as they are kept: by scenario, the median first."""
-    return {
-        s.name: {"meaning": s.meaning, "options": s.options, "median": summary(runs[s.name]), "runs": runs[s.name]}
-        for s in scenarios
-        if runs[s.name]
-    }
+    """One contender's runs as they are kept: by scenario, the median first; None where no run could be made."""
+    return {s.name: _kept(s, runs[s.name]) if runs[s.name] else None for s in scenarios}
+
+
+def _kept(scenario: Scenario, reports: Sequence[Report]) -> dict[str, Any]:
+    what = {"meaning": scenario.meaning, "options": scenario.options}
+    return {**what, "median": summary(reports), "runs": reports}
+
+
+def medians(found: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """The numbers of what was measured, by scenario, in the order of SCENARIOS."""
+    return {s.name: found[s.name]["median"] for s in SCENARIOS if found.get(s.name)}
 
 
 def all_good(runs: Mapping[str, Sequence[Report]], rounds: int) -> bool:
@@ -142,19 +148,23 @@ def kept_results() -> dict[str, Any]:
 def keep(part: str, fresh: Mapping[str, Any]) -> None:
     """Put what was measured into results.json; scenarios that were not run keep the numbers they had."""
     results = kept_results()
-    results[part] = _merged(results.get(part, {}), fresh)
+    results[part] = merged(results.get(part, {}), fresh)
     RESULTS.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
 
 
-def _merged(before: Mapping[str, Any], fresh: Mapping[str, Any]) -> dict[str, Any]:
+def merged(before: Mapping[str, Any], fresh: Mapping[str, Any]) -> dict[str, Any]:
     """By scenario, or by contender and scenario."""
-    merged = dict(fresh)
-    for name in ("scenarios", "contenders"):
-        if name in fresh:
-            merged[name] = {**before.get(name, {}), **fresh[name]}
-    for name, scenarios in fresh.get("contenders", {}).items():
-        merged["contenders"][name] = {**before.get("contenders", {}).get(name, {}), **scenarios}
-    return merged
+    after = dict(fresh)
+    if "scenarios" in fresh:
+        both = {**before.get("scenarios", {}), **fresh["scenarios"]}
+        after["scenarios"] = {name: found for name, found in both.items() if found}
+    if "contenders" in fresh:
+        known = before.get("contenders", {})
+        parts = {
+            name: ({"scenarios": known.get(name, {})}, {"scenarios": s}) for name, s in fresh["contenders"].items()
+        }
+        after["contenders"] = {**known, **{name: merged(*part)["scenarios"] for name, part in parts.items()}}
+    return after
 
 
 def arguments(parser: argparse.ArgumentParser, scenarios: Sequence[str]) -> argparse.Namespace:

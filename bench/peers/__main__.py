@@ -11,7 +11,18 @@ from pathlib import Path
 from bench.load import LoadError
 from bench.numbers import rows, table
 from bench.peers import install
-from bench.rounds import PEYK, RESULTS, Contender, all_good, arguments, circumstances, keep, measured, run_rounds
+from bench.rounds import (
+    PEYK,
+    RESULTS,
+    Contender,
+    all_good,
+    arguments,
+    circumstances,
+    keep,
+    measured,
+    medians,
+    run_rounds,
+)
 from bench.scenarios import PEERS_TOO, SCENARIOS, Mark
 from tests.services import Process, free_port
 
@@ -98,24 +109,24 @@ def installed(peers: Sequence[Peer]) -> tuple[list[Contender], list[str]]:
     return ready, refused
 
 
-def compared(medians: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[list[str]]:
-    """Scenario by contender: Peyk's number, divided by the other's. `medians`: contender → scenario → numbers."""
-    others = [name for name in medians if name != PEYK.name]
+def compared(found: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[list[str]]:
+    """Scenario by contender: Peyk's number, divided by the other's. `found`: contender → scenario → numbers."""
+    others = [name for name in found if name != PEYK.name]
     lines = [["Peyk ÷", *others]]
     for scenario, number in RATIOS:
-        ours = medians[PEYK.name].get(scenario, {}).get(number)
+        ours = found[PEYK.name].get(scenario, {}).get(number)
         if ours is not None:
-            theirs = [medians[name].get(scenario, {}).get(number) for name in others]
+            theirs = [found[name].get(scenario, {}).get(number) for name in others]
             lines.append([f"{scenario} {number}", *(f"{ours / value:,.2f}" if value else "–" for value in theirs)])
     return lines
 
 
-def judged(medians: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[str]:
+def judged(found: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[str]:
     """The ratios that are asked for."""
     lines = []
     for mark in MARKS:
-        pair = {mark.scenario: medians[PEYK.name].get(mark.scenario, {})}
-        value = mark.value(pair | {mark.than: medians.get(mark.than, {}).get(mark.scenario, {})})
+        pair = {mark.scenario: found[PEYK.name].get(mark.scenario, {})}
+        value = mark.value(pair | {mark.than: found.get(mark.than, {}).get(mark.scenario, {})})
         if value is not None:
             lines.append(f"{mark}: {value:,.2f}, {'met' if mark.met(value) else 'not met'}")
     return lines
@@ -139,13 +150,13 @@ def main() -> int:
     except KeyboardInterrupt:
         return 130
     kept = {name: measured(reports, chosen) for name, reports in runs.items()}
-    medians = {name: {s: found["median"] for s, found in scenarios.items()} for name, scenarios in kept.items()}
+    found = {name: medians(scenarios) for name, scenarios in kept.items()}
     keep("peers", circumstances(options.rounds, options.seconds) | {"contenders": kept, "left_out": refused})
     for scenario in chosen:
         print(f"\n{scenario.name}: {scenario.meaning}")
-        print(table(rows({name: found[scenario.name] for name, found in medians.items() if scenario.name in found})))
-    print("\n" + table(compared(medians)))
-    print("\n".join(["", *judged(medians), f"every number: {RESULTS}", *refused]))
+        print(table(rows({name: s[scenario.name] for name, s in found.items() if scenario.name in s})))
+    print("\n" + table(compared(found)))
+    print("\n".join(["", *judged(found), f"every number: {RESULTS}", *refused]))
     return 0 if all_good(runs[PEYK.name], options.rounds) and not refused else 1
 
 

@@ -9,7 +9,7 @@ from bench import load, numbers, report
 from bench.drive import BROKEN
 from bench.peers import install
 from bench.peers.__main__ import C_WRITE, PEERS, PeerServer, compared, judged
-from bench.rounds import PEYK, measured, run_once, run_rounds
+from bench.rounds import PEYK, measured, medians, merged, run_once, run_rounds
 from bench.scenarios import MARKS, PEERS_TOO, SCENARIOS, Mark, Scenario
 from tests.services import ROOT
 
@@ -108,10 +108,22 @@ def test_marks_compare_with_a_bound_or_with_another_scenario() -> None:
 
 
 def test_ratios_are_ours_divided_by_theirs() -> None:
-    medians = {name: report.medians(s) for name, s in results()["peers"]["contenders"].items()}
-    lines = {line[0]: line[1] for line in compared(medians)}
+    found = {name: medians(s) for name, s in results()["peers"]["contenders"].items()}
+    lines = {line[0]: line[1] for line in compared(found)}
     assert lines["S1M deliveries_per_s"] == "10.00" and lines["S2 publishes_per_s"] == "0.40"
-    assert f"S1M / {C_WRITE} deliveries_per_s ≥ 7: 10.00, met" in judged(medians)
+    assert f"S1M / {C_WRITE} deliveries_per_s ≥ 7: 10.00, met" in judged(found)
+
+
+def test_what_was_not_run_keeps_its_numbers_and_what_failed_does_not() -> None:
+    before = {"date": "old", "scenarios": {"S1M": 1, "S2": 2, "S3": 3}}
+    assert merged(before, {"date": "new", "scenarios": {"S2": 4, "S3": None}}) == {
+        "date": "new",
+        "scenarios": {"S1M": 1, "S2": 4},
+    }
+    peers = {"contenders": {"a": {"S1M": 1}, "b": {"S1M": 2}}}
+    assert merged(peers, {"contenders": {"b": {"S1M": None, "S2": 3}}}) == {
+        "contenders": {"a": {"S1M": 1}, "b": {"S2": 3}}
+    }
 
 
 def test_the_page_has_a_place_for_everything_measured() -> None:
