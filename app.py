@@ -4,6 +4,7 @@
     python app.py serve                the server: page, WebSocket, HTTP, fan-out, archive
     python app.py demo                 the server with some channels and people who talk
     python app.py pipeline             the workers alone: fan-out, archive
+    python app.py send CHANNEL         publish a text, or the lines of standard input
     python app.py replay CHANNEL       history on standard output, one JSON line a message
     python app.py bridge               RabbitMQ into the streams, alone
     python app.py status               partitions, groups, lag, sinks, queues, dead letters
@@ -21,6 +22,7 @@ import argparse
 import asyncio
 import getpass
 import logging
+import os
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -41,14 +43,20 @@ from bridge.topology import read
 from chat import commands, models
 from chat.auth import CAPS, Identity
 from chat.calls import ask
+from chat.direct import Direct
 from chat.doors import tokens_of
-from chat.errors import PeykError
+from chat.errors import PeykError, Temporary
+from chat.lines import Lines
 from chat.models import User
 from chat.node import WORKERS, Node
+from chat.opening import Look, chat
+from chat.pipe import replay, send
 from chat.protocol import encode
 from chat.session import VERSION
 from chat.settings import ServerSettings, log
-from chat.terminal import Terminal, chat
+from chat.terminal import Terminal
+from chat.themes import THEMES
+from chat.words import LANGUAGES, Words
 from pipeline.archive import KnownDatabase
 from pipeline.consumer import Away, create_groups
 from pipeline.content import json_line
@@ -180,7 +188,9 @@ async def subscribe_to_channel(channel_id: str, on_message: Callable[[str], None
     """Join the channel; from now on each message is passed to `on_message` as a line `[10:00] user: text`."""
     node = await open_node()
     user = User.named(USER)
-    await Terminal(node, user, on_message, Identity(user, program=True)).join(channel_id)
+    face = Lines(on_message, Words())
+    face.terminal = Terminal(Direct(node, user, Identity(user, program=True)), face, Words())
+    await face.terminal.join(channel_id)
     return f"Subscribed to channel {models.channel_id(channel_id)}"
 
 
@@ -230,9 +240,8 @@ async def call(settings: AppSettings, action: str, data: str, send: bool) -> Non
 def parser() -> argparse.ArgumentParser:
     """What can be said on the command line."""
     top = argparse.ArgumentParser(prog="python app.py", description="Peyk: realtime chat on Redis Streams.")
-    top.add_argument("--user", default=getpass.getuser(), help="your name in the terminal (default: %(default)s)")
-    top.add_argument("--channel", default="general", help="the channel to join first (default: %(default)s)")
     sub = top.add_subparsers(dest="command", metavar="COMMAND")
+    _terminal(top, sub)
     serve = sub.add_parser("serve", help="run the server")
     serve.add_argument("--host", help="address to listen on (HTTP_HOST)")
     serve.add_argument("--port", type=int, help="port to listen on (HTTP_PORT)")
@@ -240,12 +249,6 @@ def parser() -> argparse.ArgumentParser:
     sub.add_parser("pipeline", help="run the workers alone: fan-out and archive")
     demo = sub.add_parser("demo", help="run the server with some channels and people who talk, to look at")
     demo.add_argument("--port", type=int, help="port to listen on (HTTP_PORT)")
-    replay = sub.add_parser("replay", help="write a channel's history to standard output, one JSON line a message")
-    replay.add_argument("channel")
-    start = replay.add_mutually_exclusive_group()
-    start.add_argument("--after", type=int, default=0, metavar="OFFSET", help="begin behind this offset")
-    start.add_argument("--since", metavar="TIME", help="begin at Unix milliseconds or an ISO time")
-    replay.add_argument("--follow", action="store_true", help="go on with what comes")
     sub.add_parser("bridge", help="bring events from RabbitMQ into the streams, and do nothing else")
     sub.add_parser("status", help="partitions, groups, lag, pending, sinks, queues, dead letters, last positions")
     sub.add_parser("reconcile", help="compare streams and archives, and refill what one has and another lacks")
@@ -272,9 +275,35 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def run(options: argparse.Namespace) -> None:
-    """Do what was asked. Imports uvicorn only to serve: the terminal starts faster without it."""
+def _terminal(top: argparse.ArgumentParser, sub: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """The options of the terminal, and what it does in a pipe: there, --user and --url may stand behind the command."""
+    top.add_argument("--user", default=getpass.getuser(), help="your name (default: %(default)s)")
+    top.add_argument("--url", help="a server, ws://host:5000, instead of Redis (PEYK_URL; its token: PEYK_TOKEN)")
+    top.add_argument("--channel", default="general", help="the channel to join first (default: %(default)s)")
+    top.add_argument("--lang", choices=LANGUAGES, default="", help="the terminal's language (default: as LANG says)")
+    top.add_argument("--theme", choices=tuple(THEMES), default="peyk", help="colours (default: %(default)s)")
+    top.add_argument("--plain", action="store_true", help="line by line, without a screen")
+    where = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    where.add_argument("--user", help="your name")
+    where.add_argument("--url", help="a server instead of Redis")
+    send = sub.add_parser("send", parents=[where], help="publish a text, or each line of standard input")
+    send.add_argument("channel")
+    send.add_argument("text", nargs="*", help="what to say; without it, standard input says it")
+    send.add_argument("--whole", action="store_true", help="all of standard input is one message")
+    send.add_argument("--json", action="store_true", help="a message is JSON, not text")
+    about = "write a channel's history to standard output, one JSON line a message"
+    replay = sub.add_parser("replay", parents=[where], help=about)
+    replay.add_argument("channel", nargs="?", default="general")
+    start = replay.add_mutually_exclusive_group()
+    start.add_argument("--after", type=int, default=0, metavar="OFFSET", help="begin behind this offset")
+    start.add_argument("--since", metavar="TIME", help="begin at Unix milliseconds or an ISO time")
+    replay.add_argument("--follow", action="store_true", help="go on with what comes")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Do what was asked; the exit code. Imports uvicorn only to serve: the terminal starts faster without it."""
     given = {f"http_{name}": getattr(options, name, None) for name in ("host", "port", "workers")}
+    given["peyk_url"] = options.url
     settings = AppSettings(**{name: value for name, value in given.items() if value is not None})
     if options.command == "serve":
         from chat.server import serve
@@ -288,7 +317,10 @@ def run(options: argparse.Namespace) -> None:
     elif options.command == "pipeline":
         commands.work(settings, join, "pipeline")
     elif options.command == "replay":
-        asyncio.run(commands.replay(settings, join, options.channel, options.after, options.since, options.follow))
+        asyncio.run(replay(settings, join, options.user, options.channel, options.after, options.since, options.follow))
+    elif options.command == "send":
+        text = " ".join(options.text)
+        asyncio.run(send(settings, options.user, options.channel, text, options.whole, options.json))
     elif options.command == "status":
         asyncio.run(commands.status(settings, join))
     elif options.command == "reconcile":
@@ -307,27 +339,40 @@ def run(options: argparse.Namespace) -> None:
     elif options.command == "groups":
         asyncio.run(commands.drop_group(settings, options.group))
     else:
-        asyncio.run(chat(settings, options.user, options.channel))
+        look = Look(options.channel, options.lang, options.theme, options.plain)
+        return asyncio.run(chat(settings, join, options.user, look))
+    return 0
+
+
+NOT_NOW = 75  # EX_TEMPFAIL of sysexits.h: the same may succeed later
 
 
 def main() -> int:
-    """The process's exit code: 0, 1 for an error that was explained, 130 for Ctrl-C."""
-    options = parser().parse_args()
+    """The process's exit code: 0; 1 for an error that was explained; 2 for a command that is none; 75 for what may
+    succeed later; 130 for Ctrl-C."""
+    options, rest = parser().parse_known_args()
+    if options.command == "send" and not any(word.startswith("-") for word in rest):
+        options.text += rest  # argparse takes no text behind an option that stands behind the channel
+    elif rest:
+        parser().error(f"unrecognized arguments: {' '.join(rest)}")
     log(logging.INFO if options.command in (*WORKERS, "bridge", "demo") else logging.ERROR)
     try:
-        run(options)
-    except (ConfigError, PeykError, ConnectionLost, Away) as error:
+        return run(options)
+    except (Temporary, ConnectionLost) as error:
+        print(f"peyk: {error}", file=sys.stderr)
+        return NOT_NOW
+    except (ConfigError, PeykError, Away) as error:
         print(f"peyk: {error}", file=sys.stderr)
         return 1
     except ValidationError as error:
         for problem in error.errors():
             print(f"peyk: setting {'.'.join(map(str, problem['loc'])).upper()}: {problem['msg']}", file=sys.stderr)
         return 1
-    except BrokenPipeError:
-        return 1
+    except BrokenPipeError:  # whoever read our output has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         return 130
-    return 0
 
 
 if __name__ == "__main__":

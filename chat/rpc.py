@@ -11,6 +11,7 @@ from chat.access import Access
 from chat.calls import Call, call_service
 from chat.errors import BadRequest, UnknownMethod
 from chat.models import channel_id
+from chat.private import open_private
 from pipeline.content import UNREADABLE
 
 if TYPE_CHECKING:
@@ -54,6 +55,10 @@ class Judged(msgspec.Struct, forbid_unknown_fields=True):
     role: str = ""
 
 
+class Private(msgspec.Struct, forbid_unknown_fields=True):
+    user: str
+
+
 async def _list(node: "Node", access: Access, params: Nothing) -> Any:
     return {"channels": await node.visible(access)}
 
@@ -85,6 +90,10 @@ async def _role(node: "Node", access: Access, params: Judged) -> Any:
 async def _kick(node: "Node", access: Access, params: Judged) -> Any:
     await moderation.kick(node, access, params.id, params.user)
     return {}
+
+
+async def _private(node: "Node", access: Access, params: Private) -> Any:
+    return await open_private(node, access, params.user)
 
 
 async def _subscriptions(node: "Node", access: Access, params: Nothing) -> Any:
@@ -134,6 +143,7 @@ METHODS: dict[str, tuple[type, Callable[["Node", Access, Any], Awaitable[Any]]]]
     "channels.roles": (Named, _roles),
     "channels.role": (Judged, _role),
     "channels.kick": (Judged, _kick),
+    "channels.private": (Private, _private),
     "channels.subscribers": (Named, _subscribers),
     "subscriptions.list": (Nothing, _subscriptions),
     "unread": (Nothing, _unread),

@@ -95,6 +95,8 @@ class ServerSettings(Settings):
         description="patterns of the actions people may call, separated by commas; "
         "auto: all on loopback, elsewhere and behind a proxy none",
     )
+    peyk_url: str = Field("", description="server the terminal, send and replay talk to (--url), instead of Redis")
+    peyk_token: SecretStr = Field(SecretStr(""), description="token they show that server")
     rate_burst: float = Field(5, gt=0, description="seconds' worth of a rate that may come at once")
 
     @field_validator("allowed_origins")

@@ -1,228 +1,345 @@
-"""The line terminal: a person at a keyboard, straight on Redis, no server needed."""
+"""A terminal without its screen: the channels somebody is in, what is unread, what is being sent.
+
+A *source* (chat/source.py) brings what happens; a *face* shows it: chat/screen.py, or line by line chat/lines.py.
+"""
 
 import asyncio
-import getpass
-import secrets
-import sys
-import threading
-import unicodedata
-from collections.abc import Awaitable, Callable
-from datetime import datetime
-from typing import Any
+import contextlib
+import re
+from collections.abc import Coroutine
+from datetime import date
+from typing import Protocol
 
-import msgspec
-
-from chat.access import Access
-from chat.auth import Identity
-from chat.errors import BadRequest, PeykError, Unauthorized
-from chat.hub import DELETED
-from chat.local import Joined, Subscription
-from chat.models import User, channel_id
-from chat.node import Node
-from chat.protocol import encode
-from chat.settings import ServerSettings
-from pipeline.content import UNREADABLE, json_line
-from pipeline.encode import push
+from chat.errors import BadRequest, PeykError
+from chat.marks import ReadMarks
+from chat.models import Channel, channel_id, fold
+from chat.outbox import Outbox
+from chat.source import Began, Said, Source
+from chat.transcript import KEPT, KEPT_HIDDEN, Transcript, View, day_of
+from chat.words import Words
 from pipeline.resp import FAILURES
 
-NAME, VERSION = "Peyk پیک", "1.0"
-RESUBSCRIBE = 2500  # unsubscribe codes from here on mean: subscribe again
-HISTORY = 20  # messages shown on joining
-HELP = "/join <channel>  /leave  /channels  /send <text>  /quit  — plain text sends"
+VERSION = "1.0"
+PAGE = 100  # messages of history read at once
+REREAD = 500  # missed messages that are read one page after another; beyond, the log begins at the newest page
+_NAMES = re.compile(r"@([\w.\-\u200c]+)")
 
 
-class _Publication(msgspec.Struct):
-    data: Any
-    time: int = 0
-    info: dict[str, str] = {}
+class Face(Protocol):
+    """What shows a terminal. Nothing here waits."""
 
+    def changed(self) -> None:
+        """Something is to be shown anew."""
 
-class _Push(msgspec.Struct):
-    pub: _Publication
+    def older(self, view: View) -> None:
+        """Older messages of a view were asked for and are there."""
 
+    def rang(self) -> None:
+        """Somebody called this user by name."""
 
-class _Line(msgspec.Struct):
-    push: _Push
-
-
-_decode = msgspec.json.Decoder(_Line).decode
-_DAMAGED = {"text": "(a message that cannot be read)"}
-
-
-def harmless(text: str) -> str:
-    """`text` without what could move the cursor, run the terminal or turn the line around."""
-    return "".join(
-        c if c == " " or unicodedata.category(c)[0] not in "CZ" or c in "\u200c\u200d" else " " for c in text
-    )
-
-
-def shown(pub: _Publication) -> str:
-    """A message as one line: `[10:00] sara: hello`."""
-    text = pub.data.get("text") if isinstance(pub.data, dict) else None
-    if not isinstance(text, str):
-        text = encode(pub.data).decode()
-    try:
-        clock = datetime.fromtimestamp(pub.time / 1000).strftime("%H:%M") if pub.time else "--:--"
-    except (ValueError, OverflowError, OSError):
-        clock = "--:--"
-    return f"[{clock}] {pub.info.get('user', '?')}: {text}"
+    def stop(self) -> None:
+        """The person wants to leave."""
 
 
 class Terminal:
-    """One person's screen: a subscriber of the hub who prints."""
+    """The listener of a source, and what a person can do."""
 
-    framed = full = False  # the screen is fast enough
+    def __init__(self, source: Source, face: Face, words: Words) -> None:
+        self.source, self.face, self.words = source, face, words
+        self.views: dict[str, View] = {}
+        self.known: dict[str, Channel] = {}  # channels one may see
+        self.current: View | None = None
+        self.home = Transcript()  # what is said where there is no channel
+        self.up, self.final, self.why = True, False, ""
+        self.attended = True  # the newest messages of the current channel are before somebody's eyes
+        self._refused: set[str] = set()  # channels one belongs to and may not hear
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.outbox, self.marks = Outbox(self), ReadMarks(self)
+        source.listener = self
 
-    def __init__(self, node: Node, user: User, show: Callable[[str], None], identity: Identity | None = None) -> None:
-        self._node, self._user = node, user
-        self._show: Callable[[str], None] = lambda line: show(harmless(line))
-        self.access = Access(node.doors, identity or Identity(user))
-        self._client = secrets.token_hex(16)
-        self._subscription: Subscription | None = None
-        self._task: asyncio.Task[None] | None = None
-        self.channel = ""
-        self.running = True
+    @property
+    def transcript(self) -> Transcript:
+        return self.current.transcript if self.current else self.home
 
-    # -- what the hub tells
+    @property
+    def user(self) -> str:
+        """The user's id."""
+        return fold(self.source.username)
 
-    def write(self, data: bytes) -> None:
-        for line in data.split(b"\n"):
-            try:
-                pub = _decode(line).push.pub
-            except UNREADABLE:  # not written by Peyk
-                pub = _Publication(_DAMAGED)
-            self._show(shown(pub))
+    @property
+    def unread(self) -> int:
+        """In all channels."""
+        return sum(view.unread for view in self.views.values())
 
-    def unsubscribed(self, channel: str, code: int, reason: str) -> None:
-        self._subscription = None
-        self._node.presence.remove(channel, self._client)
-        self.channel = ""
-        if code < RESUBSCRIBE:
-            hint = f"; /join {channel} to make it anew" if code == DELETED[0] else ""
-            self._show(f"* {channel}: {reason}{hint}")
-        else:
-            self._show(f"* {channel}: some messages are no longer in the history")
-            self._task = asyncio.create_task(self.enter(f"/join {channel}"))
+    @property
+    def unsent(self) -> bool:
+        """Whether something said is not known to be stored."""
+        return any(view.transcript.outgoing for view in self.views.values())
 
-    def _joined(self, joined: Joined) -> None:
-        self._subscription = joined.subscription
-        self._node.presence.add(joined.subscription.channel.id, self._client, self._user.username)
-        for line in joined.lines:
-            self.write(line)
+    def title(self, channel: Channel) -> str:
+        """A channel's name for people; of a private one, who the other is."""
+        if channel.kind == "private" and channel.id.startswith("dm-"):
+            others = [name for name in channel.description.split() if fold(name) != self.user]
+            if len(others) == 1:
+                return "@" + others[0]
+        return channel.name
 
-    # -- what the person says
+    def is_private(self, channel: Channel) -> bool:
+        return self.title(channel) != channel.name
 
-    async def enter(self, line: str) -> None:
-        """One line typed: a command, or text to send."""
-        word, _, rest = line.strip().partition(" ")
-        commands: dict[str, Callable[[str], Awaitable[None]]] = {
-            "/join": self.join,
-            "/leave": self.leave,
-            "/channels": self.channels,
-            "/send": self.send,
-            "/quit": self.quit,
-        }
+    def line(self, said: Said, dated: bool = False) -> str:
+        """A message as one line: `[10:00] sara: hello`."""
+        clock = self.words.clock(said.time)
+        if dated and (day := day_of(said.time)) is not None:
+            clock = f"{self.words.day(day, date.today())} {clock}"
+        return f"[{clock}] " + (f"* {said.user} {said.text}" if said.is_action else f"{said.user}: {said.text}")
+
+    # -- coming and going
+
+    async def start(self, channel: str) -> None:
+        """Join `channel`, take up all the others one belongs to, and keep in step. Raises what joining raises."""
+        await self.look_around()
+        await self.join(channel)
+        self.spawn(self.take_up())
+        self.spawn(self.marks.regularly())
+
+    async def close(self) -> None:
+        """End what is under way; what is still being sent has two seconds."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(2 if self.up else 0):
+                await self.outbox.settled()
+        with contextlib.suppress(TimeoutError, PeykError, *FAILURES):
+            async with asyncio.timeout(1):
+                await self.marks.tell()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def spawn(self, work: Coroutine[None, None, None]) -> "asyncio.Task[None]":
+        task = asyncio.create_task(self._quietly(work))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _quietly(self, work: Coroutine[None, None, None]) -> None:
+        """What fails says so in a line."""
         try:
-            if word in commands:
-                await commands[word](rest.strip())
-            elif word.startswith("/"):
-                raise BadRequest(f"there is no command {word}; there are {HELP}")
-            elif word:
-                await self.send(line.strip())
-        except PeykError as error:
-            self._show(f"! {error}")
-        except FAILURES as error:
-            self._show(f"! Redis does not answer, try again: {error}")
+            await work
+        except (PeykError, *FAILURES) as error:
+            self.complain(error)
+
+    def complain(self, error: Exception) -> None:
+        """One quiet line with what went wrong and the remedy."""
+        if isinstance(error, PeykError):
+            self.say(str(error), "error")
+        else:
+            self.say(self.words("no_answer", reason=error), "error")
+
+    def say(self, text: str, kind: str = "notice") -> None:
+        """A line of the terminal's own."""
+        self.transcript.note(text, kind)
+        self.face.changed()
+
+    async def look_around(self) -> None:
+        """Which channels there are."""
+        self.known = {channel.id: channel for channel in await self.source.channels()}
+        for view in self.views.values():
+            view.channel = self.known.get(view.channel.id, view.channel)
+        self.face.changed()
 
     async def join(self, name: str) -> None:
-        """Create the channel if it is missing, subscribe, show what was said last, and go on live."""
-        if not name:
-            raise BadRequest("/join <channel>: which one?")
-        if channel_id(name) == self.channel:
-            raise BadRequest(f"you are in {name} already")
-        await self._node.allow(self.access, "subscribe", channel_id(name))
-        channel = await self._node.channels.ensure(name, self._user.id)
-        self._stop()
-        page = await self._node.replay.before(channel.id, None, HISTORY, self._node.settings.page_bytes)
-        await self._node.subscriptions.add(self._user, channel.id)
-        self.channel = channel.id
-        self._show(f"* joined {channel.name}")
-        for message in reversed(page.messages):
-            self.write(push(message))
-        since = page.epoch, page.messages[0].offset if page.messages else page.top
-        await self._node.hub.subscribe(self, channel.id, self._joined, since)
+        """Make a channel if it is missing, belong to it, and show it."""
+        channel = self.id_of(name)
+        if self.current is not None and channel == self.current.channel.id and self.current.subscribed:
+            raise BadRequest(self.words("in_already", name=name))
+        view = self.views.get(channel)
+        if view is None or not view.subscribed:
+            view = await self._begin(name)
+            if channel not in self.known:
+                await self.look_around()
+            view.transcript.note(self.words("joined", channel=self.title(view.channel)))
+        await self.show(view)
 
-    async def leave(self, _: str) -> None:
-        channel = self._current()
-        self._stop()
-        self.channel = ""
-        await self._node.subscriptions.remove(self._user.id, channel)
-        self._show(f"* left {channel}")
+    async def leave(self, view: View) -> None:
+        """Belong to a channel no longer."""
+        await self.source.leave(view.channel.id)
+        self.views.pop(view.channel.id, None)
+        if self.current is view:
+            self.current = None
+        self.say(self.words("left", channel=self.title(view.channel)))
 
-    async def channels(self, _: str) -> None:
-        mine = set(await self._node.subscriptions.channels(self._user.id))
-        for channel in await self._node.visible(self.access):
-            mark = "»" if channel.id == self.channel else "+" if channel.id in mine else " "
-            self._show(f"{mark} {channel.name}  {channel.description}".rstrip())
+    def id_of(self, name: str) -> str:
+        """The id of a channel as somebody wrote it. Raises BadRequest."""
+        try:
+            return channel_id(name)
+        except BadRequest:
+            raise BadRequest(self.words("name_rule")) from None
 
-    async def send(self, text: str) -> None:
-        channel = self._current()
-        await self._node.allow(self.access, "publish", channel)
-        data = json_line(encode({"text": text}), self._node.settings.message_limit)
-        await self._node.producer.publish(channel, data, user=self._user.username, client=self._client)
-
-    async def quit(self, _: str) -> None:
-        self.running = False
-
-    def _current(self) -> str:
-        if not self.channel:
-            raise BadRequest("you are in no channel; /join <channel> first")
-        return self.channel
-
-    def _stop(self) -> None:
-        if self._subscription is not None:
-            self._node.hub.unsubscribe(self._subscription)
-            self._node.presence.remove(self._subscription.channel.id, self._client)
-            self._subscription = None
-
-
-def typed_lines() -> "asyncio.Queue[str | None]":
-    """Lines of standard input as they are typed; None at its end. Read in a thread that does not hold up the exit."""
-    loop, lines = asyncio.get_running_loop(), asyncio.Queue[str | None]()
-
-    def read() -> None:
-        for line in sys.stdin:
-            loop.call_soon_threadsafe(lines.put_nowait, line)
-        loop.call_soon_threadsafe(lines.put_nowait, None)
-
-    threading.Thread(target=read, daemon=True).start()
-    return lines
-
-
-async def identify(node: Node, user: User) -> Identity:
-    """Who has an account says its password. Raises Unauthorized."""
-    try:
-        await node.doors.check_free(user)
-    except Unauthorized:
-        if not sys.stdin.isatty():
+    async def _begin(self, name: str) -> View:
+        channel = channel_id(name)
+        view = self.views.get(channel) or View(self.known.get(channel) or Channel(channel, name))
+        self.views[channel] = view
+        try:
+            self.began(channel, await self.source.subscribe(name))
+        except BaseException:
+            if not view.subscribed:
+                self.views.pop(channel, None)
             raise
-        password = await asyncio.to_thread(getpass.getpass, f"{user.username}'s password: ")
-        return node.doors.by_token(await node.accounts.sign_in(user.username, password))
-    return Identity(user)
+        return view
 
+    async def take_up(self) -> None:
+        """Subscribe to what one belongs to and is not subscribed to yet."""
+        known = self._refused | self.views.keys()
+        mine = [channel for channel in await self.source.mine() if channel not in known]
+        for channel in mine:
+            if channel not in self.known:
+                await self.look_around()
+            try:
+                await self._begin(channel)
+            except PeykError as error:
+                self._refused.add(channel)
+                self.complain(error)
+        await self.marks.count(self.views)
+        for view in [self.views[channel] for channel in mine if channel in self.views]:
+            if view.unread and not view.transcript.first:  # somebody may have called this user
+                await self.load_older(view)
+                recent = [e for e in view.transcript.entries if e.offset > view.read]
+                view.mentioned |= any(entry.mentions for entry in recent)
+        self.face.changed()
 
-async def chat(settings: ServerSettings, username: str, channel: str) -> None:
-    """Chat until /quit or the end of input."""
+    async def show(self, view: View) -> None:
+        """Make a channel the current one; its newest messages are loaded."""
+        last = self.current
+        if last is not None:
+            last.transcript.marker = None
+            last.transcript.trim(KEPT_HIDDEN)
+            if not last.subscribed:
+                self.views.pop(last.channel.id, None)
+        self.current = view
+        await self.marks.count([view.channel.id])
+        view.transcript.marker = view.read if view.unread and view.read else None
+        if len(view.transcript.entries) < PAGE:
+            await self.load_older(view)
+        self.face.changed()
+        for name in await self._present(view):
+            view.people.setdefault(fold(name), name)
+        if self.current is view:
+            self.marks.mark_read()
 
-    def show(line: str) -> None:
-        print(line, flush=True)
+    async def _present(self, view: View) -> list[str]:
+        try:
+            return await self.source.present(view.channel.id)
+        except PeykError:  # not to be asked for here
+            return []
 
-    user = User.named(username)
-    async with Node(settings, "terminal") as node:
-        show(f"{NAME} {VERSION} — {user.username} — {node.redis_server.describe()}")
-        show(HELP)
-        terminal = Terminal(node, user, show, await identify(node, user))
-        await terminal.enter(f"/join {channel}")
-        lines = typed_lines()
-        while terminal.running and (line := await lines.get()) is not None:
-            await terminal.enter(line)
+    # -- history
+
+    async def load_older(self, view: View) -> None:
+        """One page above what is shown, if there is one."""
+        log = view.transcript
+        if log.whole or log.loading:
+            return
+        log.loading = True
+        self.face.changed()
+        try:
+            past = await self.source.before(view.channel.id, log.first or None, PAGE)
+            self._take(view, past.messages)
+            log.top = max(log.top, past.top)
+            log.whole = not past.messages or log.first == 1
+        finally:
+            log.loading = False
+            self.face.changed()
+
+    async def _fill(self, view: View, began: Began, anew: bool) -> None:
+        """Read what came while a subscription was away, as far as it is still there."""
+        log, name = view.transcript, view.channel.id
+        last = log.last
+        if anew or began.offset - last > REREAD:
+            log.clear()
+            log.top = began.offset
+            if anew:
+                view.read = 0
+                log.note(self.words("anew", channel=self.title(view.channel)))
+            await self.load_older(view)
+            return
+        log.loading = True
+        try:
+            while last < began.offset:
+                past = await self.source.after(name, last, PAGE)
+                self._take(view, past.messages)
+                if not past.messages:
+                    break
+                last = past.messages[-1].offset
+        finally:
+            log.loading = False
+            self.face.changed()
+
+    def _take(self, view: View, messages: list[Said]) -> None:
+        for message in messages:
+            self.take(view, message)
+
+    def take(self, view: View, message: Said) -> bool:
+        """Put a message into its place; whether it is new."""
+        if not view.transcript.add(message, self.mentions(view, message)):
+            return False
+        view.people[fold(message.user)] = message.user
+        if message.client in self.source.clients:
+            view.transcript.take_own(message)
+        if fold(message.user) == self.user and message.offset == view.transcript.top:
+            view.read = max(view.read, message.offset)
+        return True
+
+    def mentions(self, view: View, message: Said) -> bool:
+        """Whether somebody else calls this user, or writes to nobody else."""
+        if fold(message.user) == self.user:
+            return False
+        return self.is_private(view.channel) or any(
+            fold(n.rstrip(".-")) == self.user for n in _NAMES.findall(message.text)
+        )
+
+    # -- what the source tells
+
+    def said(self, channel: str, message: Said) -> None:
+        view = self.views.get(channel)
+        if view is None or not self.take(view, message):
+            return
+        if view is self.current and self.attended:
+            self.marks.mark_read()
+        elif self.mentions(view, message):
+            view.mentioned = True
+            self.face.rang()
+        kept = KEPT if view is self.current else KEPT_HIDDEN
+        if len(view.transcript.entries) > 2 * kept and (view is not self.current or self.attended):
+            view.transcript.trim(kept)  # nobody is reading up there
+        self.face.changed()
+
+    def began(self, channel: str, began: Began) -> None:
+        view = self.views.get(channel)
+        if view is None:
+            return
+        anew = bool(view.epoch) and began.epoch != view.epoch and began.offset < view.transcript.top
+        view.subscribed = True
+        if began.recovered:
+            self._take(view, list(began.messages))
+        elif view.transcript.last:
+            self.spawn(self._fill(view, began, anew))
+        view.transcript.top = max(view.transcript.top, began.offset)
+        view.epoch = began.epoch
+        self.face.changed()
+
+    def ended(self, channel: str, reason: str, deleted: bool) -> None:
+        view = self.views.get(channel)
+        if view is None:
+            return
+        view.subscribed = False
+        self.say(self.words("remake" if deleted else "gone", channel=view.channel.name, reason=reason))
+        if view is not self.current:
+            del self.views[channel]
+
+    def connected(self, up: bool, why: str = "", final: bool = False) -> None:
+        self.up, self.why, self.final = up, why, final
+        if up:
+            for view in self.views.values():
+                self.outbox.resume(view)
+            self.marks.wake()
+        self.face.changed()

@@ -1,0 +1,178 @@
+"""What is typed: commands behind a slash, text to send, and how Tab completes both."""
+
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+
+from chat.errors import BadRequest, PeykError
+from chat.models import User, fold
+from chat.source import Said
+from chat.terminal import PAGE, Terminal
+from chat.transcript import View
+from pipeline.resp import FAILURES
+
+SEARCHED = 10_000  # messages that /search looks through, newest first
+HITS = 20  # of them shown
+LISTED = 60  # names and channels in one list
+
+
+class Command(NamedTuple):
+    """`takes` says what Tab completes behind it: channels, names, or nothing."""
+
+    usage: str
+    run: Callable[[str], Awaitable[None]]
+    takes: str = ""
+
+
+class Slash:
+    """The commands of one terminal. A face may add its own to `table`."""
+
+    def __init__(self, terminal: Terminal) -> None:
+        self._terminal, self._words = terminal, terminal.words
+        self.table: dict[str, Command] = {
+            "/join": Command("/join <channel>", self._join, "channels"),
+            "/leave": Command("/leave", self._leave),
+            "/channels": Command("/channels", self._channels),
+            "/send": Command("/send <text>", self._send, "names"),
+            "/quit": Command("/quit", self._quit),
+            "/help": Command("/help", self._help),
+            "/who": Command("/who", self._who),
+            "/history": Command("/history", self._history),
+            "/topic": Command("/topic <text>", self._topic),
+            "/me": Command("/me <text>", self._me, "names"),
+            "/search": Command("/search <text>", self._search),
+            "/name": Command("/name <name>", self._name),
+            "/msg": Command("/msg <name> <text>", self._msg, "names"),
+        }
+
+    async def enter(self, line: str) -> None:
+        """One line typed: a command, or text to send. What goes wrong is one quiet line."""
+        word, _, rest = line.strip().partition(" ")
+        try:
+            if word in self.table:
+                await self.table[word].run(rest.strip())
+            elif word.startswith("//"):  # a text that begins with a slash
+                await self._send(line.strip()[1:])
+            elif word.startswith("/") and "\n" not in word:
+                raise BadRequest(self._words("no_command", word=word, commands="  ".join(self.table)))
+            elif word:
+                await self._send(line.strip())
+        except (PeykError, *FAILURES) as error:
+            self._terminal.complain(error)
+
+    def _here(self) -> View:
+        if self._terminal.current is None:
+            raise BadRequest(self._words("be_in"))
+        return self._terminal.current
+
+    def _given(self, text: str, command: str) -> str:
+        if not text:
+            raise BadRequest(self._words("which", usage=self.table[command].usage))
+        return text
+
+    async def _join(self, name: str) -> None:
+        await self._terminal.join(self._given(name, "/join"))
+
+    async def _leave(self, _: str) -> None:
+        await self._terminal.leave(self._here())
+
+    async def _channels(self, _: str) -> None:
+        await self._terminal.look_around()
+        mine = set(await self._terminal.source.mine())
+        channels = list(self._terminal.known.values())
+        for channel in channels[:LISTED]:
+            here = self._terminal.current is not None and self._terminal.current.channel.id == channel.id
+            mark = "»" if here else "+" if channel.id in mine else " "
+            self._terminal.say(f"{mark} {self._terminal.title(channel)}  {channel.description}".rstrip(), "list")
+        if len(channels) > LISTED:
+            self._terminal.say(f"  … +{len(channels) - LISTED}", "list")
+
+    async def _send(self, text: str) -> None:
+        self._terminal.outbox.send(self._here(), {"text": self._given(text, "/send")})
+
+    async def _me(self, text: str) -> None:
+        self._terminal.outbox.send(self._here(), {"text": self._given(text, "/me"), "me": True})
+
+    async def _quit(self, _: str) -> None:
+        self._terminal.face.stop()
+
+    async def _help(self, _: str) -> None:
+        for word, command in self.table.items():
+            self._terminal.say(f"{command.usage:<20}{self._words('help_' + word[1:])}", "list")
+        self._terminal.say(self._words("keys"), "list")
+
+    async def _who(self, _: str) -> None:
+        view = self._here()
+        names = sorted(set(await self._terminal.source.present(view.channel.id)), key=fold)
+        more = f" … +{len(names) - LISTED}" if len(names) > LISTED else ""
+        self._terminal.say(self._words("who", n=len(names), names=", ".join(names[:LISTED]) + more))
+
+    async def _history(self, _: str) -> None:
+        view = self._here()
+        if not view.transcript.whole:
+            await self._terminal.load_older(view)
+        self._terminal.face.older(view)
+
+    async def _topic(self, text: str) -> None:
+        view = self._here()
+        if text:
+            await self._terminal.source.describe(view.channel.id, text)
+        await self._terminal.look_around()
+        channel = view.channel
+        key = "topic" if channel.description else "no_topic"
+        self._terminal.say(self._words(key, channel=channel.name, topic=channel.description))
+
+    async def _search(self, text: str) -> None:
+        view, wanted = self._here(), fold(self._given(text, "/search"))
+        hits: list[Said] = []
+        looked, before = 0, None
+        while looked < SEARCHED and len(hits) < HITS:
+            past = await self._terminal.source.before(view.channel.id, before, 10 * PAGE)
+            if not past.messages:
+                break
+            looked += len(past.messages)
+            before = past.messages[0].offset
+            hits += [said for said in reversed(past.messages) if wanted in fold(said.text)][: HITS - len(hits)]
+        if not hits:
+            self._terminal.say(self._words("none_found", n=looked, text=text))
+            return
+        self._terminal.say(self._words("found", n=len(hits), text=text))
+        for said in reversed(hits):
+            self._terminal.say(self._terminal.line(said, dated=True), "list")
+
+    async def _name(self, name: str) -> None:
+        name = User.named(self._given(name, "/name")).username
+        await self._terminal.source.rename(name)
+        self._terminal.say(self._words("renamed", name=name))
+
+    async def _msg(self, rest: str) -> None:
+        name, _, text = self._given(rest, "/msg").partition(" ")
+        channel = await self._terminal.source.private(name.removeprefix("@"))
+        self._terminal.known[channel.id] = channel
+        if self._terminal.current is None or self._terminal.current.channel.id != channel.id:
+            await self._terminal.join(channel.id)
+        if text.strip():
+            await self._send(text.strip())
+
+    # -- completion
+
+    def complete(self, line: str) -> tuple[int, list[str]]:
+        """What may stand for the last word of `line`, which begins at the index given."""
+        start = max(line.rfind(" "), line.rfind("\n")) + 1
+        word, command = line[start:], line.partition(" ")[0]
+        if start == 0 and word.startswith("/"):
+            return 0, [f"{name} " for name in self.table if name.startswith(word)]
+        takes = self.table[command].takes if command in self.table else "names"
+        if takes == "channels":
+            names = [self._terminal.title(c) for c in self._terminal.known.values()]
+            return start, [name for name in names if word and fold(name).startswith(fold(word))] if word else names
+        if takes != "names":
+            return start, []
+        people = self._terminal.current.people if self._terminal.current else {}
+        at = "@" if word.startswith("@") else ""
+        wanted = fold(word[len(at) :])
+        found = sorted(n for i, n in people.items() if i.startswith(wanted) and i != self._terminal.user)
+        if not wanted and not at and command != "/msg":
+            return start, []
+        if command == "/msg" and start == len("/msg "):
+            return start, [f"{name} " for name in found]
+        return start, [f"@{name} " for name in found]
