@@ -16,7 +16,7 @@ from bridge.settings import database
 from bridge.sql import SqlArchive
 from chat.errors import BadRequest, UnknownChannel
 from chat.node import Node
-from tests.services import ROOT, clean_environment, end_embedded, free_port, until
+from tests.services import ROOT, PeykServer, clean_environment, end_embedded, free_port, until
 
 
 @pytest.fixture
@@ -189,6 +189,61 @@ async def test_a_group_that_nobody_plays_can_be_ended(data_dir: Path) -> None:
     assert dropped.stdout == "group old is gone from every log\n", dropped.stderr
     missing = await asyncio.to_thread(run, data_dir, "groups", "drop", "old")
     assert missing.returncode == 1 and "there are fanout" in missing.stderr
+
+
+def test_a_pipe_sends_and_replays(data_dir: Path) -> None:
+    sent = run(data_dir, "send", "Pipe", "--user", "sara", stdin="one\n\nدو\n")
+    assert (sent.returncode, sent.stdout, sent.stderr) == (0, "", "")
+    assert run(data_dir, "send", "pipe", "--user", "sara", "hello", "there").returncode == 0
+    assert run(data_dir, "send", "pipe", "--whole", stdin="two\nlines\n").returncode == 0
+    assert run(data_dir, "send", "pipe", "--json", stdin='{"type":"paid"}\n').returncode == 0
+    lines = [json.loads(line) for line in run(data_dir, "replay", "pipe").stdout.splitlines()]
+    assert [line["data"].get("text", line["data"]) for line in lines] == [
+        *("one", "دو", "hello there", "two\nlines"),
+        {"type": "paid"},
+    ]
+    assert [line["offset"] for line in lines] == [1, 2, 3, 4, 5] and lines[2]["info"]["user"] == "sara"
+
+
+def test_a_pipe_to_a_server_is_the_same(data_dir: Path) -> None:
+    with PeykServer({"DATA_DIR": str(data_dir)}) as server:
+        url = f"ws://127.0.0.1:{server.port}"
+        assert run(data_dir, "send", "pipe", "--url", url, stdin="one\ntwo\n").returncode == 0
+        over, direct = run(data_dir, "--url", url, "replay", "pipe"), run(data_dir, "replay", "pipe")
+        assert over.stdout == direct.stdout and over.stdout.count("\n") == 2
+        assert run(data_dir, "replay", "pipe", "--after", "1", PEYK_URL=url).stdout == over.stdout.split("\n")[1] + "\n"
+        following = ["app.py", "replay", "pipe", "--follow", "--url", url]
+        with subprocess.Popen([sys.executable, *following], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            assert [process.stdout.readline() for _ in range(2)] == over.stdout.splitlines(keepends=True)
+            run(data_dir, "send", "pipe", "three", "--url", url)
+            assert '"text":"three"' in process.stdout.readline()
+            process.send_signal(2)
+            assert process.wait(10) == 130
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (("send", "a b", "x"), 1, "1 to 64 letters"),
+        (("send", "x", "--json", "not json"), 1, "data must be JSON"),
+        (("send", "x", "y", "--url", "ftp://x"), 1, "no server's address"),
+        (("send", "x", "y", "--url", "ws://127.0.0.1:1"), 75, "does not answer"),
+        (("replay", "x", "--url", "ws://127.0.0.1:1"), 75, "does not answer"),
+        (("dance",), 2, "invalid choice"),
+    ],
+)
+def test_exit_codes(data_dir: Path, words: tuple[str, ...], code: int, says: str) -> None:
+    done = run(data_dir, *words)
+    assert done.returncode == code and says in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_reader_that_has_enough_is_no_error(data_dir: Path) -> None:
+    run(data_dir, "send", "pipe", stdin="x\n" * 500)
+    env = clean_environment({"DATA_DIR": str(data_dir)})
+    command = f"set -o pipefail; {sys.executable} app.py replay pipe --follow | head -1"
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, env=env, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and done.stdout.count("\n") == 1 and done.stderr == ""
 
 
 async def test_replay_follow_goes_on_with_what_comes(data_dir: Path) -> None:

@@ -10,11 +10,16 @@ import pytest
 from websockets.asyncio.client import connect
 
 from chat.auth import ACTIONS, KINDS, ROLES, Identity, Policy, Tokens, check
+from chat.direct import Direct
 from chat.errors import PermissionDenied
-from chat.models import User
+from chat.lines import Lines
+from chat.models import Channel, User
 from chat.node import Node
 from chat.settings import ServerSettings
+from chat.slash import Slash
 from chat.terminal import Terminal
+from chat.transcript import View
+from chat.words import Words
 from tests.chat.conftest import Talk
 from tests.services import PeykServer, RedisProcess, until
 
@@ -182,16 +187,20 @@ async def test_the_terminal_door(http: httpx.AsyncClient, redis_of_module: Redis
     channel = await made(http, kind, f"terminal-{kind}")
     lines: list[str] = []
     async with Node(ServerSettings(redis_url=redis_of_module.url, _env_file=None), "tool") as node:
-        terminal = Terminal(node, User.named(role), lines.append)
-        await terminal.enter(f"/join {channel}")
+        face = Lines(lines.append, Words())
+        terminal = face.terminal = Terminal(Direct(node, User.named(role)), face, Words())
+        slash = Slash(terminal)
+        await slash.enter(f"/join {channel}")
         assert (f"* joined {channel}" in lines) is may(kind, role, "subscribe"), lines
-        terminal.channel = channel
+        terminal.current = terminal.current or View(Channel(channel, channel))
         lines.clear()
-        await terminal.enter("hello")
+        await slash.enter("hello")
+        await terminal.outbox.settled()
         assert (not [line for line in lines if line.startswith("!")]) is may(kind, role, "publish"), lines
         lines.clear()
-        await terminal.enter("/channels")
+        await slash.enter("/channels")
         assert bool([line for line in lines if channel in line]) is may(kind, role, "subscribe")
+        await terminal.close()
 
 
 async def test_deleting_is_the_owners(http: httpx.AsyncClient, server: PeykServer) -> None:

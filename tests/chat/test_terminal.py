@@ -1,50 +1,77 @@
-"""The terminal's lines: what others wrote can do no harm."""
+"""What the terminal knows of a message, and the words it has for it."""
 
-import unicodedata
+from datetime import date
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from chat.terminal import _Publication, harmless, shown
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "\x1b[2J\x1b[31mred",
-        "\x1b]52;c;aGk=\x07",
-        "\x9b31m",
-        "a\rb",
-        "a\nb",
-        "\u202egnp.exe",
-        "\x00",
-        "\u2066a",
-        "\u2028",
-    ],
-)
-def test_nothing_moves_the_cursor_or_turns_the_line(text: str) -> None:
-    for c in harmless(text):
-        assert unicodedata.category(c)[0] != "C" and unicodedata.category(c) not in ("Zl", "Zp")
-    assert "\u202e" not in harmless(text)
+from chat.source import Said
+from chat.words import WORDS, Words, language_of, solar_hijri
 
 
-@given(st.text())
-def test_any_text_is_harmless_and_as_long(text: str) -> None:
-    safe = harmless(text)
-    assert len(safe) == len(text)
-    assert all(c in "\u200c\u200d" or unicodedata.category(c)[0] != "C" for c in safe)
-
-
-def test_persian_words_keep_their_joiners() -> None:
-    assert harmless("برنامه‌نویسی سلام") == "برنامه‌نویسی سلام"
-
-
-def test_a_message_is_one_line() -> None:
-    line = shown(_Publication({"text": "hello"}, 0, {"user": "sara"}))
-    assert line == "[--:--] sara: hello"
-    assert shown(_Publication({"text": "x"}, 1_795_000_000_000, {"user": "u"}))[:7].count(":") == 1
+def test_a_message_is_read_as_the_protocol_writes_it() -> None:
+    said = Said.read(b'{"offset":7,"time":9,"data":{"text":"hi","me":true},"info":{"user":"sara","client":"c"}}')
+    assert (said.text, said.user, said.offset, said.time, said.client, said.is_action) == (
+        "hi",
+        "sara",
+        7,
+        9,
+        "c",
+        True,
+    )
 
 
 def test_an_event_is_shown_as_its_data() -> None:
-    assert shown(_Publication({"type": "paid", "payload": [1]}, 0, {})) == '[--:--] ?: {"type":"paid","payload":[1]}'
+    assert Said.read(b'{"data":{"type":"paid","payload":[1]}}').text == '{"type":"paid","payload":[1]}'
+    assert Said.read(b'{"data":{"text":5,"me":1}}').is_action is False
+
+
+@pytest.mark.parametrize("data", [b"not json", b"1e999", b'{"text":"\xff"}', b'{"text":"\\ud800"}'])
+def test_a_damaged_message_keeps_its_place_and_its_writer(data: bytes) -> None:
+    said = Said.read(b'{"offset":7,"time":9,"data":' + data + b',"info":{"user":"sara","client":"c"}}')
+    assert (said.text, said.user, said.offset, said.client) == ("(a message that cannot be read)", "sara", 7, "c")
+    assert Said.read(data).offset == 0
+
+
+def test_both_languages_say_the_same_things() -> None:
+    english, persian = WORDS["en"], WORDS["fa"]
+    assert english.keys() == persian.keys()
+    for key, text in english.items():
+        assert {c for c in text.split("{")[1:]} == set() or "{" in persian[key], key
+
+
+@pytest.mark.parametrize(
+    ("environment", "language"),
+    [
+        ({"LANG": "fa_IR.UTF-8"}, "fa"),
+        ({"LANG": "fa_IR", "LC_ALL": "C"}, "en"),
+        ({"LC_MESSAGES": "fa_IR", "LANG": "en_GB"}, "fa"),
+        ({"LANG": "de_DE"}, "en"),
+        ({}, "en"),
+    ],
+)
+def test_the_environment_says_the_language(environment: dict[str, str], language: str) -> None:
+    assert language_of(environment) == language
+
+
+@pytest.mark.parametrize(
+    ("day", "solar"),
+    [
+        (date(2026, 3, 21), (1405, 1, 1)),
+        (date(2025, 3, 20), (1403, 12, 30)),
+        (date(2024, 3, 20), (1403, 1, 1)),
+        (date(2026, 11, 21), (1405, 8, 30)),
+        (date(1979, 2, 11), (1357, 11, 22)),
+    ],
+)
+def test_days_of_the_iranian_calendar(day: date, solar: tuple[int, int, int]) -> None:
+    assert solar_hijri(day) == solar
+
+
+def test_days_and_numbers_are_said_as_people_say_them() -> None:
+    english, persian, today = Words("en"), Words("fa"), date(2026, 11, 21)
+    assert english.day(today, today) == "Today" and persian.day(date(2026, 11, 20), today) == "دیروز"
+    assert english.day(date(2026, 3, 21), today) == "Saturday 21 March"
+    assert persian.day(date(2025, 3, 20), today) == "پنجشنبه ۳۰ اسفند ۱۴۰۳"
+    assert english("unread", n=1200) == "1,200 unread" and persian("unread", n=1200) == "۱٬۲۰۰ نخوانده"
+    assert english.clock(0) == "--:--" == english.clock(10**18)
+    assert persian.clock(1_795_000_000_000).isdecimal() is False and "۰" <= persian.clock(1_795_000_000_000)[0] <= "۹"

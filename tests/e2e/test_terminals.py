@@ -6,11 +6,13 @@ import signal
 import tempfile
 import urllib.request
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.tmux import Tmux
+from chat.plain import width
+from tests.e2e.tmux import Screen, Tmux
 from tests.services import PeykServer, end_embedded, wait_until
 
 
@@ -64,21 +66,71 @@ def test_two_terminals_chat_without_a_server(tmux: Tmux, data_dir: Path) -> None
 
 def test_commands_and_what_they_say(tmux: Tmux) -> None:
     screen = tmux.open("sara", "--user", "sara")
-    screen.type("/join برنامه‌نویسی")
-    screen.wait("* joined برنامه‌نویسی")
-    screen.type("/channels")
-    screen.wait("» برنامه‌نویسی")
-    assert "+ general" in screen.text()
-    screen.type("/leave")
-    screen.wait("* left")
-    screen.type("to nobody")
-    screen.wait("! you are in no channel; /join <channel> first")
-    screen.type("/dance")
-    screen.wait("! there is no command /dance; there are /join")
-    screen.type("/join a b")
-    screen.wait("! a channel name has 1 to 64 letters")
-    screen.type("/join General")
-    screen.wait("* joined general")
+    for typed, said in (
+        ("/join برنامه‌نویسی", "* joined برنامه‌نویسی"),
+        ("/channels", "» برنامه‌نویسی"),
+        ("hello", "sara: hello"),
+        ("/send there", "sara: there"),
+        ("/me waves", "* sara waves"),
+        ("/topic About code", "* برنامه‌نویسی: About code"),
+        ("/who", "* 1 here: sara"),
+        ("/search THE", "sara: there"),
+        ("/msg babak psst", "* joined @babak"),
+        ("/history", "sara: psst"),
+        ("/leave", "* left @babak"),
+        ("to nobody", "! you are in no channel; /join <channel> first"),
+        ("/dance", "! there is no command /dance; there are /join"),
+        ("/join a b", "! a channel name has 1 to 64 letters"),
+        ("/help", "/topic <text>"),
+        ("/name سارا", "* you are سارا now"),
+        ("/join General", "* joined general"),
+        ("/join General", "! you are in General already"),
+        ("/theme dark", "general · subscribed: yes"),
+    ):
+        screen.type(typed)
+        screen.wait(said)
+    screen.type("/quit")
+    assert screen.code() == 0
+
+
+def test_a_screen_is_resized_and_takes_persian_and_wide_letters(tmux: Tmux) -> None:
+    screen = tmux.open("sara", "--user", "سارا", "--lang", "fa", "--channel", "عمومی", begins="پیوستید")
+    screen.type("می‌خواهم بنویسم: 日本語 👩‍💻 ❤️ پایان")
+    screen.wait("سارا: می‌خواهم بنویسم: 日本語 👩💻 ❤ پایان")
+    for columns, rows in ((60, 15), (120, 40), (61, 16)):
+        screen.resize(columns, rows)
+        wait_until(partial(_fits, screen, columns, rows), what=f"{columns} × {rows}")
+        screen.wait("پایان")
+    screen.press("C-c")
+    screen.wait("یک بار دیگر Ctrl+C")
+    screen.press("C-c")
+    assert screen.code() == 130
+
+
+def _fits(screen: Screen, columns: int, rows: int) -> bool:
+    """Whether the five parts are there, each row as wide as the window."""
+    lines = screen.text().splitlines()
+    drawn = len(lines) == rows and "پیک" in lines[0] and lines[-2].startswith(" >") and "وصل" in lines[-1]
+    return drawn and all(width(line) <= columns for line in lines)
+
+
+def test_a_screen_on_a_server_survives_its_end(tmux: Tmux, data_dir: Path) -> None:
+    with PeykServer({"DATA_DIR": str(data_dir)}) as server:
+        sara = tmux.open("sara", "--user", "sara", "--url", server.url)
+        babak = tmux.open("babak", "--user", "babak", "--url", f"ws://127.0.0.1:{server.port}")
+        sara.type("one")
+        babak.wait("sara: one")
+        server.kill()
+        sara.wait("reconnecting…")
+        sara.type("two")
+        sara.wait("not sent yet")
+        server.start()
+        babak.wait("sara: two")
+        for screen in (sara, babak):
+            screen.wait("· connected")
+            screen.wait("sara: two")
+            assert "not sent yet" not in screen.text()
+            assert screen.text().count("sara: one") == screen.text().count("sara: two") == 1
 
 
 def test_terminals_page_and_curl_are_one_conversation(tmux: Tmux, data_dir: Path) -> None:

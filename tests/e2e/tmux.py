@@ -33,14 +33,14 @@ class Tmux:
         )
         return done.stdout
 
-    def open(self, name: str, *words: str) -> "Screen":
-        """Start a terminal called `name` and wait for its first lines."""
+    def open(self, name: str, *words: str, begins: str = "* joined") -> "Screen":
+        """Start a terminal called `name` and wait until it shows how it `begins`."""
         env = clean_environment({"DATA_DIR": str(self._data_dir), "LANG": "C.UTF-8", "TERM": "screen-256color"})
         program = shlex.join(["env", f"DATA_DIR={self._data_dir}", sys.executable, "app.py", *words])
         self._tmux("new-session", "-d", "-s", name, "-x", "100", "-y", "30", program, env=env)
         self._tmux("set-option", "-t", name, "remain-on-exit", "on")
         screen = Screen(self, name)
-        screen.wait("* joined")
+        screen.wait(begins)
         return screen
 
 
@@ -78,3 +78,12 @@ class Screen:
 
     def ended(self) -> bool:
         return self._tmux._tmux("display-message", "-p", "-t", self._name, "#{pane_dead}").strip() == "1"
+
+    def code(self) -> int:
+        """The exit code of a terminal that ends."""
+        words = ("display-message", "-p", "-t", self._name, "#{pane_dead_status}")
+        wait_until(lambda: self._tmux._tmux(*words).strip(), what=f"{self._name} ends")
+        return int(self._tmux._tmux(*words))
+
+    def resize(self, columns: int, rows: int) -> None:
+        self._tmux._tmux("resize-window", "-t", self._name, "-x", str(columns), "-y", str(rows))
