@@ -75,7 +75,7 @@ class Screen(App[None]):
         Binding("ctrl+end", "bottom", priority=True),
         Binding("alt+up", "next(-1)", priority=True),
         Binding("alt+down", "next(1)", priority=True),
-        Binding("alt+a", "unread", priority=True),
+        Binding("alt+a,alt+shift+up,alt+shift+down", "unread", priority=True),
         Binding("ctrl+r", "again", priority=True),
         Binding("ctrl+x", "drop", priority=True),
         Binding("ctrl+c", "interrupt", priority=True),
