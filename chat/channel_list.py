@@ -33,6 +33,7 @@ class ChannelList(Widget):
         super().__init__(id="channels")
         self._terminal, self._words, self._palette = terminal, words, palette
         self._top = 0
+        self._rows: list[View | Channel | str] = []
 
     def order(self) -> list[View]:
         """The views in the order they are listed."""
@@ -52,14 +53,21 @@ class ChannelList(Widget):
             rows += ["", self._words("others"), *others]
         return rows
 
-    def render_line(self, y: int) -> Strip:
-        palette, rows = self._palette(), self.rows()
-        back = Style(bgcolor=palette.side)
+    def refresh_rows(self) -> None:
+        """Something changed: list anew, so that the current channel is seen, and draw."""
+        rows = self._rows = self.rows()
         current = next((i for i, row in enumerate(rows) if row is self._terminal.current), 0)
         if not self._top <= current < self._top + self.size.height or self._top + self.size.height > len(rows):
             self._top = max(0, min(current - self.size.height // 2, len(rows) - self.size.height))
+        self.refresh()
+
+    def on_resize(self) -> None:
+        self.refresh_rows()
+
+    def render_line(self, y: int) -> Strip:
+        palette, rows = self._palette(), self._rows
         if self._top + y >= len(rows):
-            return Strip.blank(self.size.width, back)
+            return Strip.blank(self.size.width, Style(bgcolor=palette.side))
         match rows[self._top + y]:
             case str(heading):
                 return self._text(f" {heading}", Style(color=palette.side_quiet, bgcolor=palette.side, bold=True))
@@ -93,7 +101,7 @@ class ChannelList(Widget):
         )
 
     def on_click(self, event: events.Click) -> None:
-        rows = self.rows()
+        rows = self._rows
         if 0 <= self._top + event.y < len(rows):
             row = rows[self._top + event.y]
             if isinstance(row, View):

@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from chat.errors import PeykError, UnknownMethod
+from chat.errors import PeykError
 from pipeline.resp import FAILURES
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ class ReadMarks:
     def __init__(self, terminal: "Terminal") -> None:
         self._terminal = terminal
         self._reads: dict[str, int] = {}  # read, and not told yet
-        self._counts = True  # the other side keeps read positions
         self._woken = asyncio.Event()
 
     def wake(self) -> None:
@@ -40,15 +39,7 @@ class ReadMarks:
 
     async def count(self, channels: Iterable[str]) -> None:
         """Ask how far this user has read, wherever it was."""
-        if not self._counts:
-            return
-        try:
-            counts = await self._terminal.source.unread([channel for channel in channels if channel not in self._reads])
-        except UnknownMethod:  # an older server: counted from here on
-            self._counts = False
-            for view in self._terminal.views.values():
-                view.read = max(view.read, view.transcript.top)
-            return
+        counts = await self._terminal.source.unread([channel for channel in channels if channel not in self._reads])
         for channel, (read, _) in counts.items():
             if channel in self._terminal.views and channel not in self._reads:
                 counted = self._terminal.views[channel]
@@ -59,11 +50,7 @@ class ReadMarks:
         """Tell what was read since."""
         while self._reads:
             channel, offset = next(iter(self._reads.items()))
-            if self._counts:
-                try:
-                    await self._terminal.source.read(channel, offset)
-                except UnknownMethod:
-                    self._counts = False
+            await self._terminal.source.read(channel, offset)
             if self._reads.get(channel) == offset:
                 del self._reads[channel]
 

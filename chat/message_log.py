@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import date
+from typing import NamedTuple
 from zlib import crc32
 
 from rich.segment import Segment
@@ -18,9 +19,17 @@ from chat.themes import Palette
 from chat.transcript import Day, Entry, Gap, Item, New, Outgoing
 from chat.words import Words
 
-Row = tuple[Item | None, int, Strip]
-"""A row of the log: of which item, which of its rows, and what it shows."""
+
+class Row(NamedTuple):
+    """A row of the log: of which item (by its index; -1: the edge above all), which of its rows, and what it shows."""
+
+    at: int
+    row: int
+    strip: Strip
+
+
 _INDENT = len("[10:00] ")
+_MADE = 10_000  # entries whose rows are kept
 EDGE = 2  # columns left free at the right, where terminals that measure differently may overrun
 
 
@@ -43,7 +52,8 @@ class MessageLog(Widget):
         super().__init__(id="log")
         self._terminal, self._words, self._palette = terminal, words, palette
         self._anchors: dict[int, Anchor] = {}  # by transcript
-        self._rows: list[Row] = []
+        self._items: list[Item] = []
+        self._rows: list[Row] = []  # what is seen, and a screen or two above and below it
         self._top = 0
         self._made: dict[Item, list[Strip]] = {}
         self._made_for: tuple[int, Palette] | None = None
@@ -55,19 +65,30 @@ class MessageLog(Widget):
         return id(self._terminal.transcript) not in self._anchors
 
     def scroll(self, rows: int) -> None:
-        """Up (negative) or down; near the top, older messages are read."""
+        """Up (negative) or down, a page at most; near the top, older messages are read."""
         self.build()
-        bottom = max(0, len(self._rows) - self._height())
+        bottom = max(0, len(self._rows) - self.size.height)
         top = min(max(self._top + rows, 0), bottom)
         if top >= bottom and rows >= 0:
             self.to_bottom()
             return
         for i in range(top, len(self._rows)):
-            item, row, _ = self._rows[i]
-            if isinstance(item, Entry):
+            index, row, _ = self._rows[i]
+            if index >= 0 and isinstance(item := self._items[index], Entry):
                 self._anchors[id(self._terminal.transcript)] = Anchor(item, row, i - top)
                 break
-        if top < self.size.height and rows < 0:
+        self._moved(rows)
+
+    def to_top(self) -> None:
+        """The oldest message that is here."""
+        first = next((item for item in self._items if isinstance(item, Entry)), None)
+        if first is not None:
+            self._anchors[id(self._terminal.transcript)] = Anchor(first, 0, 2)
+            self._moved(-1)
+
+    def _moved(self, rows: int) -> None:
+        self.build()
+        if rows < 0 and self._rows[0].at < 0 and self._top < self.size.height:
             self.want_older()
         self.post_message(self.Moved())
         self.refresh()
@@ -78,7 +99,7 @@ class MessageLog(Widget):
     def to_bottom(self) -> None:
         self._anchors.pop(id(self._terminal.transcript), None)
         self.post_message(self.Moved())
-        self.refresh()
+        self.refresh_rows()
 
     def want_older(self) -> None:
         view = self._terminal.current
@@ -94,7 +115,7 @@ class MessageLog(Widget):
         self.scroll(3)
 
     def on_resize(self) -> None:
-        self.refresh()
+        self.refresh_rows()
 
     def _height(self) -> int:
         return self.size.height - (0 if self.at_bottom else 1)
@@ -102,36 +123,51 @@ class MessageLog(Widget):
     # -- rows
 
     def build(self) -> None:
-        """Make the rows anew, and find the top one; what did not change is not made again."""
-        log, palette = self._terminal.transcript, self._palette()
-        if self._made_for != (self.size.width, palette) or len(self._made) > 10_000:
+        """Make the rows anew around what is seen; what did not change is not made again."""
+        log, palette, enough = self._terminal.transcript, self._palette(), 3 * self.size.height
+        if self._made_for != (self.size.width, palette) or len(self._made) > _MADE:
             self._made_for, self._made = (self.size.width, palette), {}
-        rows: list[Row] = [(None, 0, self._edge())]
-        for item in log.items():
-            if isinstance(item, Entry):
-                if item not in self._made:
-                    self._made[item] = self._strips(item)
-                strips = self._made[item]
-            else:
-                strips = self._strips(item)
-            rows += [(item, i, strip) for i, strip in enumerate(strips)]
+        items = self._items = list(log.items())
+        anchor = self._anchors.get(id(log))
+        at = len(items)
+        if anchor is not None:
+            at = next((i for i, item in enumerate(items) if item is anchor.item), at)
+            if at == len(items):  # it is kept no longer
+                del self._anchors[id(log)]
+                anchor = None
+        above: list[Row] = []
+        for index in range(at - 1, -2, -1):
+            above += [Row(index, i, strip) for i, strip in reversed(list(enumerate(self._strips_at(index))))]
+            if len(above) >= enough:
+                break
+        rows = above[::-1]
+        for index in range(at, len(items)):
+            rows += [Row(index, i, strip) for i, strip in enumerate(self._strips_at(index))]
+            if len(rows) >= len(above) + enough:
+                break
         self._rows = rows
         self._top = max(0, len(rows) - self.size.height)
-        anchor = self._anchors.get(id(log))
         if anchor is not None:
-            last = len(self._made.get(anchor.item, ())) - 1
-            for i, (shown, row, _) in enumerate(rows):
-                if shown is anchor.item and row >= min(anchor.row, last):
-                    self._top = max(0, i - anchor.below)
-                    return
-            del self._anchors[id(log)]  # it is kept no longer
+            row = len(above) + min(anchor.row, len(self._strips_at(at)) - 1)
+            self._top = max(0, min(row - anchor.below, self._top))
+
+    def _strips_at(self, index: int) -> list[Strip]:
+        if index < 0:
+            return [self._edge()]
+        item = self._items[index]
+        if not isinstance(item, Entry):
+            return self._strips(item)
+        if item not in self._made:
+            self._made[item] = self._strips(item)
+        return self._made[item]
 
     def refresh_rows(self) -> None:
+        """Something changed: make the rows anew, and draw them."""
         self.build()
         self.refresh()
 
     def render_line(self, y: int) -> Strip:
-        if y == 0 or not self._rows:
+        if not self._rows or self._made_for != (self.size.width, self._palette()):
             self.build()
         palette, height = self._palette(), self._height()
         if y >= height:
@@ -140,14 +176,15 @@ class MessageLog(Widget):
         row = self._top + y - max(0, height - len(self._rows))
         blank = Style(bgcolor=palette.log)
         if 0 <= row < len(self._rows):
-            return self._rows[row][2].extend_cell_length(self.size.width, blank)
+            return self._rows[row].strip.extend_cell_length(self.size.width, blank)
         return Strip.blank(self.size.width, blank)
 
     def _pill(self) -> Strip:
         """How much is below, while somebody reads further up."""
         palette = self._palette()
-        below = self._rows[self._top + self._height() :]
-        count = sum(1 for item, row, _ in below if isinstance(item, Entry | Outgoing) and row == 0)
+        seen = self._rows[: self._top + self._height()]
+        below = self._items[seen[-1].at + 1 :] if seen else []
+        count = sum(isinstance(item, Entry | Outgoing) for item in below)
         text = f" {self._words('below', n=count)} "
         style = Style(color=palette.badge_text, bgcolor=palette.badge)
         rest = Style(bgcolor=palette.log)

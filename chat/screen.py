@@ -182,8 +182,9 @@ class Screen(App[None]):
     def _draw(self) -> None:
         self.log_view.refresh_rows()
         self._attend()
-        for widget in (*self.query(Bar), self.query_one(ChannelList)):
-            widget.refresh()
+        self.query_one(ChannelList).refresh_rows()
+        for bar in self.query(Bar):
+            bar.refresh()
 
     def _attend(self) -> None:
         """Whether somebody sees what comes."""
@@ -203,17 +204,11 @@ class Screen(App[None]):
         self._measure()
         self._drawing = asyncio.create_task(self._draw_on())
         self.terminal.home.note(self.words("welcome"))
-        self.terminal.spawn(self._begin())
+        self.terminal.spawn(self.terminal.start(self._channel))
 
     def on_unmount(self) -> None:
         if self._drawing is not None:
             self._drawing.cancel()
-
-    async def _begin(self) -> None:
-        try:
-            await self.terminal.start(self._channel)
-        except BadRequest as error:
-            self.terminal.complain(error)
 
     def on_resize(self) -> None:
         self._measure()
@@ -275,7 +270,7 @@ class Screen(App[None]):
         self.log_view.page(direction)
 
     def action_top(self) -> None:
-        self.log_view.scroll(-(10**9))
+        self.log_view.to_top()
 
     def action_bottom(self) -> None:
         self.log_view.to_bottom()

@@ -99,9 +99,11 @@ class Terminal:
     async def start(self, channel: str) -> None:
         """Join `channel`, take up all the others one belongs to, and keep in step. Raises what joining raises."""
         await self.look_around()
-        await self.join(channel)
-        self.spawn(self.take_up())
-        self.spawn(self.marks.regularly())
+        try:
+            await self.join(channel)
+        finally:
+            self.spawn(self.take_up())
+            self.spawn(self.marks.regularly())
 
     async def close(self) -> None:
         """End what is under way; what is still being sent has two seconds."""

@@ -183,7 +183,7 @@ async def test_in_persian(node: Node) -> None:
         await seen.enter("سلام")
         await seen.sees("سارا: سلام")
         rows = seen.rows()
-        assert "پیک ۱٫۰" in rows[0] and "کانال‌ها" in rows[1] and "عضو: بله · وصل" in rows[-1]
+        assert "پیک ۱٫۰" in rows[0] and "کانال‌ها" in rows[1] and "عضو: بله · متصل" in rows[-1]
         assert any("امروز" in row for row in seen.log()) and any(
             row.startswith("[۰") or "[۱" in row for row in seen.log()
         )

@@ -72,6 +72,6 @@ def test_days_and_numbers_are_said_as_people_say_them() -> None:
     assert english.day(today, today) == "Today" and persian.day(date(2026, 11, 20), today) == "دیروز"
     assert english.day(date(2026, 3, 21), today) == "Saturday 21 March"
     assert persian.day(date(2025, 3, 20), today) == "پنجشنبه ۳۰ اسفند ۱۴۰۳"
-    assert english("unread", n=1200) == "1,200 unread" and persian("unread", n=1200) == "۱٬۲۰۰ نخوانده"
+    assert english("unread", n=1200) == "1,200 unread" and persian("unread", n=1200) == "۱٬۲۰۰ پیام نخوانده"
     assert english.clock(0) == "--:--" == english.clock(10**18)
     assert persian.clock(1_795_000_000_000).isdecimal() is False and "۰" <= persian.clock(1_795_000_000_000)[0] <= "۹"

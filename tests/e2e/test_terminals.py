@@ -110,7 +110,7 @@ def test_a_screen_is_resized_and_takes_persian_and_wide_letters(tmux: Tmux) -> N
 def _fits(screen: Screen, columns: int, rows: int) -> bool:
     """Whether the five parts are there, each row as wide as the window."""
     lines = screen.text().splitlines()
-    drawn = len(lines) == rows and "پیک" in lines[0] and lines[-2].startswith(" >") and "وصل" in lines[-1]
+    drawn = len(lines) == rows and "پیک" in lines[0] and lines[-2].startswith(" >") and "متصل" in lines[-1]
     return drawn and all(width(line) <= columns for line in lines)
 
 
