@@ -16,7 +16,7 @@ Complete = Callable[[str], tuple[int, list[str]]]
 
 
 class Composer(TextArea):
-    """Enter sends; Alt+Enter and Ctrl+J begin a new line."""
+    """Enter sends; Ctrl+J begins a new line, as do Shift+Enter and Alt+Enter where the terminal tells them apart."""
 
     class Entered(Message):
         def __init__(self, text: str) -> None:

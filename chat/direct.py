@@ -76,7 +76,7 @@ class Direct:
 
     def write(self, data: bytes) -> None:
         for line in data.split(b"\n"):
-            channel = line.partition(b'"channel":"')[2].partition(b'"')[0].decode()
+            channel = line.partition(b'"channel":"')[2].partition(b'"')[0].decode(errors="replace")
             if line.startswith(push_prefix(channel)):  # else somebody joined or left
                 self.listener.said(channel, Said.read(publication_of(channel, line)))
 
@@ -92,17 +92,22 @@ class Direct:
         wait = _BACKOFF[0]
         while True:
             try:
-                self.listener.began(channel, await self._listen(channel, None))
+                self.listener.began(channel, await self._listen_anyhow(channel))
                 return
             except FAILURES as error:
                 logger.info("channel %s: not subscribed again: %s", channel, error)
-            except UnknownChannel:  # lost, and made anew by whoever says something next
-                await self._node.channels.ensure(channel, self._user.id)
             except PeykError as error:
                 self.listener.ended(channel, str(error), deleted=False)
                 return
             await asyncio.sleep(wait)
             wait = min(wait * 2, _BACKOFF[1])
+
+    async def _listen_anyhow(self, channel: str) -> Began:
+        try:
+            return await self._listen(channel, None)
+        except UnknownChannel:  # lost with its Redis
+            await self._node.channels.ensure(channel, self._user.id)
+            return await self._listen(channel, None)
 
     async def _listen(self, channel: str, since: tuple[str, int] | None) -> Began:
         """Subscribe at the hub; from the answer on messages come by `write`."""

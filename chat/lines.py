@@ -24,7 +24,7 @@ class Lines:
         self._show, self._words = show, words
         self.terminal: Terminal
         self.running = True
-        self._written: dict[int, tuple[int, int]] = {}  # by transcript: the place up to which it was written
+        self._written: dict[Transcript, tuple[int, int]] = {}  # the place up to which each was written
         self._troubled: dict[str, str] = {}  # the states of what could not be sent that were told, by key
 
     def show(self, line: str) -> None:
@@ -40,7 +40,7 @@ class Lines:
                 self.show(line)
         entries = [item for item in fresh if isinstance(item, Entry)]
         if entries:
-            self._written[id(log)] = entries[-1].place
+            self._written[log] = entries[-1].place
 
     def older(self, view: View) -> None:
         for item in view.transcript.items():
@@ -55,7 +55,7 @@ class Lines:
 
     def _fresh(self, log: Transcript) -> list[Item]:
         """What was not written yet; of a channel just opened, its last messages."""
-        if (written := self._written.get(id(log))) is None:
+        if (written := self._written.get(log)) is None:
             entries = [entry for entry in log.entries if entry.said is not None][-HISTORY:]
             written = (entries[0].offset - 1, sys.maxsize) if entries else (-1, 0)
         fresh: list[Item] = []

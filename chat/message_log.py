@@ -16,7 +16,7 @@ from chat.models import fold
 from chat.plain import fit, glyphs, paragraphs, width, wrap
 from chat.terminal import Terminal
 from chat.themes import Palette
-from chat.transcript import Day, Entry, Gap, Item, New, Outgoing
+from chat.transcript import Day, Entry, Gap, Item, New, Outgoing, Transcript
 from chat.words import Words
 
 
@@ -51,7 +51,7 @@ class MessageLog(Widget):
     def __init__(self, terminal: Terminal, words: Words, palette: Callable[[], Palette]) -> None:
         super().__init__(id="log")
         self._terminal, self._words, self._palette = terminal, words, palette
-        self._anchors: dict[int, Anchor] = {}  # by transcript
+        self._anchors: dict[Transcript, Anchor] = {}
         self._items: list[Item] = []
         self._rows: list[Row] = []  # what is seen, and a screen or two above and below it
         self._top = 0
@@ -62,7 +62,7 @@ class MessageLog(Widget):
 
     @property
     def at_bottom(self) -> bool:
-        return id(self._terminal.transcript) not in self._anchors
+        return self._terminal.transcript not in self._anchors
 
     def scroll(self, rows: int) -> None:
         """Up (negative) or down, a page at most; near the top, older messages are read."""
@@ -75,7 +75,7 @@ class MessageLog(Widget):
         for i in range(top, len(self._rows)):
             index, row, _ = self._rows[i]
             if index >= 0 and isinstance(item := self._items[index], Entry):
-                self._anchors[id(self._terminal.transcript)] = Anchor(item, row, i - top)
+                self._anchors[self._terminal.transcript] = Anchor(item, row, i - top)
                 break
         self._moved(rows)
 
@@ -83,7 +83,7 @@ class MessageLog(Widget):
         """The oldest message that is here."""
         first = next((item for item in self._items if isinstance(item, Entry)), None)
         if first is not None:
-            self._anchors[id(self._terminal.transcript)] = Anchor(first, 0, 2)
+            self._anchors[self._terminal.transcript] = Anchor(first, 0, 2)
             self._moved(-1)
 
     def _moved(self, rows: int) -> None:
@@ -97,7 +97,7 @@ class MessageLog(Widget):
         self.scroll(direction * max(1, self.size.height - 3))
 
     def to_bottom(self) -> None:
-        self._anchors.pop(id(self._terminal.transcript), None)
+        self._anchors.pop(self._terminal.transcript, None)
         self.post_message(self.Moved())
         self.refresh_rows()
 
@@ -128,12 +128,12 @@ class MessageLog(Widget):
         if self._made_for != (self.size.width, palette) or len(self._made) > _MADE:
             self._made_for, self._made = (self.size.width, palette), {}
         items = self._items = list(log.items())
-        anchor = self._anchors.get(id(log))
+        anchor = self._anchors.get(log)
         at = len(items)
         if anchor is not None:
             at = next((i for i, item in enumerate(items) if item is anchor.item), at)
             if at == len(items):  # it is kept no longer
-                del self._anchors[id(log)]
+                del self._anchors[log]
                 anchor = None
         above: list[Row] = []
         for index in range(at - 1, -2, -1):

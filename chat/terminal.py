@@ -21,6 +21,7 @@ from pipeline.resp import FAILURES
 
 VERSION = "1.0"
 PAGE = 100  # messages of history read at once
+PEOPLE = 1000  # names of a channel that Tab completes
 REREAD = 500  # missed messages that are read one page after another; beyond, the log begins at the newest page
 _NAMES = re.compile(r"@([\w.\-\u200c]+)")
 
@@ -285,6 +286,8 @@ class Terminal:
         if not view.transcript.add(message, self.mentions(view, message)):
             return False
         view.people[fold(message.user)] = message.user
+        if len(view.people) > PEOPLE:
+            del view.people[next(iter(view.people))]
         if message.client in self.source.clients:
             view.transcript.take_own(message)
         if fold(message.user) == self.user and message.offset == view.transcript.top:

@@ -78,7 +78,7 @@ _EN = {
     "name_rule": "a channel name has 1 to 64 letters, digits, marks, '_', '-' or '.', not starting with a dot; "
     "no spaces: /join my-channel",
     "themes": "themes: {names}",
-    "keys": "Enter sends · Alt+Enter or Ctrl+J: new line · Tab completes · ↑ ↓ what you wrote · PgUp PgDn scroll · "
+    "keys": "Enter sends · Ctrl+J or Shift+Enter: new line · Tab completes · ↑ ↓ what you wrote · PgUp PgDn scroll · "
     "Alt+↑ Alt+↓ or a click: channels · Alt+a: next unread",
     "help_join": "create a channel if need be, and join it",
     "help_leave": "leave this channel",
@@ -144,7 +144,7 @@ _FA = {
     "away": "ارتباط قطع است؛ پس از بازگشت آن دوباره بکوشید",
     "name_rule": "نام کانال ۱ تا ۶۴ حرف، رقم، «_»، «-» یا «.» دارد، بی‌فاصله، و با نقطه آغاز نمی‌شود",
     "themes": "پوسته‌ها: {names}",
-    "keys": "Enter فرستادن · Alt+Enter یا Ctrl+J خط تازه · Tab کامل کردن · ↑ ↓ نوشته‌های پیشین · PgUp PgDn پیمایش · "
+    "keys": "Enter فرستادن · Ctrl+J یا Shift+Enter خط تازه · Tab کامل کردن · ↑ ↓ نوشته‌های پیشین · PgUp PgDn پیمایش · "
     "Alt+↑ Alt+↓ یا کلیک: کانال‌ها · Alt+a: نخواندهٔ بعدی",
     "help_join": "پیوستن به کانال؛ اگر نباشد ساخته می‌شود",
     "help_leave": "ترک این کانال",
