@@ -1,6 +1,7 @@
 """The databases a node archives in, as its settings say, and both as one to read from."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -84,6 +85,9 @@ async def open_archives(settings: BridgeSettings, link: Link, keys: Keys, fills:
     waited for later. Raises ConfigError for one that was named and cannot be used; only the SQLite file that nobody
     named is left alone then, with an error in the log.
     """
+    if fills and SQL not in off(settings) and not settings.database_url:
+        with contextlib.suppress(OSError):  # the file says what is wrong
+            settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     async with AsyncExitStack() as stack:
         stores: list[Store] = []
         for group in (SQL, MONGO):

@@ -5,12 +5,18 @@ from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
+from redis.asyncio import Redis
 
+from app import AppSettings
+from bridge.archives import open_archives
 from bridge.settings import BridgeSettings, database
 from bridge.sql import SqlArchive
 from bridge.tables import VERSION
+from chat.settings import ServerSettings
 from pipeline.consumer import Away
-from redis_config import ConfigError
+from pipeline.keys import Keys
+from pipeline.resp import Link
+from redis_config import Address, ConfigError
 from tests.bridge.conftest import event, message
 from tests.services import PostgresProcess, free_port
 
@@ -116,3 +122,13 @@ async def test_a_table_that_is_gone_is_no_fault_of_a_message(postgres_url: str) 
             await connection.exec_driver_sql("DROP TABLE stream")
         with pytest.raises(Away):
             await archive.store([message(2)])
+
+
+async def test_the_directory_of_the_file_is_made(redis_client: Redis, settings: ServerSettings, tmp_path: Path) -> None:
+    """It is there already only where the embedded Valkey is."""
+    given = AppSettings(data_dir=tmp_path / "new" / "data", _env_file=None)
+    link = Link(Address.parse(settings))
+    async with open_archives(given, link, Keys.of(given), fills=True) as archives:
+        assert [sink.group for sink in archives.sinks] == ["sql"]
+    link.close()
+    assert (tmp_path / "new" / "data" / "peyk.sqlite").exists()
