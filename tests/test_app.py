@@ -213,13 +213,17 @@ def test_a_pipe_to_a_server_is_the_same(data_dir: Path) -> None:
         assert over.stdout == direct.stdout and over.stdout.count("\n") == 2
         assert run(data_dir, "replay", "pipe", "--after", "1", PEYK_URL=url).stdout == over.stdout.split("\n")[1] + "\n"
         following = ["app.py", "replay", "pipe", "--follow", "--url", url]
-        with subprocess.Popen([sys.executable, *following], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        process = subprocess.Popen([sys.executable, *following], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        try:
             assert process.stdout is not None
             assert [process.stdout.readline() for _ in range(2)] == over.stdout.splitlines(keepends=True)
             run(data_dir, "send", "pipe", "three", "--url", url)
             assert '"text":"three"' in process.stdout.readline()
             process.send_signal(2)
             assert process.wait(10) == 130
+        finally:
+            process.kill()
+            process.communicate()
 
 
 @pytest.mark.parametrize(
