@@ -20,14 +20,13 @@ from chat import errors
 from chat.errors import BadRequest, PeykError, Temporary, Unauthorized, Unavailable
 from chat.hub import DELETED
 from chat.protocol import encode
-from chat.source import Began, Listener, Said
+from chat.source import RESUBSCRIBE, Began, Listener, Said
 
 logger = logging.getLogger(__name__)
 
 _BACKOFF = 0.2, 5.0  # seconds: first and longest wait before connecting again
 PATIENCE = 10.0  # seconds for a reply
 _FINAL = range(3500, 4000)  # close codes after which a client does not come back by itself
-RESUBSCRIBE = 2500  # unsubscribe codes from here on mean: subscribe again
 _AWAY = "not connected; try again when the connection is back"
 
 

@@ -13,14 +13,13 @@ from chat.local import Joined, Subscription
 from chat.models import Channel, User, channel_id
 from chat.node import Node
 from chat.private import open_private
-from chat.source import Began, Listener, Past, Place, Said
+from chat.source import RESUBSCRIBE, Began, Listener, Past, Place, Said
 from pipeline.encode import Message, publication, publication_of, push_prefix
 from pipeline.replay import Page
 from pipeline.resp import FAILURES
 
 logger = logging.getLogger(__name__)
 
-RESUBSCRIBE = 2500  # unsubscribe codes from here on mean: subscribe again
 _PULSE = 2.0  # seconds between looks whether Redis is there
 _BACKOFF = 0.2, 5.0  # seconds: first and longest wait before subscribing again
 

@@ -9,6 +9,8 @@ import msgspec
 from chat.models import Channel
 from pipeline.content import UNREADABLE
 
+RESUBSCRIBE = 2500  # unsubscribe codes from here on mean: subscribe again
+
 
 class _Info(msgspec.Struct):
     user: str = "?"
@@ -53,14 +55,30 @@ class Said(NamedTuple):
 
     @property
     def text(self) -> str:
-        """What it says; an event is shown as its JSON."""
-        text = self.data.get("text") if isinstance(self.data, dict) else None
-        return text if isinstance(text, str) else msgspec.json.encode(self.data).decode()
+        """What it says. An event is its type and what it carries; anything else its JSON."""
+        if not isinstance(self.data, dict):
+            return _json(self.data)
+        text, kind = self.data.get("text"), self.data.get("type")
+        if isinstance(text, str):
+            return text
+        if not isinstance(kind, str) or "payload" not in self.data:
+            return _json(self.data)
+        payload = self.data["payload"]
+        values = payload.items() if isinstance(payload, dict) else [("", payload)]
+        return " · ".join([kind, *(f"{name}: {_plain(value)}".removeprefix(": ") for name, value in values)])
 
     @property
     def is_action(self) -> bool:
         """Whether it was said with /me."""
         return isinstance(self.data, dict) and self.data.get("me") is True
+
+
+def _json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else _json(value)
 
 
 class Began(NamedTuple):

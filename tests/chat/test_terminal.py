@@ -20,8 +20,18 @@ def test_a_message_is_read_as_the_protocol_writes_it() -> None:
     )
 
 
-def test_an_event_is_shown_as_its_data() -> None:
-    assert Said.read(b'{"data":{"type":"paid","payload":[1]}}').text == '{"type":"paid","payload":[1]}'
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        (b'{"type":"paid","payload":{"sum":12,"by":"sara","items":[1]}}', "paid · sum: 12 · by: sara · items: [1]"),
+        (b'{"type":"paid","payload":[1]}', "paid · [1]"),
+        (b'{"type":"paid"}', '{"type":"paid"}'),
+        (b'{"type":1,"payload":{}}', '{"type":1,"payload":{}}'),
+        (b"[1,null]", "[1,null]"),
+    ],
+)
+def test_an_event_is_shown_as_what_it_carries(data: bytes, text: str) -> None:
+    assert Said.read(b'{"data":' + data + b"}").text == text
     assert Said.read(b'{"data":{"text":5,"me":1}}').is_action is False
 
 
