@@ -6,6 +6,7 @@ import { say } from "./words.js";
 
 const NAME = /^(?!\.)[\p{L}\p{M}\p{Nd}_.\-\u200c]{1,64}$/u;
 const PASSWORD = { shortest: 8, longest: 256 }; // characters (chat/accounts.py)
+const PATIENCE = 700; // ms that may pass before a form is shown
 const WHY = { 0: "away", 401: "wrongPassword", 403: "registrationClosed", 409: "nameTaken", 429: "tooOften" };
 
 const $ = (id) => document.getElementById(id);
@@ -37,6 +38,7 @@ export const signOut = () => ask("DELETE", "api/session");
 export class Door {
   #guests = true; // whether they are let in; until we know better
   #signingIn = false;
+  #asking = false; // somebody is to come in
   #probe = null;
   #cleared = null; // until this is over a new cookie would be lost with the old one
 
@@ -50,19 +52,24 @@ export class Door {
   }
 
   /** Nobody is here yet: ask for a name, unless a cookie knows one. */
-  open(name = "") {
-    this.#show(name, false);
-    this.#look();
+  async open(name = "") {
+    this.#asking = $("chat").hidden = true;
+    const late = new Promise((resolve) => setTimeout(resolve, PATIENCE));
+    await Promise.race([this.#look(), late]); // rather than a form that turns into another one
+    if (!this.#asking) return;
+    if (this.#guests) this.#show(name, false);
+    else this.refused(name);
   }
 
   /** The server wants to know better who `name` is; `why` names what to say about it. */
   async refused(name, why = "") {
+    this.#asking = true;
     this.#show(name, true, why && say(why));
     this.#cleared = signOut(); // a cookie that no longer opens must not stand in a guest's way
     await this.#cleared;
     await this.#look();
     const taken = this.#guests && this.#signingIn && name && !why;
-    if (taken && !$("welcome").hidden) complain("name-error", say("hasAccount"));
+    if (taken && this.#asking) complain("name-error", say("hasAccount"));
   }
 
   /** Knock without a name: a cookie lets us in; else we hear whether guests are. */
@@ -78,7 +85,7 @@ export class Door {
         else {
           const news = this.#guests === unauthorized;
           this.#guests = !unauthorized;
-          if (news) this.#draw(this.#signingIn || unauthorized);
+          if (news && !$("welcome").hidden) this.#draw(this.#signingIn || unauthorized);
         }
         resolve();
       }));
@@ -124,7 +131,8 @@ export class Door {
   }
 
   #enter(name) {
-    if ($("welcome").hidden) return; // a cookie was quicker
+    if (!this.#asking) return; // a cookie was quicker
+    this.#asking = false;
     this.#probe?.close();
     this.#probe = null;
     $("password").value = "";

@@ -116,6 +116,17 @@ def test_a_guest_may_not_take_the_name_of_an_account(open_to_guests: PeykServer,
     expect(page.locator("#go-out")).to_have_text("Change name")
 
 
+def test_a_cookie_that_no_longer_opens_does_not_stand_in_the_way(open_to_guests: PeykServer, page: Page) -> None:
+    page.context.add_cookies([{"name": "peyk", "value": "worn.out.token", "url": open_to_guests.url}])
+    page.goto(open_to_guests.url)
+    expect(page.locator("#password")).to_be_visible()
+    page.locator("#other-way").click()
+    page.locator("#name").fill("guest-of-honour")
+    page.locator("#enter").click()
+    expect(page.locator("#me")).to_have_text("guest-of-honour")
+    assert page.context.cookies() == []
+
+
 def test_it_asks_in_persian(members_only: PeykServer, page: Page) -> None:
     page.goto(f"{members_only.url}/?lang=fa")
     expect(page.locator("#enter")).to_have_text("ورود")
