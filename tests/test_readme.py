@@ -165,6 +165,13 @@ def test_the_page_answers(server: PeykServer) -> None:
     wait_until(lambda: "<title>Peyk" in run(f"curl -sS {server.url}/"), what="the page")
 
 
+def test_the_pictures_are_there_and_small() -> None:
+    pictures = re.findall(r'src="(docs/[^"]+)"', README)
+    assert pictures
+    for name in pictures:
+        assert 0 < (ROOT / name).stat().st_size < 150 * 1024, name
+
+
 def test_nothing_here_names_a_machine() -> None:
     for path in [ROOT / "README.md", ROOT / "CHANGES.md", ROOT / "Makefile", *Path(ROOT / ".ci").iterdir()]:
         assert not re.search(r"/(work|root|home|tmp)/", path.read_text()), path
