@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chat.errors import Unavailable
@@ -111,6 +111,7 @@ def expected(first: int, top: int, held: set[int], at: int | None, forward: bool
     return list(wanted) if forward else list(wanted)[::-1]
 
 
+@settings(deadline=None)
 @given(histories(), st.integers(0, 45), st.integers(1, 7))
 def test_forward_there_is_everything_or_an_error(history: tuple[int, int, set[int]], at: int, limit: int) -> None:
     first, top, held = history
@@ -123,6 +124,7 @@ def test_forward_there_is_everything_or_an_error(history: tuple[int, int, set[in
         assert asyncio.run(walk(one, at, limit, forward=True)) == wanted
 
 
+@settings(deadline=None)
 @given(histories(), st.none() | st.integers(1, 45), st.integers(1, 7))
 def test_backward_as_well(history: tuple[int, int, set[int]], at: int | None, limit: int) -> None:
     first, top, held = history
@@ -135,6 +137,7 @@ def test_backward_as_well(history: tuple[int, int, set[int]], at: int | None, li
         assert asyncio.run(walk(one, at, limit, forward=False)) == wanted
 
 
+@settings(deadline=None)
 @given(histories(), st.integers(0, 1050))
 def test_since_leads_to_the_first_message_of_that_time(history: tuple[int, int, set[int]], ms: int) -> None:
     first, top, held = history
@@ -151,6 +154,7 @@ def test_since_leads_to_the_first_message_of_that_time(history: tuple[int, int, 
         assert wanted is None or set(range(min([*held, first]), first)) - held or not held
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 20), unique=True), st.integers(0, 20))
 def test_dense_ends_before_the_first_hole(offsets: list[int], at: int) -> None:
     up = [m.offset for m in dense([message(o) for o in sorted(offsets) if o > at], at, 1)]
