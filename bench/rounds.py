@@ -8,6 +8,7 @@ import argparse
 import json
 import os
 import platform
+import resource
 import signal
 import sys
 import urllib.request
@@ -91,6 +92,8 @@ def run_rounds(contenders: Sequence[Contender], scenarios: Sequence[Scenario], r
     Raises LoadError if the load generator cannot be built.
     """
     build()
+    _, files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))  # a connection is a file: what we start may use all
     cpus = sorted(os.sched_getaffinity(0))
     runs: Runs = {contender.name: {scenario.name: [] for scenario in scenarios} for contender in contenders}
     os.sched_setaffinity(0, {cpus[-1]})
