@@ -33,7 +33,8 @@ def markdown(lines: Sequence[Sequence[str]]) -> str:
 
 
 def _when(part: Mapping[str, Any]) -> str:
-    return f"{part['date'][:10]}, Python {part['python']}, {part['cpus']} CPUs, medians of {part['rounds']} rounds of "
+    how = "one round" if part["rounds"] == 1 else f"medians of {part['rounds']} rounds"
+    return f"{part['date'][:10]}, Python {part['python']}, {part['cpus']} CPUs, {how} of {part['seconds']:g} s"
 
 
 def _meanings() -> str:
@@ -47,7 +48,7 @@ def blocks(results: Mapping[str, Any]) -> dict[str, str]:
     verdicts = [[f"`{j['mark']}`", f"{j['value']:,.2f}", "met" if j["met"] else "**not met**"] for j in judge(ours)]
     made = {
         "scenarios": _meanings(),
-        "when": f"Measured {_when(peyk)}{peyk['seconds']:g} s each.",
+        "when": f"Measured {_when(peyk)}.",
         "numbers": markdown(rows(ours, SHOWN)),
         "costs": markdown(rows(ours, COSTS)),
         "marks": markdown([["mark", "measured", ""], *verdicts]),
@@ -66,7 +67,7 @@ def _peer_blocks(peers: Mapping[str, Any]) -> dict[str, str]:
             lines = rows(there, ("deliveries/s", "publishes/s", *SHOWN[3:6], *COSTS))
             tables.append(f"**{scenario.name}**: {scenario.meaning}\n\n{markdown(lines)}")
     return {
-        "peers-when": f"Measured {_when(peers)}{peers['seconds']:g} s each, interleaved.",
+        "peers-when": f"Measured {_when(peers)}, interleaved.",
         "ratios": markdown(compared(found)),
         "ratio-marks": "\n".join(f"- {line}" for line in judged(found)),
         "peers": "\n\n".join(tables),
