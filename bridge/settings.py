@@ -52,7 +52,6 @@ class BridgeSettings(Settings):
     amqp_management_url: str = Field(
         "", description="RabbitMQ's management plugin, for `status`; else port 15672 of AMQP_URL's host"
     )
-
     cache_ttl: int = Field(300, ge=0, description="seconds an event stays in the cache (0: no cache)")
     cache_absent_ttl: float = Field(2.0, gt=0, le=60, description="seconds the cache remembers that there is no event")
     cache_timeout: float = Field(0.25, gt=0, description="seconds the cache may take before the databases are asked")

@@ -1,7 +1,6 @@
 """Cache-aside on a real Redis, with databases that count what they are asked."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
@@ -239,12 +238,11 @@ async def test_a_cache_that_hangs_holds_nobody_up_for_long(bridge_settings: AppS
             assert await cache.event("e1") == (event("e1"), False)
             process.pause()
             try:
-                start = time.monotonic()
                 results = await asyncio.gather(*[cache.event(f"e{i % 5}") for i in range(100)])
                 for _ in range(100):
                     await FillingSink(databases, cache).store([event("e2")])
                 assert results[1] == (event("e1"), False)
-                assert time.monotonic() - start < 5  # one timeout and a pause, not a hundred
+                assert 0 < cache.measures()["cache_failures_total"][1] < 50  # of 105 times: after one, a pause
             finally:
                 process.resume()
 
@@ -274,6 +272,6 @@ async def test_a_server_fills_the_cache(client: Redis, bridge_settings: AppSetti
             assert (stored.id, stored.user, event_of(stored)) == (
                 answer.json()["id"],
                 "shop",
-                Event("e1", "order.paid", "news", b'{"n":1}', "shop"),
+                Event("e1", "order.paid", "news", b'{"n":1}'),
             )
             assert "peyk_cache_hits_total 0\n" in (await http.get("/metrics")).text
