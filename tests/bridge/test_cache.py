@@ -272,6 +272,6 @@ async def test_a_server_fills_the_cache(client: Redis, bridge_settings: AppSetti
             assert (stored.id, stored.user, event_of(stored)) == (
                 answer.json()["id"],
                 "shop",
-                Event("e1", "order.paid", "news", b'{"n":1}'),
+                Event("e1", "order.paid", "news", b'{"n":1}', "shop"),
             )
             assert "peyk_cache_hits_total 0\n" in (await http.get("/metrics")).text
