@@ -70,7 +70,7 @@ class Stage:
     async def fanned_out(self) -> bool:
         """Whether the fan-out has acked everything."""
         log = Keys.log(Keys.of(Settings(_env_file=None)).partition(CHANNEL))
-        (group,) = await self.direct.xinfo_groups(log)
+        (group,) = [group for group in await self.direct.xinfo_groups(log) if group["name"] == "fanout"]
         return bool(group["pending"] == 0 and group["lag"] == 0)
 
     async def level(self) -> None:
