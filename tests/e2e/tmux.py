@@ -1,6 +1,8 @@
 """Real terminals: a private tmux server, keys typed, the screen read."""
 
+import os
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -82,7 +84,10 @@ class Screen:
     def code(self) -> int:
         """The exit code of a terminal that ends."""
         words = ("display-message", "-p", "-t", self._name, "#{pane_dead_status}")
-        wait_until(lambda: self._tmux._tmux(*words).strip(), what=f"{self._name} ends")
+        wait_until(self.ended, what=f"{self._name} ends")
+        # tmux 3.3 may miss the signal that its child has ended, and then never tells its status.
+        os.kill(int(self._tmux._tmux("display-message", "-p", "#{pid}")), signal.SIGCHLD)
+        wait_until(lambda: self._tmux._tmux(*words).strip(), what=f"{self._name}'s status is told")
         return int(self._tmux._tmux(*words))
 
     def resize(self, columns: int, rows: int) -> None:
