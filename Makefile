@@ -4,7 +4,7 @@
 # make check   what a reviewer would ask: format, lint, types, known vulnerabilities
 # make bench   Peyk under load: the scenarios of docs/performance.md
 # make bench-peers  Peyk and other servers under the same load, side by side
-# make faults  three minutes of kills, pauses and cuts, and the check that nothing was lost, doubled or reordered
+# make faults  kills, pauses and cuts, and the check that nothing was lost, doubled or reordered: twelve minutes
 # make clean   remove everything these made; data/ stays
 #
 # Python packages go into .venv, Node's beside the example that needs them; Debian packages only for tests and bench, and
@@ -43,16 +43,19 @@ check: .venv/dev
 	$(BIN)/python -m tests.audit
 
 bench: .venv/dev
-	@$(call debian,cc:gcc /usr/include/stdio.h:libc6-dev)
+	@$(call debian,cc:gcc /usr/include/stdio.h:libc6-dev $(RABBITMQ):rabbitmq-server $(POSTGRES):postgresql)
 	$(BIN)/python -m bench $(ARGS)
+	$(BIN)/python -m bench.sinks
+	$(BIN)/python -m bench.bridge
 
 bench-peers: .venv/dev
 	@$(call debian,cc:gcc /usr/include/stdio.h:libc6-dev node:nodejs npm:npm)
 	$(BIN)/python -m bench.peers $(ARGS)
 
 faults: .venv/dev
-	@$(call debian,$(RABBITMQ):rabbitmq-server)
+	@$(call debian,$(RABBITMQ):rabbitmq-server $(POSTGRES):postgresql)
 	$(BIN)/python -m tests.faults --seconds 180 $(ARGS)
+	$(BIN)/python -m tests.faults --sinks --seconds 30
 	$(BIN)/python -m tests.faults.rabbit
 
 clean:

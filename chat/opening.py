@@ -89,4 +89,7 @@ async def chat(settings: ServerSettings, join: Join, username: str, look: Look) 
             return await lines.chat(source, look.channel, words)
         from chat.screen import run_screen  # only a screen pays for Textual's import
 
+        for name in ("COLUMNS", "LINES"):  # if somebody exported them, Textual would not see a window resized
+            os.environ.pop(name, None)
+
         return await run_screen(source, look.channel, words, look.theme)

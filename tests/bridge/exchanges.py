@@ -5,7 +5,7 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import redis
@@ -15,8 +15,13 @@ from app import AppSettings, join
 from bridge.rabbitmq import Life, QueueConsumer
 from chat.node import Node
 from tests.bridge.foreign import Host
+from tests.bridge.stage import in_mongo, in_sql
 from tests.clients import Client
 from tests.services import PeykServer, Process, RedisProcess, clean_environment, until
+
+Databases = Mapping[str, str]
+"""DATABASE_URL and MONGO_URL of databases that are empty."""
+Reader = Callable[[str, str, str], Awaitable[list[int]]]
 
 TYPES = ("direct", "fanout", "topic", "headers")
 TOPOLOGY = "".join(
@@ -63,9 +68,9 @@ def settings_of(host: Host, redis_url: str, directory: Path, text: str = TOPOLOG
 
 
 @contextlib.asynccontextmanager
-async def subscriber(redis_url: str, *channels: str) -> AsyncIterator[Client]:
-    """A WebSocket client of a server that has nothing to do with RabbitMQ."""
-    with PeykServer({"REDIS_URL": redis_url, "HISTORY_LENGTH": "100000"}) as server:
+async def subscriber(redis_url: str, databases: Mapping[str, str], *channels: str) -> AsyncIterator[Client]:
+    """A WebSocket client of a server that has nothing to do with RabbitMQ, and archives in `databases`."""
+    with PeykServer({"REDIS_URL": redis_url, "HISTORY_LENGTH": "100000", **databases}) as server:
         client = await Client.open(server.port, "sara")
         await client.subscribe(*channels)
         try:
@@ -80,16 +85,20 @@ def numbers(redis_url: str, channel: str) -> list[int]:
         return [json.loads(entry["data"])["payload"]["n"] for _, entry in client.xrange(f"message:{channel}")]
 
 
-async def four_exchanges(host: Host, redis_process: RedisProcess, directory: Path, count: int) -> None:
+async def four_exchanges(
+    host: Host, redis_process: RedisProcess, databases: Databases, directory: Path, count: int
+) -> None:
     """`count` events through each exchange: in the stream once and in order, and on a subscriber's screen as well."""
     settings = settings_of(host, redis_process.url, directory)
-    async with subscriber(redis_process.url, *TYPES) as client, Node(settings, "bridge", join):
+    async with subscriber(redis_process.url, databases, *TYPES) as client, Node(settings, "bridge", join):
         await until(lambda: all(host.consumers(kind) == 1 for kind in TYPES), 20)
         await asyncio.gather(*[asyncio.to_thread(publish, host, kind, count) for kind in TYPES])
-        await check(redis_process.url, client, count)
+        await check(redis_process.url, databases, client, count)
 
 
-async def redelivered(host: Host, redis_process: RedisProcess, directory: Path, count: int) -> None:
+async def redelivered(
+    host: Host, redis_process: RedisProcess, databases: Databases, directory: Path, count: int
+) -> None:
     """The same, and each event is delivered three times, because the connection ends before it was acked."""
     settings = settings_of(host, redis_process.url, directory, TOPOLOGY.replace("5000", str(min(count, 65535))))
     told = dict.fromkeys(TYPES, 0)
@@ -106,7 +115,7 @@ async def redelivered(host: Host, redis_process: RedisProcess, directory: Path, 
 
     try:
         QueueConsumer._ack, QueueConsumer._stored = late_ack, counted  # type: ignore[method-assign,assignment]
-        async with subscriber(redis_process.url, *TYPES) as client, Node(settings, "bridge", join) as node:
+        async with subscriber(redis_process.url, databases, *TYPES) as client, Node(settings, "bridge", join) as node:
             await until(lambda: all(host.consumers(kind) == 1 for kind in TYPES), 20)
             await asyncio.gather(*[asyncio.to_thread(publish, host, kind, count) for kind in TYPES])
             for turn in (1, 2):
@@ -114,7 +123,7 @@ async def redelivered(host: Host, redis_process: RedisProcess, directory: Path, 
                 await drop_connections(host)
             await until(lambda: all(told[kind] == 3 * count for kind in TYPES), 120)
             acks.set()
-            await check(redis_process.url, client, count)
+            await check(redis_process.url, databases, client, count)
             await until(lambda: all(host.ready(kind) == 0 for kind in TYPES), 20)
             assert node.parts.states["rabbitmq"]() == "ok"
     finally:
@@ -146,11 +155,13 @@ class BridgeProcess(Process):
         self.start()
 
 
-async def killed(host: Host, redis_process: RedisProcess, directory: Path, seconds: float, every: float) -> None:
+async def killed(
+    host: Host, redis_process: RedisProcess, databases: Databases, directory: Path, seconds: float, every: float
+) -> None:
     """Our bridge is killed every so many seconds while a foreign program publishes: each event is there once."""
     settings_of(host, redis_process.url, directory)
     env = {"REDIS_URL": redis_process.url, "AMQP_URL": host.url, "BRIDGE_FILE": str(directory / "bridge.toml")}
-    async with subscriber(redis_process.url, "direct") as client:
+    async with subscriber(redis_process.url, databases, "direct") as client:
         with BridgeProcess({**env, "HISTORY_LENGTH": "100000"}) as bridge:
             assert isinstance(bridge, BridgeProcess)
             await until(lambda: host.consumers("direct") == 1, 20)
@@ -164,6 +175,7 @@ async def killed(host: Host, redis_process: RedisProcess, directory: Path, secon
             await client.reach("direct", count, 30)
             await until(lambda: host.ready("direct") == 0, 20)
             assert host.ready("peyk.dead") == 0
+        await check_archives(databases, "direct", count)
     assert numbers(redis_process.url, "direct") == list(range(count))
     assert [data["payload"]["n"] for _, data in client.seen["direct"]] == list(range(count))
 
@@ -189,8 +201,8 @@ async def drop_connections(host: Host) -> None:
             host.rabbit.manage("DELETE", f"connections/{name.replace(' ', '%20').replace('>', '%3E')}")
 
 
-async def check(redis_url: str, client: Client, count: int) -> None:
-    """Every stream holds 0, 1, 2 … and the subscriber saw the same."""
+async def check(redis_url: str, databases: Databases, client: Client, count: int) -> None:
+    """Every stream holds 0, 1, 2 …, the subscriber saw the same, and both databases hold each event once."""
     for kind in TYPES:
         await until(lambda kind=kind: len(numbers(redis_url, kind)) >= count, 120, f"{kind} is stored")  # type: ignore[misc]
         await client.reach(kind, count, 60)
@@ -198,3 +210,19 @@ async def check(redis_url: str, client: Client, count: int) -> None:
         assert numbers(redis_url, kind) == list(range(count)), kind
         seen = [data["payload"]["n"] for _, data in client.seen[kind]]
         assert seen == list(range(count)) and client.offsets(kind) == list(range(1, count + 1)), kind
+        await check_archives(databases, kind, count)
+
+
+async def check_archives(databases: Databases, channel: str, count: int) -> None:
+    """Both databases hold the events 1 … count of a channel, each once."""
+    offsets = list(range(1, count + 1))
+    for read, url, name in (
+        (in_sql, databases["DATABASE_URL"], "SQL"),
+        (in_mongo, databases["MONGO_URL"], "MongoDB"),
+    ):
+
+        async def whole(read: Reader = read, url: str = url) -> bool:
+            return len(await read(url, channel, "events")) >= count
+
+        await until(whole, 120, f"{channel} is in {name}")
+        assert await read(url, channel, "events") == offsets, (name, channel)

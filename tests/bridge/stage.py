@@ -55,19 +55,10 @@ class Stage:
             return [int(entry.split("-")[0]) for entry, _ in await redis.xrange(f"message:{channel}")]
 
     async def in_sql(self, channel: str, table: str = "stream") -> list[int]:
-        connection = await asyncpg.connect(self.postgres.url)
-        try:
-            query = f'SELECT "offset" FROM {table} WHERE channel_id = $1 ORDER BY "offset"'
-            return [row[0] for row in await connection.fetch(query, channel)]
-        finally:
-            await connection.close()
+        return await in_sql(self.postgres.url, channel, table)
 
     async def in_mongo(self, channel: str, collection: str = "messages") -> list[int]:
-        def read() -> list[int]:
-            with pymongo.MongoClient[dict[str, Any]](self.mongo.url) as client:
-                return sorted(d["offset"] for d in client["event-db"][collection].find({"channel": channel}))
-
-        return await asyncio.to_thread(read)
+        return await in_mongo(self.mongo.url, channel, collection)
 
     async def level(self, channel: str) -> list[int]:
         """Wait until every sink has acked everything, then all hold the same, once: which offsets."""
@@ -84,6 +75,27 @@ class Stage:
     async def letters(self, group: str) -> list[dict[str, str]]:
         async with self.direct as redis:
             return [fields for _, fields in await redis.xrange(f"dead:{group}")]
+
+
+async def in_sql(url: str, channel: str, table: str) -> list[int]:
+    """The offsets a table of a PostgreSQL holds."""
+    connection = await asyncpg.connect(url)
+    try:
+        query = f'SELECT "offset" FROM {table} WHERE channel_id = $1 ORDER BY "offset"'
+        return [row[0] for row in await connection.fetch(query, channel)]
+    finally:
+        await connection.close()
+
+
+async def in_mongo(url: str, channel: str, collection: str) -> list[int]:
+    """The offsets a collection of a MongoDB holds."""
+
+    def read() -> list[int]:
+        with pymongo.MongoClient[dict[str, Any]](url) as client:
+            found = client.get_default_database("event-db")[collection].find({"channel": channel})
+            return sorted(document["offset"] for document in found)
+
+    return await asyncio.to_thread(read)
 
 
 async def pending(redis: RedisClient, group: str) -> int:

@@ -27,16 +27,25 @@ BACK = 15.0  # seconds until the bridge is at work again, whatever happened
 ONE = '[[queue]]\nname = "q"\nchannel = "c"\n[[queue.bind]]\nexchange = "amq.direct"\nkey = "k"\n'
 
 
-async def test_four_exchanges(host: Host, valkey: RedisProcess, tmp_path: Path) -> None:
-    await exchanges.four_exchanges(host, valkey, tmp_path, SHORT)
+@pytest.fixture
+def databases(postgres_url: str, mongo_url: str) -> exchanges.Databases:
+    return {"DATABASE_URL": postgres_url, "MONGO_URL": mongo_url}
 
 
-async def test_each_event_delivered_three_times_is_there_once(host: Host, valkey: RedisProcess, tmp_path: Path) -> None:
-    await exchanges.redelivered(host, valkey, tmp_path, SHORT)
+async def test_four_exchanges(host: Host, valkey: RedisProcess, databases: exchanges.Databases, tmp_path: Path) -> None:
+    await exchanges.four_exchanges(host, valkey, databases, tmp_path, SHORT)
 
 
-async def test_our_bridge_is_killed_again_and_again(host: Host, valkey: RedisProcess, tmp_path: Path) -> None:
-    await exchanges.killed(host, valkey, tmp_path, seconds=4, every=1)
+async def test_each_event_delivered_three_times_is_there_once(
+    host: Host, valkey: RedisProcess, databases: exchanges.Databases, tmp_path: Path
+) -> None:
+    await exchanges.redelivered(host, valkey, databases, tmp_path, SHORT)
+
+
+async def test_our_bridge_is_killed_again_and_again(
+    host: Host, valkey: RedisProcess, databases: exchanges.Databases, tmp_path: Path
+) -> None:
+    await exchanges.killed(host, valkey, databases, tmp_path, seconds=4, every=1)
 
 
 # -- what goes wrong
@@ -258,7 +267,7 @@ async def test_exclusive_and_passing_queues(host: Host, valkey: RedisProcess, tm
     text = ONE.replace('name = "q"\n', 'name = "q"\nexclusive = true\nstore = false\n')
     text += '[[queue]]\nname = "p"\nauto_delete = true\nchannel = "c"\n'
     settings = settings_of(host, valkey.url, tmp_path, text)
-    async with exchanges.subscriber(valkey.url, "c") as client:
+    async with exchanges.subscriber(valkey.url, {}, "c") as client:
         shown: list[object] = []
         client._take = lambda channel, publication: shown.append(publication["data"]["payload"])  # type: ignore[method-assign]
         async with Node(settings, "bridge", join):

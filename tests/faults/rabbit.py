@@ -17,17 +17,17 @@ import redis
 
 from tests.bridge import exchanges
 from tests.bridge.foreign import Host
-from tests.services import RabbitProcess, RedisProcess
+from tests.services import MongoProcess, PostgresProcess, RabbitProcess, RedisProcess
 
-Scenario = Callable[[Host, RedisProcess, Path], Awaitable[None]]
+Scenario = Callable[[Host, RedisProcess, exchanges.Databases, Path], Awaitable[None]]
 
 
 def scenarios(count: int, seconds: float) -> dict[str, Scenario]:
     """What is tried, by name."""
     return {
-        f"{count} events through each exchange": lambda h, r, d: exchanges.four_exchanges(h, r, d, count),
-        f"{count} events, each delivered three times": lambda h, r, d: exchanges.redelivered(h, r, d, count),
-        f"the bridge killed every 2 s for {seconds:g} s": lambda h, r, d: exchanges.killed(h, r, d, seconds, 2.0),
+        f"{count} events through each exchange": lambda h, r, b, d: exchanges.four_exchanges(h, r, b, d, count),
+        f"{count} events, each delivered three times": lambda h, r, b, d: exchanges.redelivered(h, r, b, d, count),
+        f"the bridge killed every 2 s for {seconds:g} s": lambda h, r, b, d: exchanges.killed(h, r, b, d, seconds, 2.0),
     }
 
 
@@ -39,15 +39,25 @@ def main() -> int:
     options = parser.parse_args()
     logging.getLogger("pika").setLevel(logging.CRITICAL)
     failed = 0
-    with RabbitProcess() as rabbit, RedisProcess("valkey") as valkey, tempfile.TemporaryDirectory() as directory:
-        assert isinstance(rabbit, RabbitProcess)
+    with (
+        RabbitProcess() as rabbit,
+        RedisProcess("valkey") as valkey,
+        PostgresProcess() as postgres,
+        MongoProcess() as mongo,
+        tempfile.TemporaryDirectory() as directory,
+    ):
         for name, scenario in scenarios(options.count, options.seconds).items():
             with redis.Redis(port=valkey.port) as client:
                 client.flushall()
-            host, start = Host(rabbit, secrets.token_hex(4)), time.monotonic()
+            token = secrets.token_hex(4)
+            host, start = Host(rabbit, token), time.monotonic()
+            databases = {
+                "DATABASE_URL": postgres.database(f"t{token}"),
+                "MONGO_URL": f"mongodb://127.0.0.1:{mongo.port}/t{token}?directConnection=true",
+            }
             try:
-                asyncio.run(_run(scenario, host, valkey, Path(directory)))
-                outcome = "each once, in order"
+                asyncio.run(_run(scenario, host, valkey, databases, Path(directory)))
+                outcome = "each once, in order, in both databases"
             except (AssertionError, TimeoutError) as error:
                 outcome, failed = f"FAILED: {error!r}"[:2000], 1
             finally:
@@ -56,8 +66,10 @@ def main() -> int:
     return failed
 
 
-async def _run(scenario: Scenario, host: Host, valkey: RedisProcess, directory: Path) -> None:
-    await scenario(host, valkey, directory)
+async def _run(
+    scenario: Scenario, host: Host, valkey: RedisProcess, databases: exchanges.Databases, directory: Path
+) -> None:
+    await scenario(host, valkey, databases, directory)
 
 
 if __name__ == "__main__":
