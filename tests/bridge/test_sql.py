@@ -1,6 +1,8 @@
 """What only SQL has: where the database is, tables that come about by themselves, and what it can never take."""
 
 import sqlite3
+import threading
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -18,7 +20,14 @@ from pipeline.keys import Keys
 from pipeline.resp import Link
 from redis_config import Address, ConfigError
 from tests.bridge.conftest import event, message
-from tests.services import PostgresProcess, free_port
+from tests.services import PostgresProcess, free_port, until
+
+
+@pytest.fixture
+async def threads_end() -> AsyncIterator[None]:
+    """aiosqlite's thread of a connection that did not open tells the loop so a moment later: it must be there yet."""
+    yield
+    await until(lambda: not any("_connection_worker" in thread.name for thread in threading.enumerate()))
 
 
 @pytest.mark.parametrize(
@@ -61,6 +70,7 @@ async def test_an_archive_without_a_version_is_upgraded(tmp_path: Path) -> None:
             assert [(m.offset, m.client) for m in await archive.after("c", "e", 0, 9)] == [(1, "-"), (2, "f00")]
 
 
+@pytest.mark.usefixtures("threads_end")
 async def test_an_archive_of_a_newer_peyk_is_refused(tmp_path: Path) -> None:
     async with SqlArchive(database("", tmp_path)):
         pass
@@ -74,6 +84,7 @@ async def test_an_archive_of_a_newer_peyk_is_refused(tmp_path: Path) -> None:
         await archive.store([message(1)])
 
 
+@pytest.mark.usefixtures("threads_end")
 async def test_a_file_that_is_moved_away_is_not_written_to(tmp_path: Path) -> None:
     async with SqlArchive(database("", tmp_path)) as archive:
         await archive.store([message(1)])
@@ -82,6 +93,7 @@ async def test_a_file_that_is_moved_away_is_not_written_to(tmp_path: Path) -> No
             await archive.store([message(2)])
 
 
+@pytest.mark.usefixtures("threads_end")
 async def test_a_directory_that_is_missing(tmp_path: Path) -> None:
     with pytest.raises(Away, match="no/such"):
         await SqlArchive(database(f"sqlite:///{tmp_path}/no/such/file", tmp_path)).open()
