@@ -61,6 +61,7 @@ from pipeline.archive import KnownDatabase
 from pipeline.consumer import Away, create_groups
 from pipeline.content import json_line
 from pipeline.ports import Parts
+from pipeline.producer import Position
 from pipeline.reconcile import REPORT, Reconciler
 from pipeline.resp import ConnectionLost
 from redis_config import ConfigError
@@ -171,11 +172,14 @@ async def close_node() -> None:
 
 async def produce_message(channel_id: str, message: str) -> str:
     """Append `message` to the channel's stream (XADD). Returns its entry id in a success message."""
+    position = await _append(channel_id, message)
+    return f"Message produced to channel {models.channel_id(channel_id)}: {position.id}"
+
+
+async def _append(channel_id: str, message: str, store: bool = True) -> Position:
     node = await open_node()
-    channel = models.channel_id(channel_id)
     data = json_line(encode({"text": message}), node.settings.message_limit)
-    position = await node.producer.publish(channel, data, user=USER)
-    return f"Message produced to channel {channel}: {position.id}"
+    return await node.producer.publish(models.channel_id(channel_id), data, user=USER, store=store)
 
 
 async def publish_message(channel_id: str, message: str) -> str:
@@ -221,11 +225,8 @@ async def reconcile(settings: AppSettings) -> None:
 
 async def broadcast_message(channel_id: str, message: str) -> str:
     """Show `message` to all who are subscribed now; it takes no place in the history."""
-    node = await open_node()
-    channel = models.channel_id(channel_id)
-    data = json_line(encode({"text": message}), node.settings.message_limit)
-    await node.producer.publish(channel, data, user=USER, store=False)
-    return f"Message broadcast to channel {channel}"
+    await _append(channel_id, message, store=False)
+    return f"Message broadcast to channel {models.channel_id(channel_id)}"
 
 
 async def call(settings: AppSettings, action: str, data: str, send: bool) -> None:

@@ -18,7 +18,7 @@ from yarl import URL
 
 from bridge.delivery import UNREADABLE_HEADERS
 from bridge.topology import PREDECLARED, Exchange, Queue, Topology
-from pipeline.lasting import lasting
+from pipeline.lasting import end, lasting
 from redis_config import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -60,9 +60,7 @@ class Broker:
         self._task = lasting(self._stay_connected)
 
     async def close(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await end(self._task)
 
     async def _stay_connected(self) -> None:
         wait = BACKOFF[0]

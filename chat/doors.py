@@ -14,7 +14,7 @@ from chat.errors import BadRequest, Unauthorized
 from chat.models import User
 from chat.settings import ServerSettings
 from pipeline.keys import CONTROL, REVOKED, SECRET, Keys
-from pipeline.lasting import lasting
+from pipeline.lasting import end, lasting
 from pipeline.resp import FAILURES, Link
 from redis_config import ConfigError
 
@@ -48,9 +48,7 @@ class Doors:
         self._task = lasting(self._watch)
 
     async def close(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await end(self._task)
 
     # -- who is it
 

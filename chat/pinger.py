@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from chat.metrics import count
 from chat.session import Session
-from pipeline.lasting import lasting
+from pipeline.lasting import end, lasting
 
 NO_CONNECT = 3501, "connect first"
 
@@ -26,9 +26,7 @@ class Pinger:
         self._task = lasting(self._run)
 
     async def close(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await end(self._task)
 
     @property
     def sessions(self) -> Collection[Session]:

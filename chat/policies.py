@@ -13,7 +13,7 @@ from typing import Any
 from chat.auth import Policy
 from chat.errors import BadRequest
 from pipeline.keys import Keys
-from pipeline.lasting import lasting
+from pipeline.lasting import end, lasting
 from pipeline.resp import Command, ConnectionLost, Link, ReplyError
 
 logger = logging.getLogger(__name__)
@@ -39,9 +39,7 @@ class Policies:
         self._task = lasting(self._watch)
 
     async def close(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await end(self._task)
 
     def known(self, channel: str) -> Policy | None:
         """The policy of a channel id, if this node has read it."""

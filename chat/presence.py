@@ -15,7 +15,7 @@ import msgspec
 from chat.errors import UnknownChannel
 from pipeline.fanout import PRESENCE
 from pipeline.keys import NODES, Keys
-from pipeline.lasting import lasting
+from pipeline.lasting import end, lasting
 from pipeline.lease import Node
 from pipeline.resp import Command, ConnectionLost, Link, ReplyError
 from redis_config import Settings
@@ -96,9 +96,7 @@ class Presence:
 
     async def close(self) -> None:
         """Take this node's clients out: each leaves now, not when the lease is over."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await end(self._task)
         self._here.clear()
         try:
             await self._sweep(self._node)

@@ -17,6 +17,13 @@ def lasting(work: Callable[[], Awaitable[None]]) -> "asyncio.Task[None]":
     return asyncio.create_task(_last(work))
 
 
+async def end(task: "asyncio.Task[None] | None") -> None:
+    """Cancel such a task, if it was ever begun, and wait until it is over."""
+    if task is not None:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
 async def _last(work: Callable[[], Awaitable[None]]) -> None:
     while True:
         try:

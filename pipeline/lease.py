@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pipeline.keys import CONTROL, NODES, Keys
-from pipeline.lasting import lasting
+from pipeline.lasting import end, lasting
 from pipeline.resp import Command, ConnectionLost, Link, ReplyError
 from redis_config import Settings
 
@@ -97,9 +97,7 @@ class Leases:
 
     async def close(self) -> None:
         """Leave: others hear it at once and take over. Consumers must have stopped before."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await end(self._task)
         try:
             for group in self._node.groups:
                 await self.release(group, set(range(self._partitions)))

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 
-from pipeline.lasting import lasting
+from pipeline.lasting import end, lasting
 from pipeline.resp import Connection, ConnectionLost, ReplyError, connect, pack
 from redis_config import Address
 
@@ -43,9 +43,7 @@ class Listener:
         await self._connected.wait()
 
     async def close(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await end(self._task)
         if self._connection is not None:
             self._connection.abort()
 

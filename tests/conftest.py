@@ -1,6 +1,7 @@
 """Fixtures: a real Redis 7 and the embedded Valkey, emptied for each test."""
 
 import os
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from redis.asyncio import Redis
 
 from chat.settings import ServerSettings
 from redis_config import Address, command_client
-from tests.services import RedisProcess, clean_environment
+from tests.services import RedisProcess, clean_environment, end_embedded
 
 
 @pytest.fixture(autouse=True)
@@ -19,6 +20,14 @@ def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.delenv(name)
     monkeypatch.setenv("DATA_DIR", str(tmp_path))
     monkeypatch.setitem(ServerSettings.model_config, "env_file", None)
+
+
+@pytest.fixture
+def data_dir() -> Iterator[Path]:
+    """A short path: the kernel allows a socket's path 107 bytes."""
+    with tempfile.TemporaryDirectory(prefix="pk-") as name:
+        yield Path(name)
+        end_embedded(Path(name))
 
 
 @pytest.fixture(scope="session", params=["redis", "valkey"])

@@ -5,8 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -26,19 +25,10 @@ from tests.services import (
     RedisClient,
     RedisProcess,
     clean_environment,
-    end_embedded,
     free_port,
     until,
     wait_until,
 )
-
-
-@pytest.fixture
-def data_dir() -> Iterator[Path]:
-    """A short path: the kernel allows a socket's path 107 bytes."""
-    with tempfile.TemporaryDirectory(prefix="pk-") as name:
-        yield Path(name)
-        end_embedded(Path(name))
 
 
 @pytest.fixture

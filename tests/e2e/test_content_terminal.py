@@ -5,9 +5,7 @@ The doors refuse control characters, so they are put into the streams directly: 
 
 import json
 import re
-import tempfile
 import unicodedata
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,7 @@ from pipeline.encode import Message, to_log
 from pipeline.keys import Keys
 from redis_config import Settings
 from tests.e2e.tmux import Screen, Tmux
-from tests.services import RedisClient, end_embedded
+from tests.services import RedisClient
 
 FACES = ["screen", "--plain"]
 CORPUS = {  # what is written, and what a terminal shows of it
@@ -56,19 +54,6 @@ class Writer:
 
     def say(self, text: str, **more: str) -> None:
         self.write(json.dumps({"text": text}).encode(), **more)
-
-
-@pytest.fixture
-def data_dir() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="pk-") as name:
-        yield Path(name)
-        end_embedded(Path(name))
-
-
-@pytest.fixture
-def tmux(data_dir: Path) -> Iterator[Tmux]:
-    with Tmux(data_dir) as tmux:
-        yield tmux
 
 
 @pytest.fixture(params=FACES)

@@ -3,30 +3,13 @@
 import json
 import os
 import signal
-import tempfile
 import urllib.request
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-import pytest
-
 from chat.plain import width
 from tests.e2e.tmux import Screen, Tmux
-from tests.services import PeykServer, end_embedded, wait_until
-
-
-@pytest.fixture
-def data_dir() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="pk-") as name:
-        yield Path(name)
-        end_embedded(Path(name))
-
-
-@pytest.fixture
-def tmux(data_dir: Path) -> Iterator[Tmux]:
-    with Tmux(data_dir) as tmux:
-        yield tmux
+from tests.services import PeykServer, wait_until
 
 
 def valkey_runs(data_dir: Path) -> bool:
