@@ -8,6 +8,7 @@ after a hole — is *reading*: caught up from the stream by one loop per channel
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
+from time import monotonic
 
 from chat.access import Access
 from chat.auth import Policy
@@ -31,6 +32,8 @@ INSUFFICIENT = 2500, "insufficient state"  # unsubscribe codes of the Centrifuga
 DELETED = 2000, "channel deleted"
 NOT_PERMITTED = 2001, "not permitted"
 KICKED = 2002, "kicked"
+_REST = 0.005  # seconds a channel rests at most
+_TIMERS = 0.0005  # seconds: the loop's timers count milliseconds; what is shorter is no rest
 _BACKOFF = 0.05, 1.0  # seconds: first and longest wait before connecting again
 
 
@@ -176,18 +179,38 @@ class Hub:
                 callback(payload)
             return
         local = self._channels.get(self._keys.channel_of(name))
-        if local is not None:
-            self._on_run(local, payload)
+        if local is None:
+            return
+        local.heard.append(payload)
+        if len(local.heard) == 1:
+            rest = local.rests_until - monotonic()
+            if rest < _TIMERS:
+                self._show(local)
+            else:
+                self._loop.call_later(rest, self._show, local)
 
-    def _on_run(self, local: LocalChannel, payload: bytes) -> None:
-        """A dense run from the fan-out: show it if it is next, drop what is known, catch up before a hole."""
+    def _show(self, local: LocalChannel) -> None:
+        """Show what was heard of a channel, in one frame; then it rests for half as long as that took.
+
+        To write to a thousand subscribers takes this process 7 ms, for one message as for ten, and nothing else comes
+        any further meanwhile. The rest lets those that follow each other closely catch up, and leave together: 2.2
+        times the deliveries (S1M), and half the delay. A message that comes alone never waits.
+        """
+        heard, local.heard = local.heard, []
+        if bodies := [body for payload in heard if (body := self._next(local, payload))]:
+            begun = monotonic()
+            local.broadcast(b"\n".join(bodies))
+            ended = monotonic()
+            local.rests_until = ended + min((ended - begun) / 2, _REST)
+
+    def _next(self, local: LocalChannel, payload: bytes) -> bytes:
+        """What of a dense run from the fan-out is to be shown: what is known is dropped; before a hole, catch up."""
         head, _, body = payload.partition(b"\n")
         if head == UNPOSITIONED:
-            local.broadcast(body)
-            return
+            return body
         if head == PRESENCE:
             local.announce(body)
-            return
+            return b""
         epoch, first, last, ms = head.split(b" ")
         end = int(last)
         if epoch.decode() != local.epoch:
@@ -195,21 +218,23 @@ class Hub:
                 self._spawn(self._check_positions([local]))
             else:
                 local.early = epoch.decode(), end
-            return
+            return b""
         if local.target > local.offset:  # catching up already: only further now
             local.target = max(local.target, end)
-            return
+            return b""
         known = unseen(local.offset, int(first), end)
         if known is None:
             logger.info("channel %s: hole after %d, catching up to %d", local.id, local.offset, end)
             local.target = end
             self._catch_up(local)
-        elif end > local.offset:
-            local.offset = local.target = end
-            local.ms = int(ms)
-            local.broadcast(body if not known else b"\n".join(body.split(b"\n")[known:]))
-            if local.id in self._recent:  # clients come back to it just now
-                self._recent.add(local.id, local.epoch, int(first), body.split(b"\n"))
+            return b""
+        if end <= local.offset:
+            return b""
+        local.offset = local.target = end
+        local.ms = int(ms)
+        if local.id in self._recent:  # clients come back to it just now
+            self._recent.add(local.id, local.epoch, int(first), body.split(b"\n"))
+        return body if not known else b"\n".join(body.split(b"\n")[known:])
 
     # -- the one repair
 

@@ -53,7 +53,8 @@ class LocalChannel:
     """A channel as this node shows it: how far (epoch, offset, ms), how far it must go (target), and to whom."""
 
     __slots__ = (
-        "early", "epoch", "framed", "id", "live", "ms", "offset", "opened", "plain", "readers", "target", "task",
+        "early", "epoch", "framed", "heard", "id", "live", "ms", "offset", "opened", "plain", "readers", "rests_until",
+        "target", "task",
     )  # fmt: skip
 
     def __init__(self, channel: str, opened: asyncio.Future[None]) -> None:
@@ -65,6 +66,8 @@ class LocalChannel:
         self.framed: tuple[Callable[[bytes], None], ...] | None = ()  # writers of the live; None: to be rebuilt
         self.plain: tuple[Callable[[bytes], None], ...] = ()
         self.task: asyncio.Task[None] | None = None
+        self.heard: list[bytes] = []  # runs of the fan-out that wait to be shown
+        self.rests_until = 0.0
 
     def add_live(self, subscription: Subscription) -> None:
         self.readers.discard(subscription)

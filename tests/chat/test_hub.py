@@ -1,0 +1,122 @@
+"""The hub alone: what it hears of a busy channel, it shows together."""
+
+import json
+from collections.abc import AsyncIterator
+
+import pytest
+
+from chat.hub import Hub
+from chat.settings import ServerSettings
+from pipeline.encode import Message
+from pipeline.fanout import Run
+from pipeline.keys import Keys
+from pipeline.producer import Producer
+from pipeline.replay import Replay
+from pipeline.resp import Link
+from redis_config import Address
+from tests.services import RedisClient, RedisProcess, until
+
+KEYS = Keys("channel:", "message:", 8)
+LONG = 0.02  # seconds
+
+
+class Clock:
+    """Time as the hub measures it: it passes only while somebody is written to."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Reader:
+    """A subscriber to whom it takes LONG to write, as to a thousand."""
+
+    framed = full = False
+    access = None
+
+    def __init__(self, clock: Clock) -> None:
+        self.writes: list[list[int]] = []  # the offsets of each
+        self._clock = clock
+
+    def write(self, data: bytes) -> None:
+        self.writes.append([json.loads(line)["push"]["pub"]["offset"] for line in data.split(b"\n")])
+        self._clock.now += LONG
+
+    def unsubscribed(self, channel: str, code: int, reason: str) -> None:
+        raise AssertionError(f"{channel}: {code} {reason}")
+
+    @property
+    def offsets(self) -> list[int]:
+        return [offset for write in self.writes for offset in write]
+
+
+class Scene:
+    """A channel of five messages: the hub has shown the first, and nothing fans the others out but a test."""
+
+    def __init__(self, hub: Hub, redis: RedisClient, messages: list[Message], reader: Reader, clock: Clock) -> None:
+        self.hub, self.reader, self.clock = hub, reader, clock
+        self._redis, self._messages = redis, messages
+
+    async def fan_out(self, *offsets: int) -> None:
+        """Publish these messages, each alone, in one go."""
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for message in (m for m in self._messages if m.offset in offsets):
+                run = Run(message)
+                run.add(message)
+                pipe.publish(KEYS.channel("c"), run.payload())
+            await pipe.execute()
+
+
+@pytest.fixture
+async def scene(
+    redis_process: RedisProcess, redis_client: RedisClient, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Scene]:
+    settings = ServerSettings(redis_url=redis_process.url, check_interval=600, _env_file=None)
+    address, clock = Address.parse(settings), Clock()
+    monkeypatch.setattr("chat.hub.monotonic", clock)
+    link = Link(address)
+    replay = Replay(link, KEYS)
+    hub = Hub(address, settings, replay, link)
+    await hub.start()
+    async with Producer(address, settings) as producer:
+        await producer.publish("c", b"1", user="u")
+        reader = Reader(clock)
+        await hub.subscribe(reader, "c", lambda joined: None)
+        for _ in range(4):
+            await producer.publish("c", b"1", user="u")
+    page = await replay.chunk("c", 1)
+    assert page is not None
+    yield Scene(hub, redis_client, page.messages, reader, clock)
+    await hub.close()
+    link.close()
+
+
+async def test_what_follows_closely_leaves_together(scene: Scene) -> None:
+    await scene.fan_out(2, 3, 4, 5)
+    await until(lambda: scene.reader.offsets[-1:] == [5])
+    assert scene.reader.writes == [[2], [3, 4, 5]]
+
+
+async def test_a_message_that_comes_alone_does_not_wait(scene: Scene) -> None:
+    await scene.fan_out(2)
+    await until(lambda: scene.reader.offsets == [2])
+    scene.clock.now += LONG
+    await scene.fan_out(3, 4)
+    await until(lambda: scene.reader.offsets[-1:] == [4])
+    assert scene.reader.writes == [[2], [3], [4]], "had the third waited, the fourth would be with it"
+
+
+async def test_who_comes_meanwhile_gets_each_message_once(scene: Scene) -> None:
+    late = Reader(scene.clock)
+    begun: list[int] = []
+    await scene.fan_out(2, 3, 4, 5)
+    await scene.hub.subscribe(late, "c", lambda joined: begun.append(joined.offset))
+    await until(lambda: scene.reader.offsets[-1:] == [5])
+    assert late.offsets == list(range(begun[0] + 1, 6))
+
+
+async def test_a_hole_among_what_waits_is_filled_in_its_place(scene: Scene) -> None:
+    await scene.fan_out(2, 3, 5)
+    await until(lambda: scene.reader.offsets[-1:] == [5])
+    assert scene.reader.offsets == [2, 3, 4, 5]
