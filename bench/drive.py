@@ -6,6 +6,7 @@ the `processes` (the server, Redis) with the CPU they used.
 
 import asyncio
 import json
+import os
 import time
 import urllib.request
 from collections.abc import Callable, Sequence
@@ -17,14 +18,16 @@ import uvloop
 from websockets.asyncio.client import ClientConnection, connect
 
 from bench import load
+from bench.cpus import by_turns, pin
 from bench.load import Report
-from tests.services import PeykServer
+from tests.services import PeykServer, wait_until
 
 BROKEN = "lost", "duplicated", "out_of_order", "offset_breaks", "misrouted", "malformed", "errors", "disconnects"
 OVERHEAD = 200.0  # seconds a run may need beyond its measured time: connecting, warming up, waiting for the rest
 _TEXT = "x" * 100
 _WARM_UP = 0.5  # seconds
 _AT_ONCE = 500  # commands in a frame
+_TURNS = 4  # a worker of several runs in one of them
 _MESSAGES = "/api/channels/c{}/messages"
 
 
@@ -39,6 +42,24 @@ def by_ingest(server: PeykServer, pids: Sequence[int], options: str, seconds: fl
     missing = int(report["published"]) - stored(server, int(report["channels"]))
     rate = {"publishes_per_s": report["acknowledged_per_s"]}  # what was answered counts, not what was sent
     return report | rate | {"lost": report["lost"] + missing, "good": report["good"] and not missing}
+
+
+def by_workers(server: PeykServer, pids: Sequence[int], options: str, seconds: float) -> Report:
+    """Ingest into HTTP_WORKERS processes, each of which runs in one turn of _TURNS, all on the first CPU.
+
+    So one cannot use what another leaves, and neither Redis nor the load generator is ever the limit.
+    """
+    supervisor, *others = pids
+    count = int(server.env["HTTP_WORKERS"])
+    wait_until(lambda: server.log.read_text().count("Peyk at ") == count, 20, "every worker serves")
+    children = [child.pid for child in psutil.Process(supervisor).children() if "spawn_main" in str(child.cmdline())]
+    workers = children or [supervisor]
+    for worker in workers:
+        pin(worker, min(os.sched_getaffinity(supervisor)))
+    with by_turns(workers, _TURNS):
+        report = by_ingest(server, [*workers, *others], options, seconds)
+    used = sum(process["cpu_s"] for process in report["processes"][:count])
+    return report | {"processes": [{"cpu_s": used}, *report["processes"][count:]]}
 
 
 def by_posts(server: PeykServer, pids: Sequence[int], options: str, seconds: float) -> Report:
@@ -67,6 +88,7 @@ def by_recovery(server: PeykServer, pids: Sequence[int], options: str, seconds: 
 WAYS: dict[str, Callable[[PeykServer, Sequence[int], str, float], Report]] = {
     "load": by_load,
     "ingest": by_ingest,
+    "workers": by_workers,
     "posts": by_posts,
     "replay": by_replay,
     "recovery": by_recovery,

@@ -20,6 +20,7 @@ from typing import Any
 
 import psutil
 
+from bench.cpus import pin
 from bench.drive import BROKEN, WAYS
 from bench.load import LoadError, Report, build
 from bench.numbers import summary
@@ -53,12 +54,6 @@ def _is_ready(server: Process) -> bool:
 PEYK = Contender("Peyk", "peyk", lambda redis_url, env: PeykServer({"REDIS_URL": redis_url, **env}))
 
 
-def pin(pid: int, cpu: int) -> None:
-    """Let all threads of a process run on one CPU only."""
-    for thread in Path(f"/proc/{pid}/task").iterdir():
-        os.sched_setaffinity(int(thread.name), {cpu})
-
-
 def run_once(contender: Contender, scenario: Scenario, seconds: float, cpus: Sequence[int]) -> Report:
     """One scenario against a fresh server. What is started has our CPU, the last; the server then gets the first."""
     others = psutil.cpu_percent(LOOK) / 100  # nothing of ours runs yet
@@ -70,7 +65,7 @@ def run_once(contender: Contender, scenario: Scenario, seconds: float, cpus: Seq
         if len(cpus) > 1:
             pin(server.pid, cpus[0])
         options = scenario.options
-        if scenario.way in ("load", "ingest"):
+        if scenario.way in ("load", "ingest", "workers"):
             options += f" -D {contender.dialect}" + (f" -d {seconds}" if scenario.timed else "")
         report = WAYS[scenario.way](server, [server.pid, valkey.pid], options, seconds)
         if not report["good"]:

@@ -38,6 +38,16 @@ _ALONE = [
     Scenario("S4", "5,000 idle connections", "-n 5000 -i 1"),
     Scenario("S4-10K", "10,000 idle connections", "-n 10000 -i 1"),
     Scenario("ingest", "50 clients publish to 200 channels, 5,000 unanswered", "-C 200 -P 50 -k 5000 -a", way="ingest"),
+    *(
+        Scenario(
+            f"workers-{count}",
+            f"the same into {'one process' if count == 1 else f'{count} processes'} with a quarter of a CPU each",
+            "-C 200 -P 100 -k 10000 -a",
+            way="workers",
+            env={"ARCHIVE": "off", "HTTP_WORKERS": str(count)},
+        )
+        for count in (1, 2)
+    ),
     Scenario("posts", "50 programs post to 50 channels, one POST at a time", "50", way="posts"),
     Scenario("replay-1", "1 client reads 10,000 messages of history, again and again", "1 10000", way="replay"),
     Scenario("replay-100", "100 clients do so", "100 10000", way="replay"),
@@ -101,6 +111,7 @@ MARKS: Sequence[Mark] = [
     Mark("S4-10K", "connect_s", 6),
     Mark("ingest", "publishes_per_s", 40_000, at_least=True),
     Mark("ingest", "redis_us", 15),
+    Mark("workers-2", "publishes_per_s", 1.6, at_least=True, than="workers-1"),
     Mark("posts", "publishes_per_s", 4_000, at_least=True),
     Mark("replay-1", "entries_per_s", 100_000, at_least=True),
     *(

@@ -14,12 +14,14 @@ from bench.scenarios import MARKS, PEERS_TOO, SCENARIOS, Mark, Scenario
 from tests.services import ROOT
 
 NO_PINNING = [0]
+TWO_WORKERS = {"ARCHIVE": "off", "HTTP_WORKERS": "2"}
 
 
 @pytest.mark.parametrize(
     ("scenario", "number"),
     [
         (Scenario("ingest", "", "-C 8 -P 4 -k 100 -a", way="ingest"), "publishes_per_s"),
+        (Scenario("workers", "", "-C 8 -P 4 -k 100 -a", way="workers", env=TWO_WORKERS), "publishes_per_s"),
         (Scenario("posts", "", "4", way="posts"), "publishes_per_s"),
         (Scenario("replay", "", "3 300", way="replay"), "entries_per_s"),
         (Scenario("recovery", "", "20 30", way="recovery"), "deliveries_per_s"),
