@@ -12,18 +12,26 @@ from chat.policies import POLICY, Policies
 from pipeline.content import normal
 from pipeline.keys import CHANNELS, CONTROL, Keys
 from pipeline.producer import new_epoch
+from pipeline.resp import Command, Link, ReplyError
 
 DESCRIPTION_LIMIT = 500  # characters
 _TOMBSTONE = 3600  # seconds a node that missed the word "deleted" has to find it out
 KICK = "kick "  # before the channel's id and the user's
 DELETED = "deleted "  # said on Pub/Sub `control`, before the channel's id
 
+# Set what is missing of a channel: whether it is new ("1"), then its fields and values. A race has one winner.
+_MAKE = """
+local new = 1 - redis.call('HEXISTS', KEYS[1], 'id')
+for i = 1, #ARGV, 2 do redis.call('HSETNX', KEYS[1], ARGV[i], ARGV[i + 1]) end
+return {tostring(new), unpack(redis.call('HGETALL', KEYS[1]))}"""
+
 
 class Channels:
     """Create, update, delete, list. Every method takes a name in any spelling (chat.models.channel_id)."""
 
-    def __init__(self, redis: Redis, keys: Keys, on_demand: bool, policies: Policies) -> None:
-        self._redis, self._keys, self._on_demand, self._policies = redis, keys, on_demand, policies
+    def __init__(self, redis: Redis, link: Link, keys: Keys, on_demand: bool, policies: Policies) -> None:
+        self._redis, self._link, self._keys = redis, link, keys
+        self._on_demand, self._policies = on_demand, policies
 
     async def create(self, name: str, description: str = "", owner: str = "", kind: str = "public") -> Channel:
         """Make a channel. Raises ChannelExists and BadRequest."""
@@ -119,22 +127,23 @@ class Channels:
         await self._policies.read([channel])
 
     async def _make(self, name: str, description: str, owner: str, kind: str) -> tuple[Channel, bool]:
-        """The channel and whether it is new. Each field is set only if absent, so a race has one winner."""
+        """The channel and whether it is new."""
         channel, key = channel_id(name), self._keys.channel(channel_id(name))
         fields = {"id": channel, "name": name, "description": _checked(description)}
         fields |= {"owner": owner, "kind": kind}
         fields |= {"created_at": str(int(time.time() * 1000)), "epoch": new_epoch(), "offset": "0"}
-        await self._redis.sadd(CHANNELS, channel)  # first: a crash after it leaves a name that the listing skips
-        async with self._redis.pipeline(transaction=True) as pipe:
-            for field, value in fields.items():
-                pipe.hsetnx(key, field, value)
-            pipe.hgetall(key)
-            *_, stored = replies = await pipe.execute()
-        made = _channel(stored)
-        assert made is not None
-        if replies[0]:
+        made = [part for field in fields.items() for part in field]
+        commands: list[Command] = [["SADD", CHANNELS, channel], ["EVAL", _MAKE, 1, key, *made]]
+        listed, reply = await self._link.pipeline(commands)  # a crash between leaves a name that the listing skips
+        for error in (listed, reply):
+            if isinstance(error, ReplyError):
+                raise error
+        new, *stored = [text.decode() for text in reply]
+        if new == "1":
             await self._policy_changed(channel)
-        return made, bool(replies[0])
+        there = _channel(dict(zip(stored[::2], stored[1::2], strict=True)))
+        assert there is not None
+        return there, new == "1"
 
 
 def _channel(fields: dict[Any, Any]) -> Channel | None:
