@@ -1,6 +1,6 @@
-"""`python -m bench.report`: put what results.json holds into docs/performance.md, and draw its plots.
+"""`python -m bench.report`: put what results.json holds into docs/performance.md and README.md, and draw the plots.
 
-In the page a block begins with `<!-- name -->` and ends with `<!-- /name -->`; only what is between is written anew.
+In a page a block begins with `<!-- name -->` and ends with `<!-- /name -->`; only what is between is written anew.
 """
 
 import re
@@ -9,15 +9,27 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.numbers import judge, rows
+from bench.numbers import judge, numbers, rows
 from bench.peers.__main__ import compared, judged
 from bench.rounds import PEYK, RESULTS, kept_results, medians
 from bench.scenarios import GROWING_CHANNELS, GROWING_CONNECTIONS, PEERS_TOO, SCENARIOS
 
-DOCS = Path(__file__).parent.parent / "docs"
-PAGE = DOCS / "performance.md"
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+PAGE, README = DOCS / "performance.md", ROOT / "README.md"
 SHOWN = "deliveries/s", "publishes/s", "entries/s", "p50 ms", "p99 ms", "KiB/connection", "connect s", "recovered in s"
 COSTS = "server µs/publish", "server µs/delivery", "Redis µs/publish", "generator CPU", "others' CPU"
+FIGURES = {  # of the README
+    "S1M": {"deliveries_per_s": "{} deliveries/s"},
+    "S1M-256": {"deliveries_per_s": "{} deliveries/s"},
+    "S2": {"publishes_per_s": "{} publishes/s, each delivered to 5"},
+    "S3": {"p50_ms": "p50 {} ms", "p99_ms": "p99 {} ms"},
+    "S4": {"kib_per_connection": "{} KiB a connection"},
+    "ingest": {"publishes_per_s": "{} acknowledged publishes/s"},
+    "posts": {"publishes_per_s": "{} posts/s"},
+    "replay-1": {"entries_per_s": "{} messages/s"},
+    "recovery": {"recovery_s": "{} s until all have everything"},
+}
 PLOTTED = {
     "S1M": ("deliveries_per_s", "S1M, deliveries/s"),
     "S2": ("publishes_per_s", "S2, publishes/s"),
@@ -26,10 +38,11 @@ PLOTTED = {
 
 
 def markdown(lines: Sequence[Sequence[str]]) -> str:
-    """A table; the first line is its head, numbers stand to the right."""
+    """A table; the first line is its head, columns of numbers stand to the right."""
     head, *others = ["| " + " | ".join(line) + " |" for line in lines]
-    rule = "|---|" + "---:|" * (len(lines[0]) - 1)
-    return "\n".join([head, rule, *others])
+    columns = list(zip(*lines, strict=True))
+    rule = "|".join("---:" if all(c[:1].isdigit() or c == "–" for c in cells) else "---" for _, *cells in columns)
+    return "\n".join([head, f"|{rule}|", *others])
 
 
 def _when(part: Mapping[str, Any]) -> str:
@@ -56,6 +69,24 @@ def blocks(results: Mapping[str, Any]) -> dict[str, str]:
     if "peers" in results:
         made |= _peer_blocks(results["peers"])
     return made
+
+
+def readme_blocks(results: Mapping[str, Any]) -> dict[str, str]:
+    """What belongs into the README: of a few scenarios, what the rounds found, from the lowest to the highest."""
+    lines = [["scenario", "", "result"]]
+    scenarios = results["peyk"]["scenarios"]
+    for scenario in (s for s in SCENARIOS if s.name in FIGURES and s.name in scenarios):
+        rounds = [numbers(run) for run in scenarios[scenario.name]["runs"]]
+        found = [text.format(_range([r[name] for r in rounds])) for name, text in FIGURES[scenario.name].items()]
+        lines.append([scenario.name, scenario.meaning, ", ".join(found)])
+    return {"figures": markdown(lines), "figures-when": f"Measured {_when(results['peyk'])}."}
+
+
+def _range(values: Sequence[float]) -> str:
+    """The lowest and the highest value."""
+    scale, unit = (1e6, " million") if max(values) >= 1e6 else (1, "")
+    low, high = (f"{v / scale:,.{0 if v / scale >= 100 else 1}f}" for v in (min(values), max(values)))
+    return (low if low == high else f"{low}–{high}") + unit
 
 
 def _peer_blocks(peers: Mapping[str, Any]) -> dict[str, str]:
@@ -144,11 +175,12 @@ def main() -> int:
     if "peyk" not in results:
         print(f"report: {RESULTS} holds no numbers yet; make bench measures them", file=sys.stderr)
         return 1
-    PAGE.write_text(filled(PAGE.read_text(), blocks(results)))
+    for page, made in ((PAGE, blocks(results)), (README, readme_blocks(results))):
+        page.write_text(filled(page.read_text(), made))
     plot_growth(medians(results["peyk"]["scenarios"]))
     if "peers" in results:
         plot_peers(results["peers"])
-    print(f"written: {PAGE} and its plots")
+    print(f"written: {PAGE}, {README} and the plots")
     return 0
 
 

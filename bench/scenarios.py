@@ -41,7 +41,7 @@ _ALONE = [
     *(
         Scenario(
             f"workers-{count}",
-            f"the same into {'one process' if count == 1 else f'{count} processes'} with a quarter of a CPU each",
+            f"100 clients publish to {'one process' if count == 1 else f'{count} processes'}, each with a quarter of a CPU",
             "-C 200 -P 100 -k 10000 -a",
             way="workers",
             env={"ARCHIVE": "off", "HTTP_WORKERS": str(count)},
@@ -69,7 +69,7 @@ _ALONE = [
         for count in GROWING_CONNECTIONS
     ),
 ]
-_BOTH = "S1M", "S1M-256", "S2", "S3", "ingest", "posts"  # with the archive as well
+_BOTH = "S1M", "S1M-256", "S1R", "S2", "S3", "ingest", "posts"  # with the archive as well
 SCENARIOS = [scenario for s in _ALONE for scenario in ([s, s.archived()] if s.name in _BOTH else [s])]
 PEERS_TOO = "S1M", "S1M-256", "S1R", "S2", "S3", "S4"  # what every server can do
 
@@ -116,7 +116,11 @@ MARKS: Sequence[Mark] = [
     Mark("replay-1", "entries_per_s", 100_000, at_least=True),
     *(
         Mark(name + ARCHIVED, number, 0.66, at_least=True, than=name)
-        for name, number in (("S1M", "deliveries_per_s"), ("S2", "publishes_per_s"), ("ingest", "publishes_per_s"))
+        for number, names in (
+            ("deliveries_per_s", ("S1M", "S1M-256")),
+            ("publishes_per_s", ("S2", "ingest", "posts")),
+        )
+        for name in names
     ),
     Mark("channels-10000", "cost_us", 1.3, than="channels-100"),
     Mark("connections-10000", "cost_us", 1.2, than="connections-100"),

@@ -22,6 +22,7 @@ from pymongo.errors import (
     PyMongoError,
 )
 
+from bridge.database import Database
 from bridge.settings import MONGO
 from pipeline.archive import KnownDatabase
 from pipeline.consumer import Away
@@ -53,14 +54,15 @@ _INDEXES: Mapping[str, Sequence[Sequence[tuple[str, int]]]] = {
 }
 
 
-class MongoArchive:
-    """Stored messages, as sink and for reading. Opens by itself; use `async with`, or `aclose`."""
+class MongoArchive(Database):
+    """Stored messages, as sink and for reading."""
 
     group = MONGO
 
     def __init__(self, url: str, known: KnownDatabase | None = None, *, creates: bool = True) -> None:
-        """`creates`: whether indexes that are missing are made; who only reads does not. Raises ConfigError."""
-        self.where, self._known, self._creates = _PASSWORD.sub(r"\1:***@", url), known, creates
+        """Raises ConfigError."""
+        super().__init__(known, creates)
+        self._where = _PASSWORD.sub(r"\1:***@", url)
         try:
             # Journalled: what is acked survives kill -9 of the database. Who asks tries again, so the driver need not.
             self._client: AsyncIOMotorClient[Document] = AsyncIOMotorClient(
@@ -80,29 +82,15 @@ class MongoArchive:
         self._messages: AsyncIOMotorCollection[Document] = self._database["messages"]
         self._events: AsyncIOMotorCollection[Document] = self._database["events"]
         self._info: AsyncIOMotorCollection[Document] = self._database["archive"]
-        self._id = ""
 
-    async def __aenter__(self) -> "MongoArchive":
-        try:
-            await self.open()
-        except BaseException:
-            await self.aclose()
-            raise
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        await self.aclose()
+    @property
+    def where(self) -> str:
+        return self._where
 
     async def aclose(self) -> None:
         self._client.close()
 
-    async def open(self) -> bool:
-        """Look whether the database is there and is ours. True: it is used for the first time.
-
-        Raises Away, WrongDatabase (a kind of it), and ConfigError for what waiting does not mend.
-        """
-        if self._known is not None and not self._creates:
-            await self._known.id()
+    async def _look(self) -> str:
         try:
             async with self._asking():
                 info = await (self._prepare() if self._creates else self._info.find_one({"_id": "archive"}))
@@ -114,9 +102,7 @@ class MongoArchive:
             raise Away(f"{self.where} holds no archive")
         if info["version"] > VERSION:
             raise ConfigError(f"MONGO_URL: documents of version {info['version']}, we know {VERSION}: use a newer Peyk")
-        first = await self._known.check(info["id"], self.where) if self._known is not None else False
-        self._id = info["id"]
-        return first
+        return str(info["id"])
 
     async def _prepare(self) -> Document | None:
         """Create what is missing: indexes, and the document with the database's own id and version."""
@@ -150,9 +136,7 @@ class MongoArchive:
         await self._opened()
         async with self._asking():
             info = await self._info.find_one({"_id": "archive"})
-            if info is None or info["id"] != self._id:
-                self._id = ""
-                raise Away(f"{self.where} is another database than it was")
+            self._check_same(info["id"] if info else None)
             if events:  # first: the message of an event that is refused is not stored either
                 await _insert(self._events, events)
             await _insert(self._messages, documents)
@@ -224,14 +208,6 @@ class MongoArchive:
         async with self._asking():
             return [_message(row) async for row in collection.find(query).sort(order).limit(limit)]
 
-    async def _opened(self) -> None:
-        """Open again what was away. What is wrong with the database is never the fault of a message."""
-        if not self._id:
-            try:
-                await self.open()
-            except ConfigError as error:
-                raise Away(str(error)) from error
-
     @asynccontextmanager
     async def _asking(self) -> AsyncIterator[None]:
         """What goes wrong with the database is Away; what is wrong with documents is raised as it is."""
@@ -242,14 +218,9 @@ class MongoArchive:
         except OperationFailure as error:
             if error.code in _POISON:
                 raise ValueError(_line(error)) from None
-            raise self._away(error) from error
+            raise self._away(_line(error)) from error
         except (PyMongoError, OSError, TimeoutError) as error:
-            raise self._away(error) from error
-
-    def _away(self, error: Exception) -> Away:
-        """Look at the database anew before anything else is asked of it: who knows what is there when it comes back."""
-        self._id = ""
-        return Away(f"{self.where} does not answer: {_line(error)}")
+            raise self._away(_line(error)) from error
 
 
 def _line(error: Exception) -> str:

@@ -14,11 +14,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import NullPool
 from sqlmodel import col, select
 
+from bridge.database import Database
 from bridge.settings import SQL
 from bridge.tables import StoredEvent, id_of, prepare
 from chat.models import Stream
 from pipeline.archive import KnownDatabase
-from pipeline.consumer import Away
 from pipeline.encode import Message
 from pipeline.event import event_of
 from pipeline.ports import Extent
@@ -38,19 +38,18 @@ _COLUMNS = (
 )
 
 
-class SqlArchive:
-    """Stored messages, as sink and for reading. Opens by itself; use `async with`, or `aclose`."""
+class SqlArchive(Database):
+    """Stored messages, as sink and for reading."""
 
     group = SQL
 
     def __init__(self, url: str | URL, known: KnownDatabase | None = None, *, creates: bool = True) -> None:
-        """`creates`: whether tables that are missing are made; who only reads does not."""
-        self.url, self._known, self._creates = make_url(url), known, creates
+        super().__init__(known, creates)
+        self.url = make_url(url)
         self._engine = _engine(self.url)
         dialect: Any = postgresql if self._engine.dialect.name == "postgresql" else sqlite
         self._insert_messages = dialect.insert(Stream).on_conflict_do_nothing(index_elements=KEY)
         self._insert_events = dialect.insert(StoredEvent).on_conflict_do_nothing(index_elements=KEY)
-        self._id = ""
 
     @property
     def where(self) -> str:
@@ -58,39 +57,19 @@ class SqlArchive:
         scheme = self.url.drivername.partition("+")[0]
         return str(self.url.database) if scheme == "sqlite" else self.url.set(drivername=scheme).render_as_string()
 
-    async def __aenter__(self) -> "SqlArchive":
-        try:
-            await self.open()
-        except BaseException:
-            await self.aclose()
-            raise
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        await self.aclose()
-
     async def aclose(self) -> None:
         await self._engine.dispose()
 
-    async def open(self) -> bool:
-        """Look whether the database is there and is ours. True: it is used for the first time.
-
-        Raises Away, WrongDatabase (a kind of it), and ConfigError for what waiting does not mend.
-        """
-        if self._known is not None and not self._creates:
-            await self._known.id()
+    async def _look(self) -> str:
         try:
             async with self._begin() as connection:
-                id = await (prepare(connection) if self._creates else id_of(connection))
+                return await (prepare(connection) if self._creates else id_of(connection))
         except SQLAlchemyError as error:
             if isinstance(error, DBAPIError) and str(getattr(error.orig, "sqlstate", None) or "")[:2] in _MISSET:
                 raise ConfigError(f"DATABASE_URL: {self.where}: {_line(error)}") from None
-            raise self._away(error) from error
+            raise self._away(_line(error)) from error
         except ConfigError as error:
             raise ConfigError(f"DATABASE_URL: {self.where}: {error}") from None
-        first = await self._known.check(id, self.where) if self._known is not None else False
-        self._id = id
-        return first
 
     async def store(self, messages: Sequence[Message]) -> None:
         """Store messages; one that is stored already stays as it is (the key is channel, epoch, offset).
@@ -110,15 +89,14 @@ class SqlArchive:
         await self._opened()
         try:
             async with self._begin() as connection:
-                if await id_of(connection) != self._id:
-                    raise Away(f"{self.where} is another database than it was")
+                self._check_same(await id_of(connection))
                 await connection.execute(self._insert_messages, rows)
                 if events:
                     await connection.execute(self._insert_events, events)
         except SQLAlchemyError as error:
             if _is_poison(error):
                 raise ValueError(_line(error)) from None
-            raise self._away(error) from error
+            raise self._away(_line(error)) from error
 
     # -- reading
 
@@ -200,15 +178,7 @@ class SqlArchive:
                 rows: Sequence[Row[Any]] = (await connection.execute(query)).all()
                 return rows
         except SQLAlchemyError as error:
-            raise self._away(error) from error
-
-    async def _opened(self) -> None:
-        """Open again what was away. What is wrong with the database is never the fault of a message."""
-        if not self._id:
-            try:
-                await self.open()
-            except ConfigError as error:
-                raise Away(str(error)) from error
+            raise self._away(_line(error)) from error
 
     @asynccontextmanager
     async def _begin(self, writes: bool = True) -> AsyncIterator[AsyncConnection]:
@@ -219,12 +189,7 @@ class SqlArchive:
                 async with connection.begin():
                     yield connection
         except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-            raise self._away(error) from error
-
-    def _away(self, error: Exception) -> Away:
-        """Look at the database anew before anything else is asked of it: who knows what is there when it comes back."""
-        self._id = ""
-        return Away(f"{self.where} does not answer: {_line(error)}")
+            raise self._away(_line(error)) from error
 
 
 def _of(channel: str, epoch: str, *columns: Any) -> Select[Any]:

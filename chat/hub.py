@@ -21,7 +21,7 @@ from pipeline.fanout import PRESENCE, UNPOSITIONED
 from pipeline.keys import CONTROL, Keys
 from pipeline.lasting import lasting
 from pipeline.listener import Listener
-from pipeline.positions import Standing, renew_epoch, standings
+from pipeline.positions import AT_ONCE, Standing, renew_epoch, standings
 from pipeline.replay import Page, Replay, unseen
 from pipeline.resp import ConnectionLost, Link, ReplyError
 from redis_config import Address
@@ -315,19 +315,20 @@ class Hub:
         while True:
             await asyncio.sleep(self._settings.check_interval)
             self._recent.clear()
-            for local in list(self._channels.values()):
+            for local in [c for c in self._channels.values() if not c.live and not c.readers]:
                 if local.opened.done():  # whoever waited for it went away
                     self._close_if_empty(local)
             await self._compare_all()
 
     async def _check_positions(self, channels: list[LocalChannel]) -> None:
         """Compare positions with Redis: the way to notice a lost last message, a new epoch, a channel that is gone."""
-        known = [(local, local.epoch, local.offset, local.ms) for local in channels if local.epoch]
         try:
-            found = await standings(self._link, self._keys, [(local.id, offset) for local, _, offset, _ in known])
-            for (local, epoch, offset, ms), standing in zip(known, found, strict=True):
-                if self._channels.get(local.id) is local and local.epoch == epoch:
-                    await self._compare(local, offset, ms, standing)
+            for start in range(0, len(channels), AT_ONCE):  # others have their turn in between
+                some = [(c, c.epoch, c.offset, c.ms) for c in channels[start : start + AT_ONCE] if c.epoch]
+                found = await standings(self._link, self._keys, [(c.id, offset) for c, _, offset, _ in some])
+                for (local, epoch, offset, ms), standing in zip(some, found, strict=True):
+                    if self._channels.get(local.id) is local and local.epoch == epoch:
+                        await self._compare(local, offset, ms, standing)
         except (ConnectionLost, ReplyError) as error:
             logger.info("positions not compared: %s", error)
 

@@ -7,7 +7,7 @@ from pipeline.keys import Keys
 from pipeline.producer import new_epoch
 from pipeline.resp import Link
 
-_AT_ONCE = 500  # channels in one script call: about a millisecond of Redis
+AT_ONCE = 500  # channels: about a millisecond of Redis
 
 _READ = """
 local found = {}
@@ -39,16 +39,13 @@ class Standing(NamedTuple):
 
 
 async def standings(link: Link, keys: Keys, asked: Sequence[tuple[str, int]]) -> list[Standing]:
-    """For each (channel, offset) asked about. Raises ConnectionLost and ReplyError."""
-    found: list[Standing] = []
-    for start in range(0, len(asked), _AT_ONCE):
-        part = asked[start : start + _AT_ONCE]
-        names = [key for c, _ in part for key in (keys.channel(c), keys.history(c), keys.tombstone(c))]
-        offsets = [offset for _, offset in part]
-        for epoch, offset, entry, deleted in await link.call("EVAL_RO", _READ, len(names), *names, *offsets):
-            ms = int(entry.partition(b"-")[2] or 0)
-            found.append(Standing(epoch.decode(), int(offset), ms, bool(deleted)))
-    return found
+    """For each (channel, offset) asked about, AT_ONCE at most. Raises ConnectionLost and ReplyError."""
+    names = [key for c, _ in asked for key in (keys.channel(c), keys.history(c), keys.tombstone(c))]
+    found = await link.call("EVAL_RO", _READ, len(names), *names, *[offset for _, offset in asked])
+    return [
+        Standing(epoch.decode(), int(offset), int(entry.partition(b"-")[2] or 0), bool(deleted))
+        for epoch, offset, entry, deleted in found
+    ]
 
 
 async def renew_epoch(link: Link, keys: Keys, channel: str, epoch: str) -> None:

@@ -136,3 +136,19 @@ def test_the_page_has_a_place_for_everything_measured() -> None:
     assert report.filled(filled, made) == filled
     with pytest.raises(ValueError, match="no block"):
         report.filled("nothing", made)
+
+
+def test_the_readme_shows_what_the_slowest_and_the_fastest_round_found() -> None:
+    def run(rate: float) -> dict[str, Any]:
+        window = {"seconds": 1.0, "generator_cpu_s": 0.5, "delivered_in_window": 1000, "deliveries_per_s": rate}
+        return {**of(), **window, "mode": "closed", "processes": [{"cpu_s": 0.1}]}
+
+    found = results()
+    found["peyk"]["scenarios"] = {"S1M": {"runs": [run(2_510_000), run(2_990_000), run(2_700_000)]}}
+    made = report.readme_blocks(found)
+    assert (
+        "| S1M | 1 channel, 1,000 subscribers, 32 messages in flight | 2.5–3.0 million deliveries/s |"
+        in made["figures"]
+    )
+    readme = (ROOT / "README.md").read_text()
+    assert all(text in report.filled(readme, made) for text in made.values())

@@ -2,14 +2,15 @@
 
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import httpx2 as httpx
+import pytest
 from websockets.asyncio.client import connect
 
 from tests.chat.conftest import Talk
-from tests.services import PeykServer
+from tests.services import PeykServer, RedisProcess
 
 BURST = 20  # commands; a token comes back every half second, so a test at the limit has that long
 SETTINGS = {
@@ -31,6 +32,19 @@ SETTINGS = {
     "HANDSHAKE_TIMEOUT": "1",
     "CONNECT_TIMEOUT": "1",
 }
+
+
+@pytest.fixture(scope="module")
+def server(redis_of_module: RedisProcess) -> Iterator[PeykServer]:
+    with PeykServer({"REDIS_URL": redis_of_module.url, **SETTINGS}) as server:
+        yield server
+
+
+@pytest.fixture
+async def http(server: PeykServer, request: pytest.FixtureRequest) -> AsyncIterator[httpx.AsyncClient]:
+    headers = {"x-forwarded-for": request.node.name}
+    async with httpx.AsyncClient(base_url=server.url, timeout=10, trust_env=False, headers=headers) as client:
+        yield client
 
 
 @contextlib.asynccontextmanager

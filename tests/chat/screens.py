@@ -4,15 +4,35 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import pytest
 from textual.pilot import Pilot
 
+from chat import marks
 from chat.direct import Direct
 from chat.models import User
 from chat.node import Node
 from chat.screen import Screen
+from chat.settings import ServerSettings
 from chat.source import Source
 from chat.words import Words
-from tests.services import until
+from redis_config import Address, command_client
+from tests.services import RedisProcess, until
+
+
+@pytest.fixture
+async def node(valkey_process: RedisProcess) -> AsyncIterator[Node]:
+    """A terminal's node, on a Redis that is empty."""
+    settings = ServerSettings(redis_url=valkey_process.url, _env_file=None)
+    async with command_client(Address.parse(settings)) as client:
+        await client.flushall()
+    async with Node(settings, "terminal") as node:
+        yield node
+
+
+@pytest.fixture(autouse=True)
+def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was read elsewhere is looked up sooner."""
+    monkeypatch.setattr(marks, "LOOK_SECONDS", 0.5)
 
 
 class Seen:

@@ -2,29 +2,17 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
 
 import httpx2 as httpx
 import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from tests.chat.limited import SETTINGS, ask_all, codes, dial, refused
+from tests.chat.limited import ask_all, codes, dial, http, refused, server
 from tests.clients import Client
 from tests.services import PeykServer, RedisProcess, until
 
-
-@pytest.fixture(scope="module")
-def server(redis_of_module: RedisProcess) -> Iterator[PeykServer]:
-    with PeykServer({"REDIS_URL": redis_of_module.url, **SETTINGS}) as server:
-        yield server
-
-
-@pytest.fixture
-async def http(server: PeykServer, request: pytest.FixtureRequest) -> AsyncIterator[httpx.AsyncClient]:
-    headers = {"x-forwarded-for": request.node.name}
-    async with httpx.AsyncClient(base_url=server.url, timeout=10, trust_env=False, headers=headers) as client:
-        yield client
+__all__ = ["http", "server"]
 
 
 # -- counts

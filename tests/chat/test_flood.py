@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import struct
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import httpx2 as httpx
@@ -12,30 +12,19 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
 from tests.chat.conftest import Talk
-from tests.chat.limited import BURST, SETTINGS, ask_all, codes, dial, refused
+from tests.chat.limited import BURST, ask_all, codes, dial, http, refused, server
 from tests.clients import frame
 from tests.services import PeykServer, RedisProcess, until
 
+__all__ = ["http", "server"]
+
 FAST = {"COMMAND_RATE": "200", "RATE_BURST": "0.1"}  # a burst of 20; closed after 1 s of nothing but refusals
-
-
-@pytest.fixture(scope="module")
-def server(redis_of_module: RedisProcess) -> Iterator[PeykServer]:
-    with PeykServer({"REDIS_URL": redis_of_module.url, **SETTINGS}) as server:
-        yield server
 
 
 @pytest.fixture(scope="module")
 def fast(redis_of_module: RedisProcess) -> Iterator[PeykServer]:
     with PeykServer({"REDIS_URL": redis_of_module.url, **FAST}) as server:
         yield server
-
-
-@pytest.fixture
-async def http(server: PeykServer, request: pytest.FixtureRequest) -> AsyncIterator[httpx.AsyncClient]:
-    headers = {"x-forwarded-for": request.node.name}
-    async with httpx.AsyncClient(base_url=server.url, timeout=10, trust_env=False, headers=headers) as client:
-        yield client
 
 
 # -- rates

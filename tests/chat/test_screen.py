@@ -1,31 +1,15 @@
 """The screen, driven as by a person, on a real Redis: what it looks like, what keys do, what is unread."""
 
 import json
-from collections.abc import AsyncIterator
 
 import pytest
 from textual import events
 
-from chat import marks
 from chat.node import Node
-from chat.settings import ServerSettings
-from redis_config import Address, command_client
-from tests.chat.screens import fill, screen_of
-from tests.services import RedisProcess, until
+from tests.chat.screens import fill, impatience, node, screen_of
+from tests.services import until
 
-
-@pytest.fixture
-async def node(valkey_process: RedisProcess) -> AsyncIterator[Node]:
-    settings = ServerSettings(redis_url=valkey_process.url, _env_file=None)
-    async with command_client(Address.parse(settings)) as client:
-        await client.flushall()
-    async with Node(settings, "terminal") as node:
-        yield node
-
-
-@pytest.fixture(autouse=True)
-def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(marks, "LOOK_SECONDS", 0.5)
+__all__ = ["impatience", "node"]
 
 
 async def say(node: Node, channel: str, text: str, user: str = "babak") -> None:

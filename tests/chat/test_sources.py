@@ -2,12 +2,10 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from chat import marks
 from chat.connection import addresses
 from chat.direct import Direct
 from chat.errors import BadRequest, Unauthorized, Unavailable
@@ -21,22 +19,10 @@ from chat.slash import Slash
 from chat.terminal import Terminal
 from chat.transcript import Entry, Gap
 from chat.words import Words
-from redis_config import Address, command_client
+from tests.chat.screens import impatience, node
 from tests.services import PeykServer, RedisProcess, free_port, until
 
-
-@pytest.fixture
-async def node(valkey_process: RedisProcess) -> AsyncIterator[Node]:
-    settings = ServerSettings(redis_url=valkey_process.url, _env_file=None)
-    async with command_client(Address.parse(settings)) as client:
-        await client.flushall()
-    async with Node(settings, "terminal") as node:
-        yield node
-
-
-@pytest.fixture(autouse=True)
-def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(marks, "LOOK_SECONDS", 0.5)
+__all__ = ["impatience", "node"]
 
 
 class Person:
