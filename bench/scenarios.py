@@ -41,7 +41,7 @@ _ALONE = [
     *(
         Scenario(
             f"workers-{count}",
-            f"100 clients publish to {'one process' if count == 1 else f'{count} processes'}, each with a quarter of a CPU",
+            f"100 clients publish to {count} process{'es' * (count > 1)}, each with a quarter of a CPU",
             "-C 200 -P 100 -k 10000 -a",
             way="workers",
             env={"ARCHIVE": "off", "HTTP_WORKERS": str(count)},
