@@ -16,13 +16,13 @@ from chat.errors import PeykError, UnknownChannel
 from chat.local import Answer, LocalChannel, Receiver, Subscription
 from chat.recent import Recent
 from chat.settings import ServerSettings
-from pipeline.encode import Message, push
+from pipeline.encode import push
 from pipeline.fanout import PRESENCE, UNPOSITIONED
 from pipeline.keys import CONTROL, Keys
 from pipeline.lasting import lasting
 from pipeline.listener import Listener
 from pipeline.positions import AT_ONCE, Standing, renew_epoch, standings
-from pipeline.replay import Page, Replay, unseen
+from pipeline.replay import Page, Replay, dense, unseen
 from pipeline.resp import ConnectionLost, Link, ReplyError
 from redis_config import Address
 
@@ -268,7 +268,7 @@ class Hub:
 
     def _advance(self, local: LocalChannel, low: int, page: Page) -> None:
         """Take a page read from above `low`."""
-        messages = _dense(page.messages)
+        messages = dense(page.messages, page.messages[0].offset - 1, 1) if page.messages else []
         if messages and messages[0].offset == low + 1:
             first, lines = messages[0].offset, [push(message) for message in messages]
             self._recent.add(local.id, local.epoch, first, lines)
@@ -390,11 +390,3 @@ def _retrieve(future: asyncio.Future[None]) -> None:
     """Mark an error as seen: those who wait for the channel get it, and there may be none."""
     if not future.cancelled():
         future.exception()
-
-
-def _dense(messages: list[Message]) -> list[Message]:
-    """The messages before the first hole between them."""
-    for i in range(1, len(messages)):
-        if messages[i].offset != messages[i - 1].offset + 1:
-            return messages[:i]
-    return messages
