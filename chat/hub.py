@@ -32,7 +32,7 @@ INSUFFICIENT = 2500, "insufficient state"  # unsubscribe codes of the Centrifuga
 DELETED = 2000, "channel deleted"
 NOT_PERMITTED = 2001, "not permitted"
 KICKED = 2002, "kicked"
-_REST = 0.005  # seconds a channel rests at most
+_LONGEST_REST = 0.005  # seconds of a channel
 _TIMERS = 0.0005  # seconds: the loop's timers count milliseconds; what is shorter is no rest
 _BACKOFF = 0.05, 1.0  # seconds: first and longest wait before connecting again
 
@@ -201,7 +201,7 @@ class Hub:
             begun = monotonic()
             local.broadcast(b"\n".join(bodies))
             ended = monotonic()
-            local.rests_until = ended + min((ended - begun) / 2, _REST)
+            local.rests_until = ended + min((ended - begun) / 2, _LONGEST_REST)
 
     def _next(self, local: LocalChannel, payload: bytes) -> bytes:
         """What of a dense run from the fan-out is to be shown: what is known is dropped; before a hole, catch up."""
