@@ -133,8 +133,8 @@ def test_redis_runs_as_written_and_peyk_takes_it(tmp_path: Path) -> None:
     class Composed(RedisProcess):
         def command(self) -> list[str]:
             shell, option, script = SERVICES["redis"]["command"]
-            more = f" --bind 127.0.0.1 --port {self.port} --dir {shlex.quote(str(self.dir))}"
-            return [shell, option, script.replace("$$", "$").rstrip() + more]
+            more = f"redis-server - --bind 127.0.0.1 --port {self.port} --dir {shlex.quote(str(self.dir))}"
+            return [shell, option, script.replace("$$", "$").replace("redis-server -", more, 1)]
 
         def environment(self) -> dict[str, str]:
             return clean_environment({"REDIS_PASSWORD": self.password})
@@ -158,3 +158,4 @@ def test_redis_runs_as_written_and_peyk_takes_it(tmp_path: Path) -> None:
             timeout=30,
         )
         assert done.returncode == 0, done.stderr
+        assert process.stop() == 0, "the process that is told to stop is Redis, not a shell before it"
