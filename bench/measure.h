@@ -2,6 +2,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 /* -- latency: a histogram whose buckets are 1/64 of their value wide */
@@ -46,32 +47,34 @@ static int processes[MAX_PROCESSES], process_count;
 static struct usage usage[MOMENTS][MAX_PROCESSES];
 static double own_cpu[MOMENTS];
 
-/* Reads /proc. False where there is no such process. */
+static double seconds_of(clockid_t clock)
+{
+    struct timespec time = {0};
+    clock_gettime(clock, &time);
+    return (double)time.tv_sec + (double)time.tv_nsec / 1e9;
+}
+
+/* CPU from the process's own clock: /proc/PID/stat counts in 10 ms. False where there is no such process. */
 static bool read_usage(int pid, struct usage *use)
 {
-    char name[64], text[1024];
-    unsigned long user = 0, system = 0;
+    char name[64];
     long pages = 0;
-    snprintf(name, sizeof name, "/proc/%d/stat", pid);
+    clockid_t clock;
+    snprintf(name, sizeof name, "/proc/%d/statm", pid);
     FILE *file = fopen(name, "r");
     if (!file)
         return false;
-    text[fread(text, 1, sizeof text - 1, file)] = 0;
+    bool read = fscanf(file, "%*d %ld", &pages) == 1;
     fclose(file);
-    const char *fields = strrchr(text, ')'); /* 14, 15 and 24 of proc(5), counted from behind the name */
-    const char *format = "%*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu %*d %*d %*d %*d %*d %*d %*u %*u %ld";
-    if (!fields || sscanf(fields + 2, format, &user, &system, &pages) != 3)
+    if (!read || clock_getcpuclockid(pid, &clock))
         return false;
-    double ticks = (double)sysconf(_SC_CLK_TCK);
-    *use = (struct usage){(double)(user + system) / ticks, pages * (sysconf(_SC_PAGESIZE) / 1024)};
+    *use = (struct usage){seconds_of(clock), pages * (sysconf(_SC_PAGESIZE) / 1024)};
     return true;
 }
 
 static void measure(enum moment moment)
 {
-    struct timespec own;
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &own);
-    own_cpu[moment] = (double)own.tv_sec + (double)own.tv_nsec / 1e9;
+    own_cpu[moment] = seconds_of(CLOCK_PROCESS_CPUTIME_ID);
     for (int i = 0; i < process_count; i++)
         if (!read_usage(processes[i], &usage[moment][i]))
             fail("process %d cannot be read in /proc", processes[i]);
@@ -81,7 +84,7 @@ static void report_processes(void)
 {
     printf(",\"processes\":[");
     for (int i = 0; i < process_count; i++)
-        printf("%s{\"pid\":%d,\"cpu_s\":%.2f,\"connect_cpu_s\":%.2f,\"rss_kib_before\":%ld,\"rss_kib_connected\":%ld}",
+        printf("%s{\"pid\":%d,\"cpu_s\":%.6f,\"connect_cpu_s\":%.6f,\"rss_kib_before\":%ld,\"rss_kib_connected\":%ld}",
                i ? "," : "", processes[i], usage[STOPPED][i].cpu - usage[STARTED][i].cpu,
                usage[CONNECTED][i].cpu - usage[BEFORE][i].cpu, usage[BEFORE][i].rss, usage[CONNECTED][i].rss);
     printf("]");

@@ -30,7 +30,7 @@ TWO_WORKERS = {"ARCHIVE": "off", "HTTP_WORKERS": "2"}
     ids=lambda value: value.name if isinstance(value, Scenario) else "",
 )
 def test_each_way_ends_well_and_measures(scenario: Scenario, number: str) -> None:
-    found = run_once(PEYK, scenario, 0.3, NO_PINNING)
+    found = run_once(PEYK, scenario, 1, NO_PINNING)
     assert found["good"], found
     shown = numbers.summary([found])
     assert shown[number] > 0
