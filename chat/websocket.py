@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, cast
 from starlette.websockets import WebSocket
 from websockets.exceptions import PayloadTooBig
 from websockets.frames import Opcode
-from websockets.protocol import SERVER, Protocol
 
 from chat.doors import COOKIE
+from chat.frames import FrameReader
 from chat.handshake import Handshake
 from chat.metrics import count
 from chat.requests import address_of
@@ -37,26 +37,22 @@ DRAIN_RATE = 1000  # clients a second that are sent away when the node stops
 _LEAVING = 0.05  # seconds between looks whether a client that is sent away has its answers
 _CLOSE_TIMEOUT = 3.0  # seconds a client has to answer a close
 _PIECE = 4096  # bytes of a client with rates that are taken before others have their turn; a read brings up to 256 KiB
-_quiet = logging.getLogger(f"{__name__}.frames")  # of websockets; it looks once in a connection whether to say all
-_quiet.setLevel(logging.WARNING)
 
 
-class Connection(asyncio.Protocol):
+class Connection(FrameReader, asyncio.Protocol):
     """One WebSocket connection and its session: frames come in here; the session writes to the transport."""
 
     __slots__ = (
-        "_address", "_closing", "_connections", "_fragments", "_next", "_node", "_parser", "_paused", "_session",
-        "_stuck", "_text", "_timer", "_transport", "_unread", "_waiting", "write",
+        "_address", "_closing", "_connections", "_next", "_node", "_paused", "_session", "_stuck", "_timer",
+        "_transport", "_unread", "_waiting", "write",
     )  # fmt: skip
 
     def __init__(self, node: "Node", handshake: Handshake, address: str, cookie: str) -> None:
+        super().__init__(node.settings.frame_limit)
         self._node, self._address = node, address
         self._transport = transport = handshake.transport
         self._connections = cast(set[Any], handshake.connections)  # those uvicorn shuts down
         self.write = transport.write
-        self._parser = Protocol(SERVER, max_size=node.settings.frame_limit, logger=_quiet)
-        self._fragments = bytearray()  # of a message that is not all here
-        self._text = False  # whether that is a text
         self._closing = False  # a close frame was sent
         self._timer: asyncio.TimerHandle | None = None  # until a client that was sent one is dropped
         self._stuck: asyncio.TimerHandle | None = None
@@ -78,7 +74,7 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Where there are rates, a piece at a time: one read may bring thousands of commands; their sender waits."""
         if self._waiting is None or (not self._waiting and len(data) <= _PIECE):
-            self._take(data)
+            self.take(data)
             return
         if self._closing:
             return
@@ -96,47 +92,28 @@ class Connection(asyncio.Protocol):
         else:
             piece = bytes(self._waiting[:_PIECE])
             del self._waiting[:_PIECE]
-            self._take(piece)
+            self.take(piece)
         if not self._paused:
             self.resume_reading()
 
-    def _take(self, data: bytes) -> None:
-        parser = self._parser
-        parser.receive_data(data)
-        if parser.parser_exc is not None:
-            self._fail(parser.parser_exc)
-            return
-        for frame in parser.events_received():
-            self._on_frame(frame)
+    @property
+    def ended(self) -> bool:
+        return bool(self._transport.is_closing())
 
-    def _on_frame(self, frame: Any) -> None:
-        opcode = frame.opcode
-        if opcode is Opcode.TEXT or opcode is Opcode.BINARY:
-            self._text = opcode is Opcode.TEXT
-            if frame.fin:
-                self._on_message(bytes(frame.data))
-            else:
-                self._fragments = bytearray(frame.data)
-        elif opcode is Opcode.CONT:
-            # Joined as they come: a list of a million bytes would weigh forty times as much.
-            self._fragments += frame.data
-            self._session.may_go_on()
-            if frame.fin:
-                data, self._fragments = bytes(self._fragments), bytearray()
-                self._on_message(data)
-        elif opcode is Opcode.CLOSE:
+    def on_other(self, opcode: Opcode) -> None:
+        if opcode is Opcode.CLOSE:
             self._on_close()
         elif opcode is Opcode.PING:
-            pong = b"".join(self._parser.data_to_send())
+            pong = b"".join(self.parser.data_to_send())
             if not self._session.full and self._session.may_go_on():  # it reads, and is within its rate
                 self.write(pong)
         else:
             self._session.may_go_on()
 
-    def _on_message(self, data: bytes) -> None:
+    def on_message(self, data: bytes, text: bool) -> None:
         if self._closing:
             return
-        if not self._text:
+        if not text:
             self.close(*BINARY)
             return
         try:
@@ -152,15 +129,14 @@ class Connection(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
         if not self._closing and not self._transport.is_closing():
-            self.write(b"".join(self._parser.data_to_send()))
+            self.write(b"".join(self.parser.data_to_send()))
         self._transport.close()
 
-    def _fail(self, error: Exception) -> None:
-        """It broke the protocol; websockets has made a close frame that says how."""
+    def on_error(self, error: Exception) -> None:
         if isinstance(error, PayloadTooBig):
             count("frame_bytes")
         self._end_session()  # first: it says nothing behind the close frame
-        self.write(b"".join(self._parser.data_to_send()))
+        self.write(b"".join(self.parser.data_to_send()))
         self._closing = True
         self._transport.close()
 
@@ -170,8 +146,8 @@ class Connection(asyncio.Protocol):
         """Start the closing handshake; a client that does not answer it is dropped."""
         if self._closing or self._transport.is_closing():
             return
-        self._parser.send_close(code, reason)
-        self.write(b"".join(self._parser.data_to_send()))
+        self.parser.send_close(code, reason)
+        self.write(b"".join(self.parser.data_to_send()))
         self._closing = True
         self._timer = asyncio.get_running_loop().call_later(_CLOSE_TIMEOUT, self._transport.abort)
         self._end_session()
@@ -234,7 +210,7 @@ class Connection(asyncio.Protocol):
         self._node.pinger.remove(self._session)
         self._node.limits.leave(self._address)
         self._connections.discard(self)
-        self._parser.parser.close()  # it is in a circle with the rest
+        self.forget()
 
     def _end_session(self) -> None:
         if not self._session.closed:
