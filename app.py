@@ -63,7 +63,7 @@ from pipeline.content import json_line
 from pipeline.ports import Parts
 from pipeline.producer import Position
 from pipeline.reconcile import REPORT, Reconciler
-from pipeline.resp import ConnectionLost
+from pipeline.resp import ConnectionLost, ReplyError
 from redis_config import ConfigError
 
 if TYPE_CHECKING:
@@ -296,9 +296,16 @@ def _terminal(top: argparse.ArgumentParser, sub: "argparse._SubParsersAction[arg
     replay = sub.add_parser("replay", parents=[where], help=about)
     replay.add_argument("channel", nargs="?", default="general")
     start = replay.add_mutually_exclusive_group()
-    start.add_argument("--after", type=int, default=0, metavar="OFFSET", help="begin behind this offset")
+    start.add_argument("--after", type=offset, default=0, metavar="OFFSET", help="begin behind this offset")
     start.add_argument("--since", metavar="TIME", help="begin at Unix milliseconds or an ISO time")
     replay.add_argument("--follow", action="store_true", help="go on with what comes")
+
+
+def offset(text: str) -> int:
+    """A position in a channel, as an argument."""
+    if not (text.isascii() and text.isdigit() and int(text) <= 2**53):
+        raise argparse.ArgumentTypeError(f"an offset is a number from 0 to 2**53, not {text}")
+    return int(text)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -359,7 +366,7 @@ def main() -> int:
     log(logging.INFO if options.command in (*WORKERS, "bridge", "demo") else logging.ERROR)
     try:
         return run(options)
-    except (Temporary, ConnectionLost) as error:
+    except (Temporary, ConnectionLost, ReplyError) as error:
         print(f"peyk: {error}", file=sys.stderr)
         return NOT_NOW
     except (ConfigError, PeykError, Away) as error:

@@ -98,7 +98,7 @@ class EventStream:
         if self.full:
             self.full = False
             if self.subscription is not None:
-                self.node.hub.drained([self.subscription])
+                self.node.hub.drained([self.channel])
         return lines
 
 

@@ -7,7 +7,7 @@ after a hole — is *reading*: caught up from the stream by one loop per channel
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from time import monotonic
 
 from chat.access import Access
@@ -117,12 +117,12 @@ class Hub:
             if subscription in subscription.channel.live:
                 subscription.channel.add_reader(subscription, subscription.channel.offset)
 
-    def drained(self, subscriptions: list[Subscription]) -> None:
-        """Their receiver has room again: catch up."""
-        for subscription in subscriptions:
-            if subscription in subscription.channel.readers:
-                subscription.channel.level()
-                self._catch_up(subscription.channel)
+    def drained(self, channels: Iterable[str]) -> None:
+        """A receiver in these channels has room again, or is gone: catch up, also who has not begun."""
+        for local in filter(None, map(self._channels.get, channels)):
+            if local.readers:
+                local.level()
+                self._catch_up(local)
 
     def deleted(self, channel: str) -> None:
         """The channel is gone on purpose: tell its subscribers, who do not come back by themselves."""
@@ -197,20 +197,28 @@ class Hub:
         times the deliveries (S1M), and half the delay. A message that comes alone never waits.
         """
         heard, local.heard = local.heard, []
-        if bodies := [body for payload in heard if (body := self._next(local, payload))]:
+        bodies: list[bytes] = []
+        for payload in heard:
+            head, _, body = payload.partition(b"\n")
+            if head == PRESENCE:
+                self._broadcast(local, bodies)  # first: who is filled by the announcement reads on from behind them
+                bodies = []
+                local.announce(body)
+            elif body := self._next(local, head, body):
+                bodies.append(body)
+        self._broadcast(local, bodies)
+
+    def _broadcast(self, local: LocalChannel, bodies: list[bytes]) -> None:
+        if bodies:
             begun = monotonic()
             local.broadcast(b"\n".join(bodies))
             ended = monotonic()
             local.rests_until = ended + min((ended - begun) / 2, _LONGEST_REST)
 
-    def _next(self, local: LocalChannel, payload: bytes) -> bytes:
+    def _next(self, local: LocalChannel, head: bytes, body: bytes) -> bytes:
         """What of a dense run from the fan-out is to be shown: what is known is dropped; before a hole, catch up."""
-        head, _, body = payload.partition(b"\n")
         if head == UNPOSITIONED:
             return body
-        if head == PRESENCE:
-            local.announce(body)
-            return b""
         epoch, first, last, ms = head.split(b" ")
         end = int(last)
         if epoch.decode() != local.epoch:
@@ -352,7 +360,6 @@ class Hub:
 
     def _open(self, channel: str) -> LocalChannel:
         local = self._channels[channel] = LocalChannel(channel, self._loop.create_future())
-        local.opened.add_done_callback(_retrieve)
         self._spawn(self._opening(local))
         return local
 
@@ -384,9 +391,3 @@ class Hub:
 
     async def _compare_all(self) -> None:
         await self._check_positions(list(self._channels.values()))
-
-
-def _retrieve(future: asyncio.Future[None]) -> None:
-    """Mark an error as seen: those who wait for the channel get it, and there may be none."""
-    if not future.cancelled():
-        future.exception()

@@ -59,6 +59,7 @@ class LocalChannel:
 
     def __init__(self, channel: str, opened: asyncio.Future[None]) -> None:
         self.id, self.opened = channel, opened
+        opened.add_done_callback(_retrieve)
         self.epoch, self.offset, self.ms, self.target = "", 0, 0, 0
         self.early = "", 0  # the last run heard before the position was known
         self.live: set[Subscription] = set()
@@ -94,15 +95,18 @@ class LocalChannel:
 
     def announce(self, body: bytes) -> None:
         """Write joins and leaves to the live subscriptions that want them."""
-        for subscription in self.live:
+        for subscription in [*self.live]:  # a write may fill its receiver, which then reads
             if subscription.joins:
                 subscription.receiver.write(frame(body) if subscription.receiver.framed else body)
 
     def begin(self, subscription: Subscription, recovered: bool) -> None:
-        """Answer and go live in one breath: nothing can be broadcast between the two."""
+        """Answer and go live in one breath: nothing can be broadcast between the two. Who is full reads on."""
         offset = subscription.offset if recovered else self.offset
         answer, subscription.answer = subscription.answer, None
-        self.add_live(subscription)
+        if subscription.receiver.full:
+            self.add_reader(subscription, self.offset)
+        else:
+            self.add_live(subscription)
         if answer is not None:
             answer(Joined(subscription, self.epoch, offset, recovered, []))
 
@@ -150,6 +154,12 @@ class LocalChannel:
         if self.target > self.offset:
             behind.append(self.offset)
         return min(behind, default=None)
+
+
+def _retrieve(future: asyncio.Future[None]) -> None:
+    """Mark an error as seen: those who wait for the channel get it, and there may be none."""
+    if not future.cancelled():
+        future.exception()
 
 
 def frame(body: bytes) -> bytes:

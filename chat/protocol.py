@@ -4,7 +4,7 @@ No I/O here. A frame holds newline-joined JSON objects. https://centrifugal.dev/
 """
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -15,6 +15,7 @@ from pipeline.producer import Position
 from pipeline.replay import Page
 
 Raw = msgspec.Raw
+Offset = Annotated[int, msgspec.Meta(ge=0, le=2**53)]  # what JavaScript counts exactly
 
 
 class Connect(msgspec.Struct):
@@ -29,7 +30,7 @@ class Subscribe(msgspec.Struct):
     token: str = ""
     recover: bool = False
     epoch: str = ""
-    offset: int = 0
+    offset: Offset = 0
     flag: int = 0
     join_leave: bool = False
 
@@ -58,7 +59,7 @@ class Publish(msgspec.Struct):
 
 
 class StreamPosition(msgspec.Struct):
-    offset: int = 0
+    offset: Offset = 0
     epoch: str = ""
 
 

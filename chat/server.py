@@ -3,6 +3,7 @@
 import gc
 import os
 import resource
+import socket
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
@@ -109,14 +110,35 @@ def serve(settings: ServerSettings, join: Join, worker: str, beside: Beside | No
         log_level="warning",
         server_header=False,
     )
+    sockets = _bound(settings.http_host, settings.http_port)
     if single:
-        uvicorn.Server(config).run()
+        uvicorn.Server(config).run(sockets)
         return
     os.environ.update(HTTP_HOST=settings.http_host, HTTP_PORT=str(settings.http_port))
-    supervisor = Multiprocess(config, sockets=[config.bind_socket()])
+    supervisor = Multiprocess(config, sockets=sockets)
     supervisor.run()
     if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
         sys.exit(STARTUP_FAILURE)
+
+
+def _bound(host: str, port: int) -> list[socket.socket]:
+    """The addresses of `host`, taken before anything starts. Raises ConfigError."""
+    sockets = []
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, kind, protocol, _, address in found:
+            sockets.append(one := socket.socket(family, kind, protocol))
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            one.bind(address)
+            one.set_inheritable(True)
+    except OSError as error:
+        for one in sockets:
+            one.close()
+        remedy = "end what listens there, or set another"
+        raise ConfigError(f"cannot listen on HTTP_HOST={host} HTTP_PORT={port}: {error.strerror}; {remedy}") from None
+    return sockets
 
 
 def _calm_collector() -> None:

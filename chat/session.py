@@ -136,9 +136,9 @@ class Session:
             else:
                 self.spawn(command.id, self._rpc(command.id, command.rpc, self.user))
         elif command.history is not None:
-            self.spawn(command.id, self._history(command.id, command.history))
+            self._hold(command.id, self._history(command.id, command.history))
         elif command.presence is not None:
-            self.spawn(command.id, self._presence(command.id, command.presence.channel))
+            self._hold(command.id, self._presence(command.id, command.presence.channel))
         elif command.presence_stats is not None:
             self.spawn(command.id, self._presence(command.id, command.presence_stats.channel, stats=True))
         elif command.unsubscribe is not None:
@@ -227,18 +227,30 @@ class Session:
     def drained(self) -> None:
         """The write buffer has room again."""
         self.full = False
-        self._node.hub.drained(self.subscriber.subscriptions())
+        self._node.hub.drained(self.subscriber.channels())
         self._inbox.resume()
 
     def close(self) -> None:
         """The connection ended."""
-        self.closed = True
+        self.closed, self.full = True, False
         if self.user is not None:
             self._node.limits.disconnect(self.user.id)
+        channels = self.subscriber.channels()
         self.subscriber.close()
+        self._node.hub.drained(channels)  # what has not begun ends when it hears where it would
         self._inbox.close()
         for task in self._tasks:
             task.cancel()
+
+    def _hold(self, command_id: int, work: Coroutine[None, None, None]) -> None:
+        """Answer a command that must be done before the next, or whose answer is long: one at a time then waits."""
+        self._held = True
+        self.spawn(command_id, work)
+        self._tasks[-1].add_done_callback(self._release)
+
+    def _release(self, task: asyncio.Task[None]) -> None:
+        self._held = False
+        self._inbox.resume()
 
     def spawn(self, command_id: int, work: Coroutine[None, None, None]) -> None:
         """Answer a command that waits for Redis."""
@@ -274,16 +286,12 @@ class Session:
         if token := connect.token or self._cookie:
             self._connected(command_id, doors.by_token(token))
         elif name:  # what follows waits until the name is looked up
-            self._held = True
-            self.spawn(command_id, self._connect_guest(command_id, name))
+            self._hold(command_id, self._connect_guest(command_id, name))
         else:
             self._connected(command_id, doors.nameless())
 
     async def _connect_guest(self, command_id: int, name: str) -> None:
-        try:
-            self._connected(command_id, await self._node.doors.guest(name))
-        finally:
-            self._held = False
+        self._connected(command_id, await self._node.doors.guest(name))
 
     def _connected(self, command_id: int, identity: Identity) -> None:
         if self.closed:
@@ -304,8 +312,7 @@ class Session:
         channel = channel_id(publish.channel)
         policy = self._node.policies.known(channel)
         if policy is None:  # the first publish there: what follows waits behind it
-            self._held = True
-            self.spawn(command_id, self._append_once_known(command_id, publish, user, done, channel))
+            self._hold(command_id, self._append_once_known(command_id, publish, user, done, channel))
             return
         self.access.check("publish", channel, policy)
         self._publishing += 1
@@ -314,10 +321,7 @@ class Session:
     async def _append_once_known(
         self, command_id: int, publish: protocol.Publish, user: User, done: "partial[None]", channel: str
     ) -> None:
-        try:
-            await self._node.policies.get(channel)
-        finally:
-            self._held = False
+        await self._node.policies.get(channel)
         self._append(command_id, publish, user, done)
 
     def _published(self, command_id: int, outcome: Position | PeykError) -> None:

@@ -45,7 +45,7 @@ class ServerSettings(Settings):
     """The settings of `serve` and the terminal. Each has its default and its unit here and nowhere else."""
 
     http_host: str = Field("127.0.0.1", description="address to listen on")
-    http_port: int = Field(5000, description="port to listen on")
+    http_port: int = Field(5000, ge=0, le=65535, description="port to listen on")
     auth_secret: SecretStr = Field(
         SecretStr(""), description="secret that tokens are signed with (HS256), 32 bytes or more"
     )

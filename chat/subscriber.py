@@ -27,14 +27,18 @@ class Subscriber:
 
     def __init__(self, node: "Node", session: "Session") -> None:
         self._node, self._session = node, session
-        self._channels: dict[str, Subscription | None] = {}  # None: on its way
+        self._channels: dict[str, Subscription | object] = {}  # what is no Subscription yet is one attempt to begin
 
     def __len__(self) -> int:
         return len(self._channels)
 
     def subscriptions(self) -> list[Subscription]:
         """Those that have begun."""
-        return [s for s in self._channels.values() if s is not None]
+        return [s for s in self._channels.values() if isinstance(s, Subscription)]
+
+    def channels(self) -> list[str]:
+        """All, also those that have not begun."""
+        return list(self._channels)
 
     def close(self) -> None:
         """The connection ended."""
@@ -44,7 +48,7 @@ class Subscriber:
     def stop(self, channel: str) -> None:
         """End one, if there is one."""
         subscription = self._channels.get(channel)
-        if subscription is not None:
+        if isinstance(subscription, Subscription):
             self._node.hub.unsubscribe(subscription)
         self.forget(channel)
 
@@ -64,12 +68,14 @@ class Subscriber:
         self._node.limits.check_subscriptions(len(self._channels))
         if subscribe.token:
             self._session.access.grant(channel, subscribe.token)
-        self._channels[channel] = None
-        self._session.spawn(command_id, self._join(command_id, channel, subscribe, user))
+        self._channels[channel] = attempt = object()
+        self._session.spawn(command_id, self._join(command_id, channel, attempt, subscribe, user))
 
-    async def _join(self, command_id: int, channel: str, subscribe: protocol.Subscribe, user: User) -> None:
+    async def _join(
+        self, command_id: int, channel: str, attempt: object, subscribe: protocol.Subscribe, user: User
+    ) -> None:
         since = (subscribe.epoch, subscribe.offset) if subscribe.recover else None
-        answer = partial(self._joined, command_id, subscribe)
+        answer = partial(self._joined, command_id, attempt, subscribe)
         hub, new = self._node.hub, False
         try:
             await self._node.allow(self._session.access, "subscribe", channel)
@@ -81,7 +87,7 @@ class Subscriber:
                 await self._node.channels.ensure(channel, self._session.access.identity.owns_as)
                 await hub.subscribe(self._session, channel, answer, since)
         except BaseException as error:
-            if self._channels.get(channel, _NOTHING) is None:
+            if self._channels.get(channel) is attempt:
                 del self._channels[channel]
             if new and isinstance(error, PeykError):
                 await self._node.subscriptions.remove(user.id, channel)
@@ -95,14 +101,16 @@ class Subscriber:
             logger.warning("client %s: %s is not on the list of %s: %s", self._session.client, user.id, channel, error)
             return False
 
-    def _joined(self, command_id: int, subscribe: protocol.Subscribe, joined: Joined) -> None:
+    def _joined(self, command_id: int, attempt: object, subscribe: protocol.Subscribe, joined: Joined) -> None:
         """The hub's answer: from this very moment on the subscription is pushed to."""
         channel = subscribe.channel
         policy = self._node.policies.known(channel)
         expelled = policy is not None and not self._session.access.may("subscribe", channel, policy)  # meanwhile
         rejected = subscribe.recover and subscribe.reject_unrecovered and not joined.recovered
-        if self._session.closed or channel not in self._channels or rejected or expelled:
-            left = self._channels.pop(channel, _NOTHING) is _NOTHING
+        left = self._channels.get(channel) is not attempt  # and may have come again
+        if self._session.closed or left or rejected or expelled:
+            if not left:
+                del self._channels[channel]
             self._node.hub.unsubscribe(joined.subscription)
             error = Unrecoverable("the position cannot be recovered; subscribe anew and read history")
             gone = BadRequest("unsubscribed before it began")

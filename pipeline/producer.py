@@ -28,7 +28,7 @@ BATCH_BYTES = 1024 * 1024
 QUEUE_BYTES = 32 * 1024 * 1024  # of a partition, waiting for Redis; beyond it publishing is refused
 SEEN_CHANNELS = 100_000  # positions remembered, to notice a Redis that came back older
 SAVED_REPLY_MS = 30_000  # longer than a batch is ever resent
-_TICK = 0.1  # seconds between looks at what waits too long
+TICK = 0.1  # seconds between looks at what waits too long
 _BACKOFF = 0.05, 1.0  # seconds: first and longest wait before connecting again
 _RETRY = ("LOADING", "BUSY", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "NOREPLICAS")  # refused now, nothing written
 
@@ -358,7 +358,7 @@ class Producer:
     async def _watch(self) -> None:
         """Tell publishers within publish_timeout, drop batches after retry_window, drop a connection that hangs."""
         while True:
-            await asyncio.sleep(_TICK)
+            await asyncio.sleep(TICK)
             now = self._loop.time()
             for lane in self._lanes:
                 self._give_up(lane, now)
@@ -373,10 +373,10 @@ class Producer:
         batch = lane.batch
         if batch is None:
             return
-        if batch.since <= late:
-            _tell(batch.appends, OutcomeUnknown("Redis did not answer in time; retry with the same idempotency key"))
-            if self._connection is not None and batch.since <= late - self._settings.publish_timeout:
-                self._connection.abort()  # silent for twice as long: try another connection
+        unknown = OutcomeUnknown("Redis did not answer in time; retry with the same idempotency key")
+        _tell([append for append in batch.appends if append.since <= late], unknown)
+        if self._connection is not None and batch.since <= late - self._settings.publish_timeout:
+            self._connection.abort()  # silent for twice as long: try another connection
         if batch.since <= now - self._settings.retry_window:
             lane.batch = None
             self._put_back(lane, [append for append in batch.appends if append.patient])

@@ -68,14 +68,22 @@ class Client(asyncio.Protocol):
 
     def send(self, **command: Any) -> "asyncio.Future[dict[str, Any]]":
         """As ask, sent at once."""
-        self._last += 1
-        future = self._waiting[self._last] = asyncio.get_running_loop().create_future()
-        if "subscribe" in command:
-            self._subscribing[self._last] = command["subscribe"]["channel"]
-        if self.ended.done():
-            self._fail(future)
-        self.transport.write(frame(json.dumps({"id": self._last, **command}).encode()))
-        return future
+        return self.send_together(command)[0]
+
+    def send_together(self, *commands: dict[str, Any]) -> "list[asyncio.Future[dict[str, Any]]]":
+        """Send several commands in one frame."""
+        lines, futures = [], []
+        for command in commands:
+            self._last += 1
+            futures.append(asyncio.get_running_loop().create_future())
+            self._waiting[self._last] = futures[-1]
+            if "subscribe" in command:
+                self._subscribing[self._last] = command["subscribe"]["channel"]
+            if self.ended.done():
+                self._fail(futures[-1])
+            lines.append(json.dumps({"id": self._last, **command}))
+        self.transport.write(frame("\n".join(lines).encode()))
+        return futures
 
     async def subscribe(self, *channels: str) -> None:
         """Subscribe; where a position is known already, recover from it. Raises AssertionError if it is lost."""

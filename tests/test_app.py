@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import socket
 import subprocess
 import sys
 import tempfile
@@ -148,9 +149,25 @@ def test_a_server_that_cannot_start_says_why_without_a_traceback(data_dir: Path,
     assert "peyk: no Redis at localhost" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_a_setting_out_of_range_is_named(data_dir: Path) -> None:
-    done = run(data_dir, "status", PARTITIONS="0")
-    assert done.returncode == 1 and "PARTITIONS" in done.stderr
+@pytest.mark.parametrize(("name", "value"), [("PARTITIONS", "0"), ("HTTP_PORT", "70000"), ("HTTP_PORT", "-1")])
+def test_a_setting_out_of_range_is_named(data_dir: Path, name: str, value: str) -> None:
+    done = run(data_dir, "status", **{name: value})
+    assert done.returncode == 1 and name in done.stderr
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_port_in_use_is_named_before_anything_starts(data_dir: Path, workers: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        done = run(data_dir, "serve", "--port", port, "--workers", workers)
+    assert done.returncode == 1 and done.stdout == "" and not list(data_dir.iterdir())
+    assert done.stderr.startswith("peyk: ") and f"HTTP_PORT={port}" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("offset", ["-5", "²", str(2**70)])
+def test_an_offset_that_cannot_be_is_refused(data_dir: Path, offset: str) -> None:
+    done = run(data_dir, "replay", "general", f"--after={offset}")
+    assert done.returncode == 2 and "0 to 2**53" in done.stderr and "Traceback" not in done.stderr
 
 
 @pytest.mark.usefixtures("functions")

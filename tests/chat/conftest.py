@@ -1,5 +1,6 @@
 """One server for a module's tests, and a small client of the protocol."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -10,6 +11,8 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 
 from tests.services import PeykServer, RedisProcess
+
+PATIENCE = 30.0  # seconds a test waits for what must come
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +43,9 @@ class Talk:
         self._id = 0
 
     async def read(self) -> None:
-        frame = await self.socket.recv()
+        """Take the next frame; a test waits for something, so it must come."""
+        async with asyncio.timeout(PATIENCE):
+            frame = await self.socket.recv()
         assert isinstance(frame, str)
         for line in frame.split("\n"):
             item = json.loads(line)

@@ -6,9 +6,10 @@ from collections.abc import AsyncIterator
 import pytest
 
 from chat.hub import Hub
+from chat.local import Joined, Subscription
 from chat.settings import ServerSettings
 from pipeline.encode import Message
-from pipeline.fanout import Run
+from pipeline.fanout import PRESENCE, Run
 from pipeline.keys import Keys
 from pipeline.producer import Producer
 from pipeline.replay import Replay
@@ -37,11 +38,15 @@ class Reader:
 
     def __init__(self, clock: Clock) -> None:
         self.writes: list[list[int]] = []  # the offsets of each
+        self.heard: list[str] = []  # joins and leaves
         self._clock = clock
 
     def write(self, data: bytes) -> None:
-        self.writes.append([json.loads(line)["push"]["pub"]["offset"] for line in data.split(b"\n")])
-        self._clock.now += LONG
+        pushes = [json.loads(line)["push"] for line in data.split(b"\n")]
+        if offsets := [push["pub"]["offset"] for push in pushes if "pub" in push]:
+            self.writes.append(offsets)
+            self._clock.now += LONG
+        self.heard += [push["join"] for push in pushes if "join" in push]
 
     def unsubscribed(self, channel: str, code: int, reason: str) -> None:
         raise AssertionError(f"{channel}: {code} {reason}")
@@ -66,6 +71,19 @@ class Scene:
                 run.add(message)
                 pipe.publish(KEYS.channel("c"), run.payload())
             await pipe.execute()
+
+    async def announce(self, who: str) -> None:
+        """Tell that somebody joined."""
+        await self._redis.publish(
+            KEYS.channel("c"), PRESENCE + b'\n{"push":{"channel":"c","join":"%b"}}' % who.encode()
+        )
+
+    async def join(self, reader: Reader) -> Subscription:
+        """Subscribe, also to joins."""
+        begun: list[Joined] = []
+        await self.hub.subscribe(reader, "c", begun.append)
+        begun[0].subscription.joins = True
+        return begun[0].subscription
 
 
 @pytest.fixture
@@ -120,3 +138,62 @@ async def test_a_hole_among_what_waits_is_filled_in_its_place(scene: Scene) -> N
     await scene.fan_out(2, 3, 5)
     await until(lambda: scene.reader.offsets[-1:] == [5])
     assert scene.reader.offsets == [2, 3, 4, 5]
+
+
+async def test_who_is_filled_by_an_announcement_takes_nothing_from_the_others(scene: Scene) -> None:
+    """It is told while two messages wait to be shown, and a third comes behind it."""
+
+    class Filled(Reader):
+        subscription: Subscription
+
+        def write(self, data: bytes) -> None:
+            super().write(data)
+            if self.heard and not self.full:
+                self.full = True
+                scene.hub.filled([self.subscription])
+
+    others, filled = [Reader(scene.clock) for _ in range(5)], Filled(scene.clock)
+    for reader in (*others[:2], filled, *others[2:]):
+        subscription = await scene.join(reader)
+        if isinstance(reader, Filled):
+            reader.subscription = subscription
+    start = subscription.offset
+    await scene.fan_out(*range(start + 1, 5))
+    await scene.announce("omid")
+    await scene.fan_out(5)
+    for reader in others:
+        await until(lambda: others[-1].offsets[-1:] == [5])
+        assert (reader.offsets, reader.heard) == (list(range(start + 1, 6)), ["omid"])
+    assert filled.offsets == list(range(start + 1, 5))
+    filled.full = False
+    scene.hub.drained(["c"])
+    await until(lambda: filled.offsets[-1:] == [5])
+    assert filled.offsets == list(range(start + 1, 6))
+
+
+async def test_who_is_full_when_it_begins_is_pushed_nothing_until_it_has_room(scene: Scene) -> None:
+    late = Reader(scene.clock)
+    late.full = True
+    start = (await scene.join(late)).offset
+    await scene.fan_out(2, 3, 4, 5)
+    await until(lambda: scene.reader.offsets[-1:] == [5])
+    assert late.writes == []
+    late.full = False
+    scene.hub.drained(["c"])
+    await until(lambda: late.offsets[-1:] == [5])
+    assert late.offsets == list(range(start + 1, 6))
+
+
+async def test_who_is_full_before_it_is_answered_hears_when_it_has_room(scene: Scene) -> None:
+    late, begun = Reader(scene.clock), list[Joined]()
+    late.full = True
+    position = scene.hub.position("c")
+    assert position is not None
+    await scene.hub.subscribe(late, "c", begun.append, (position[0], 0))
+    await scene.fan_out(2, 3, 4, 5)
+    await until(lambda: scene.reader.offsets[-1:] == [5])
+    assert begun == []
+    late.full = False
+    scene.hub.drained(["c"])
+    await until(lambda: begun)
+    assert len(begun[0].lines) + len(late.offsets) == 5

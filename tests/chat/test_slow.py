@@ -2,8 +2,13 @@
 
 import asyncio
 import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from statistics import median
+from typing import Any
+
+import redis
 
 from bench import load
 from tests.clients import ABNORMAL, Client
@@ -28,6 +33,14 @@ async def silent(server: PeykServer, channel: str) -> Client:
 def memory(process: PeykServer) -> int:
     """KiB of a process, as its pages stand in memory."""
     found = re.search(r"^Pss:\s+(\d+)", Path(f"/proc/{process.pid}/smaps_rollup").read_text(), re.MULTILINE)
+    assert found is not None
+    return int(found[1])
+
+
+def peak(process: PeykServer) -> int:
+    """KiB of a process, at the most, since this was asked last."""
+    found = re.search(r"^VmHWM:\s+(\d+)", Path(f"/proc/{process.pid}/status").read_text(), re.MULTILINE)
+    Path(f"/proc/{process.pid}/clear_refs").write_text("5")
     assert found is not None
     return int(found[1])
 
@@ -59,6 +72,65 @@ async def test_who_never_reads_costs_the_server_less_than_a_mebibyte(redis_of_mo
         assert (median(added) - median(without)) / SILENT < MIB
         for client in (fast, *clients):
             client.abort()
+
+
+async def test_who_reads_no_history_costs_one_page(redis_of_module: RedisProcess) -> None:
+    """However many it asks for: the next is read when it has taken the last."""
+    with PeykServer({"REDIS_URL": redis_of_module.url, **NO_ARENA}) as server:
+        client = await Client.open(server.port, "historian")
+        for _ in range(20):
+            assert "publish" in await client.ask(publish={"channel": "pages", "data": "x" * SIZE})
+        assert "history" in await client.ask(history={"channel": "pages", "limit": 1000})
+        before = peak(server)
+        asked = [client.send(history={"channel": "pages", "limit": 1000}) for _ in range(30)]
+        assert min([len((await reply)["history"]["publications"]) for reply in asked]) > 10
+        assert peak(server) - before < 10 * MIB  # all of them are 30 MiB
+        client.abort()
+
+
+@asynccontextmanager
+async def overwhelmed(
+    process: RedisProcess, name: str
+) -> AsyncIterator[tuple[Client, list[asyncio.Future[Any]], Client]]:
+    """Somebody who recovers six channels at once, and takes in less than it missed in each; what it asked; a reader."""
+    with PeykServer({"REDIS_URL": process.url, "HIGH_WATER": "8192"}) as server:
+        fast, slow = await Client.open(server.port), await Client.open(server.port, "slow", buffer=TINY)
+        slow.transport.pause_reading()
+        asked = []
+        for channel in (f"{name}-{number}" for number in range(6)):
+            for _ in range(6):
+                assert "publish" in await fast.ask(publish={"channel": channel, "data": "x" * SIZE})
+            epoch = (await fast.ask(history={"channel": channel}))["history"]["epoch"]
+            asked.append({"subscribe": {"channel": channel, "recover": True, "epoch": epoch, "offset": 0}})
+        replies = slow.send_together(*asked)
+
+        async def begun() -> bool:
+            found = [await fast.ask(presence={"channel": f"{name}-{number}"}) for number in range(6)]
+            return any(reply["presence"]["presence"] for reply in found)
+
+        await until(begun)
+        yield slow, replies, fast
+        slow.abort()
+        fast.abort()
+
+
+async def test_who_recovers_more_than_it_takes_is_answered_everywhere(redis_of_module: RedisProcess) -> None:
+    async with overwhelmed(redis_of_module, "much") as (slow, replies, fast):
+        slow.transport.resume_reading()
+        async with asyncio.timeout(30):
+            assert all([(await reply)["subscribe"]["recovered"] for reply in replies])
+        for number in range(6):
+            assert "publish" in await fast.ask(publish={"channel": f"much-{number}", "data": "the end"})
+            await slow.reach(f"much-{number}", 7, 30)
+            assert slow.offsets(f"much-{number}") == list(range(1, 8))
+
+
+async def test_who_goes_before_it_is_answered_leaves_nothing(redis_of_module: RedisProcess) -> None:
+    direct = redis.Redis(port=redis_of_module.port, decode_responses=True)
+    async with overwhelmed(redis_of_module, "gone") as (slow, _, _):
+        assert direct.pubsub_channels("channel:gone-*")
+        slow.abort()
+        await until(lambda: not direct.pubsub_channels("channel:gone-*"), 20)
 
 
 async def test_a_room_of_1000_does_not_notice_who_never_reads(redis_of_module: RedisProcess) -> None:

@@ -88,6 +88,33 @@ async def test_history_forward_backward_and_position_only(dial: Dial) -> None:
         assert code == 112 and "read its history anew" in text
 
 
+@pytest.mark.parametrize("offset", [-1, 2**53 + 1])
+async def test_a_position_that_cannot_be_is_refused_and_hurts_nobody(dial: Dial, offset: int) -> None:
+    async with dial("honest") as talk, dial("mallory") as mallory:
+        await publish(talk, "ws-garbage", 1, 2, 3)
+        epoch = (await subscribe(talk, "ws-garbage"))["epoch"]
+        for command in (
+            {"subscribe": {"channel": "ws-garbage", "recover": True, "epoch": epoch, "offset": offset}},
+            {"history": {"channel": "ws-garbage", "limit": 3, "since": {"epoch": epoch, "offset": offset}}},
+        ):
+            code, text = await mallory.fail(**command)
+            assert code == 107 and "offset" in text and ("0" in text or str(2**53) in text)
+        reply = await subscribe(mallory, "ws-garbage", recover=True, epoch=epoch, offset=1)
+        assert [p["offset"] for p in reply["publications"]] == [2, 3]
+
+
+async def test_who_comes_goes_and_comes_again_at_once_gets_each_message_once(dial: Dial) -> None:
+    async with dial() as talk, dial("other") as other:
+        await publish(other, "ws-again", 0)
+        again = {"subscribe": {"channel": "ws-again"}}
+        lines = [{"id": 2, **again}, {"id": 3, "unsubscribe": {"channel": "ws-again"}}, {"id": 4, **again}]
+        await talk.socket.send("\n".join(map(json.dumps, lines)))
+        assert (await talk.reply(2))["error"]["message"] == "unsubscribed before it began"
+        assert "subscribe" in await talk.reply(4)
+        await publish(other, "ws-again", 1, 2)
+        assert await talk.texts(2) == [(2, {"text": 1}), (3, {"text": 2})]
+
+
 async def test_unsubscribe_ends_pushes_and_membership(dial: Dial, http: httpx.AsyncClient) -> None:
     async with dial("leaver") as talk, dial("other") as other:
         await subscribe(talk, "ws-leave")

@@ -2,13 +2,15 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 
 import pytest
 import redis
 
 from chat.errors import OutcomeUnknown, StorageFull, Unavailable, UnknownChannel
 from pipeline.keys import Keys
-from pipeline.producer import BATCH_MESSAGES, Position, Producer
+from pipeline.lease import RENEWALS
+from pipeline.producer import BATCH_MESSAGES, TICK, Append, Batch, Lane, Position, Producer
 from redis_config import Address, Settings
 from tests.pipeline.proxy import Proxy
 from tests.services import RedisClient, RedisProcess, free_port, until
@@ -336,3 +338,26 @@ async def test_the_patient_hear_of_the_end(redis_process: RedisProcess, quick: S
     async with Producer(Address.parse(nowhere), nowhere) as producer:
         producer.append("c", DATA, "bridge", "-", "", True, told.append, patient=True)
     assert isinstance(told[0], Unavailable)
+
+
+async def test_a_publisher_hears_within_its_own_time_however_long_it_stood_in_line(quick: Settings) -> None:
+    """A batch is as old as its sending; who is in it may be older."""
+    nowhere = quick.model_copy(update={"redis_url": f"redis://127.0.0.1:{free_port()}/0"})
+    told: dict[str, object] = {}
+
+    def waits(name: str, since: float) -> Append:
+        return Append("c", DATA, "u", "-", "", True, since, partial(told.__setitem__, name))
+
+    async with Producer(Address.parse(nowhere), nowhere) as producer:
+        now = asyncio.get_running_loop().time()
+        lane = Lane(0)
+        lane.batch = Batch([waits("first", now - 0.6), waits("last", now - 0.1)], b"", False, now - 0.1)
+        producer._give_up(lane, now)
+    assert list(told) == ["first"] and isinstance(told["first"], OutcomeUnknown)
+
+
+def test_the_times_that_are_promised() -> None:
+    """What the README says of 2 s and of 5 s follows from these; a loaded machine only adds to them."""
+    settings = Settings(_env_file=None)
+    assert settings.publish_timeout + TICK < 2
+    assert settings.lease_ttl * (1 + 1 / RENEWALS) <= 5
