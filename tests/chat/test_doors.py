@@ -14,7 +14,7 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from chat.auth import Tokens
+from chat.auth import Identity, Tokens
 from chat.doors import REVOKE
 from chat.node import Node
 from chat.settings import ServerSettings
@@ -274,6 +274,15 @@ async def test_a_revoked_client_goes_on_every_node(
         assert "revoked" in (await Talk(again).fail(connect={"token": bad}))[1]
 
 
+async def test_a_program_is_not_the_person_of_its_name(environment: dict[str, str]) -> None:
+    settings = ServerSettings(redis_url=environment["REDIS_URL"], api_key=KEY, _env_file=None)
+    async with Node(settings, "tool") as node:
+        program = node.doors.by_key(KEY)
+        await node.doors.revoke(user=program.user.username)
+        assert not node.doors.revoked(program)
+        assert node.doors.revoked(Identity(program.user))
+
+
 async def test_a_node_ends_in_the_very_moment_it_looks_again(redis_of_module: RedisProcess) -> None:
     """redis-py may keep a cancellation to itself; what lasts must not wait for it."""
     for _ in range(20):
@@ -341,6 +350,43 @@ async def test_event_streams_ask_too(http: httpx.AsyncClient) -> None:
     events = {"accept": "text/event-stream"}
     assert (await http.get(MESSAGES, headers=events)).status_code == 401
     assert (await http.get(MESSAGES, headers=events | bearer(token(channels=["sport"])))).status_code == 403
+
+
+@pytest.mark.parametrize("how", ["expired", "revoked", "banned", "no member", "kicked"])
+async def test_event_streams_end_with_what_let_them_in(
+    http: httpx.AsyncClient, other: PeykServer, private: str, how: str
+) -> None:
+    owner = bearer(token("owner"))
+    path, name = f"/api/channels/{private}/messages", f"follows-{private}"
+    await http.put(f"/api/channels/{private}/roles/{name}", json={"role": "member"}, headers=owner)
+    assert (await http.post(path, json={"text": "first"}, headers=owner)).status_code == 201
+    mine = token(name, ttl=1 if how == "expired" else 60)
+    good = {"accept": "text/event-stream"} | owner
+    bad = {"accept": "text/event-stream"} | bearer(mine)
+    async with (
+        httpx.AsyncClient(base_url=other.url, trust_env=False, timeout=20) as away,
+        away.stream("GET", path + "?after=0", headers=good) as stays,
+        away.stream("GET", path + "?after=0", headers=bad) as goes,
+    ):
+        assert stays.status_code == goes.status_code == 200
+        place, role = f"/api/channels/{private}", f"/api/channels/{private}/roles/{name}"
+        done = await {  # on another node
+            "expired": lambda: http.get("/health"),
+            "revoked": lambda: http.delete("/api/session", headers=bearer(mine)),
+            "banned": lambda: http.put(role, json={"role": "banned"}, headers=owner),
+            "no member": lambda: http.delete(role, headers=owner),
+            "kicked": lambda: http.delete(f"{place}/subscribers/{name}", headers=owner),
+        }[how]()
+        assert done.status_code < 300, done.text
+        async with asyncio.timeout(15):
+            async for _ in goes.aiter_raw():  # ends
+                pass
+        await http.post(path, json={"text": "second"}, headers=owner)
+        async for line in stays.aiter_lines():
+            if "second" in line:
+                break
+        else:
+            raise AssertionError("the other stream ended as well")
 
 
 async def test_programs_come_with_a_key(http: httpx.AsyncClient) -> None:
