@@ -1,7 +1,5 @@
 """What one client may do, and until when: its identity, and tokens for single subscriptions."""
 
-import time
-
 from chat import auth
 from chat.auth import Identity, Policy
 from chat.doors import Doors
@@ -17,12 +15,11 @@ class Access:
 
     def __init__(self, doors: Doors, identity: Identity) -> None:
         self._doors, self.identity = doors, identity
-        self._granted: dict[str, int] = {}  # channels opened by a subscription token, until when (Unix s, 0: for ever)
+        self._granted: dict[str, Identity] = {}  # channels subscribed to with a token for that, and whose it was
 
     def check(self, action: str, channel: str, policy: Policy) -> None:
         """Raises PermissionDenied."""
-        if channel not in self._granted or policy.roles.get(self.identity.user.id) == "banned":
-            auth.check(self.identity, action, channel, policy)
+        auth.check(self.identity, action, channel, policy, channel in self._granted)
 
     def may(self, action: str, channel: str, policy: Policy) -> bool:
         try:
@@ -32,17 +29,17 @@ class Access:
         return True
 
     def grant(self, channel: str, token: str) -> int:
-        """Open `channel` with a token for it; the seconds it lasts (0: for ever). Raises Unauthorized."""
-        claims = self._doors.tokens.verify(token)
-        if claims.channel != channel or claims.sub != self.identity.user.username:
-            raise Unauthorized(f"this token is not for {self.identity.user.username} in {channel}")
-        self._granted[channel] = int(claims.exp)
-        return self.ttl(channel)
+        """Open `channel` with a token for it, until `leave`; the seconds it lasts (0: for ever).
+
+        Raises Unauthorized and TokenExpired.
+        """
+        self._granted[channel] = grant = self._mine(token, channel)
+        return grant.ttl
 
     def ttl(self, channel: str) -> int:
         """Seconds that a token for this subscription lasts; 0: for ever, or there is none."""
-        expires = self._granted.get(channel, 0)
-        return max(1, expires - int(time.time())) if expires else 0
+        grant = self._granted.get(channel)
+        return grant.ttl if grant is not None else 0
 
     def leave(self, channel: str) -> None:
         """A subscription ended, and what its token opened."""
@@ -50,18 +47,29 @@ class Access:
 
     def refresh(self, token: str) -> None:
         """Go on with a newer token of the same user. Raises Unauthorized and TokenExpired."""
-        identity = self._doors.by_token(token)
+        self.identity = self._mine(token)
+
+    def _mine(self, token: str, channel: str = "") -> Identity:
+        identity = self._doors.by_token(token, channel)
         if identity.user.id != self.identity.user.id:
             raise Unauthorized(f"this token is {identity.user.username}'s; you are {self.identity.user.username}")
-        self.identity = identity
+        return identity
 
     def expired(self, now: float) -> bool:
         """Whether the connection's token is over, and the time to refresh it as well."""
-        return bool(self.identity.expires) and now > self.identity.expires + GRACE
+        return 0 < self.identity.expires < now - GRACE
 
     def expired_grants(self, now: float) -> list[str]:
         """The channels whose token is over, and the time to refresh it."""
-        return [channel for channel, expires in self._granted.items() if expires and now > expires + GRACE]
+        return [channel for channel, grant in self._granted.items() if 0 < grant.expires < now - GRACE]
 
     def revoked(self) -> bool:
         return self._doors.revoked(self.identity)
+
+    def revoked_grants(self) -> list[str]:
+        """The channels whose token was revoked."""
+        return [channel for channel, grant in self._granted.items() if self._doors.revoked(grant)]
+
+    def over(self, now: float) -> bool:
+        """Whether it is revoked, or expired for somebody who has no way to refresh it."""
+        return 0 < self.identity.expires < now or self.revoked()

@@ -2,7 +2,8 @@
 
 A token is a JWT (RFC 7519): `sub` the user's name, `exp` and `iat`, `jti` its own id, `channels` patterns of the
 channels it may touch, `caps` the actions it may take, `admin` that it may do all.
-What is absent restricts nothing.
+What is absent restricts nothing. One with `channel`, an id, is for a subscription: it lets nobody in, and makes who is
+in a member of that channel as long as the subscription lasts.
 """
 
 import hmac
@@ -26,6 +27,7 @@ _WRITE = _READ | {"publish", "create"}
 _MODERATE = _WRITE | {"moderate"}  # members, mutes, kicks and bans
 _ALL = _MODERATE | {"manage"}  # description, kind, moderators, deleting
 _NONE: frozenset[str] = frozenset()
+_GRANTED = _READ | {"publish"}  # what a token for a subscription opens, where a member may
 ACTIONS = ("subscribe", "history", "presence", "publish", "create", "moderate", "manage")
 CALL = "call"  # other services: of no channel
 CAPS = (*ACTIONS, CALL)
@@ -77,13 +79,20 @@ class Policy(msgspec.Struct, frozen=True):
     roles: Mapping[str, str] = {}
 
 
-def check(identity: Identity, action: str, channel: str, policy: Policy) -> None:
-    """The one decision: may `identity` take `action` in `channel` (an id)? Raises PermissionDenied."""
+def check(identity: Identity, action: str, channel: str, policy: Policy, granted: bool = False) -> None:
+    """The one decision: may `identity` take `action` in `channel` (an id)? Raises PermissionDenied.
+
+    `granted`: with a token for a subscription there. It stands for the pattern of a channel and the role of a member;
+    `caps` narrow it, and who was given a role keeps that.
+    """
+    granted = granted and action in _GRANTED
     if identity.caps is not None and action not in identity.caps:
         raise PermissionDenied(f"your token allows {', '.join(sorted(identity.caps)) or 'nothing'}, not {action}")
-    if identity.channels is not None and not _covers(identity.channels, channel):
+    if identity.channels is not None and not granted and not _covers(identity.channels, channel):
         raise PermissionDenied(f"your token allows the channels {', '.join(identity.channels)}, not {channel}")
     role = role_of(identity, policy)
+    if granted and role == "stranger":
+        role = "member"
     if action not in ALLOWED[policy.kind][role] and not _everybodys(identity, policy, role):
         raise PermissionDenied(f"{action} in the {policy.kind} channel {channel} is not for a {role}; ask its owner")
 
@@ -110,16 +119,17 @@ def role_of(identity: Identity, policy: Policy) -> str:
         return "admin"
     if identity.program:
         return "program"
-    if identity.guest:
-        return "banned" if policy.roles.get(identity.user.id) == "banned" else "stranger"
+    given = policy.roles.get(identity.user.id, "stranger")
+    if identity.guest:  # anybody may take that name, and only loses by it
+        return given if given in ("muted", "banned") else "stranger"
     if identity.user.id == policy.owner:
         return "owner"
-    return policy.roles.get(identity.user.id, "stranger")
+    return given
 
 
 def _everybodys(identity: Identity, policy: Policy, role: str) -> bool:
     """A public channel without an owner belongs to everybody where everybody is a guest: on a laptop."""
-    return identity.guest and policy.kind == "public" and not policy.owner and role != "banned"
+    return identity.guest and policy.kind == "public" and not policy.owner and role == "stranger"
 
 
 def _covers(patterns: Collection[str], channel: str) -> bool:
@@ -165,11 +175,15 @@ class Tokens:
         except (jwt.PyJWTError, msgspec.ValidationError, ValueError) as error:
             raise Unauthorized(f"the token is not valid: {error}") from None
 
-    def identify(self, token: str) -> Identity:
-        """Who a token says somebody is. Raises Unauthorized and TokenExpired."""
+    def identify(self, token: str, channel: str = "") -> Identity:
+        """Who a token says somebody is; with `channel` (an id), a token for a subscription to it.
+
+        Raises Unauthorized and TokenExpired.
+        """
         claims = self.verify(token)
-        if claims.channel:
-            raise Unauthorized("this token is for a subscription; give it in subscribe.token")
+        if claims.channel != channel:
+            elsewhere = f"this token is not for a subscription to {channel}"
+            raise Unauthorized(elsewhere if channel else "this token is for a subscription; give it in subscribe.token")
         try:
             user = User.named(claims.sub)
             info = b"" if claims.info is None else json_line(msgspec.json.encode(claims.info), INFO_LIMIT)

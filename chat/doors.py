@@ -52,9 +52,9 @@ class Doors:
 
     # -- who is it
 
-    def by_token(self, token: str) -> Identity:
-        """Raises Unauthorized and TokenExpired."""
-        identity = self.tokens.identify(token)
+    def by_token(self, token: str, channel: str = "") -> Identity:
+        """Whose it is; with `channel` (an id), one for a subscription there. Raises Unauthorized and TokenExpired."""
+        identity = self.tokens.identify(token, channel)
         if self.revoked(identity):
             raise Unauthorized("this token was revoked; sign in again")
         return identity
@@ -88,7 +88,8 @@ class Doors:
         """Whether this token, or every token of its user issued until then, was revoked."""
         if identity.token and f"token {identity.token}" in self._revoked:
             return True
-        return identity.issued <= self._revoked.get(f"user {identity.user.id}", -1) and not identity.guest
+        known = not (identity.guest or identity.program)  # else the name says nothing of who it is
+        return known and identity.issued <= self._revoked.get(f"user {identity.user.id}", -1)
 
     async def revoke(self, *, user: str = "", token: str = "", expires: int = 0) -> None:
         """Shut out a user's tokens issued until now, or one token by its id; on every node.

@@ -56,15 +56,21 @@ class EventStream:
 
     def unsubscribed(self, channel: str, code: int, reason: str) -> None:
         """The stream ends; the client reconnects with Last-Event-ID, or learns that the channel is gone."""
-        self.ended = True
         self.subscription = None
-        self._begun.set()
-        self._wake.set()
+        self.close()
+
+    def expire(self, now: float) -> None:
+        """Look whether what let the client in is over; then the stream ends, and what waits is not for it."""
+        if self.access is not None and self.access.over(now):
+            self._waiting.clear()
+            self.close()
 
     def joined(self, joined: Joined) -> None:
         self.subscription, self.epoch, self.recovered = joined.subscription, joined.epoch, joined.recovered
         self._begun.set()
-        if joined.lines:
+        if self.ended:  # meanwhile
+            self.close()
+        elif joined.lines:
             self.write(b"\n".join(joined.lines))
 
     async def follow(self, since: tuple[str, int]) -> None:
@@ -78,6 +84,8 @@ class EventStream:
 
     def close(self) -> None:
         self.ended = True
+        self._begun.set()
+        self._wake.set()
         if self.subscription is not None:
             self.node.hub.unsubscribe(self.subscription)
             self.subscription = None
@@ -108,36 +116,31 @@ async def event_stream(node: "Node", channel: str, since: tuple[str, int], acces
     Raises UnknownChannel and ConnectionLost before the first byte.
     """
     stream = EventStream(node, channel, access)
-    if older := await node.replay.older(channel, *since):
-        return _from_archive(stream, older)
-    await stream.follow(since)
-    return _texts(stream)
+    older = await node.replay.older(channel, *since)
+    if not older:
+        await stream.follow(since)
+    return _texts(stream, access, older)
 
 
-async def _from_archive(stream: EventStream, messages: list[Message]) -> AsyncIterator[bytes]:
-    """First what only the archive has, from `messages` on, then the stream."""
-    node, channel, access = stream.node, stream.channel, stream.access
+async def _texts(stream: EventStream, access: Access, older: list[Message]) -> AsyncIterator[bytes]:
+    """First what only the archive has, from `older` on, then the stream, while who follows it may."""
+    node, channel = stream.node, stream.channel
+    node.pinger.streams.add(stream)
     try:
-        while messages:
-            last = messages[-1]
-            yield b"".join(_event(last.epoch, publication(message)) for message in messages)
-            if access is not None:
-                await node.allow(access, "history", channel)
-            messages = await node.replay.older(channel, last.epoch, last.offset)
-        await stream.follow((last.epoch, last.offset))
-    except (PeykError, *FAILURES) as error:  # the client comes back with its Last-Event-ID, and is told
-        logger.info("channel %s: an event stream ends: %s", channel, error)
-        return
-    async for text in _texts(stream):
-        yield text
-
-
-async def _texts(stream: EventStream) -> AsyncIterator[bytes]:
-    try:
+        while older and not stream.ended:
+            last = older[-1]
+            yield b"".join(_event(last.epoch, publication(message)) for message in older)
+            await node.allow(access, "history", channel)
+            older = await node.replay.older(channel, last.epoch, last.offset)
+            if not older:
+                await stream.follow((last.epoch, last.offset))
         yield b": peyk\n\n" if stream.recovered else b'event: reset\ndata: {"recovered":false}\n\n'
         while (publications := await stream.take(KEEP_ALIVE)) is not None:
             yield b"".join(_event(stream.epoch, pub) for pub in publications) or b": keep-alive\n\n"
+    except (PeykError, *FAILURES) as error:  # the client comes back with its Last-Event-ID, and is told
+        logger.info("channel %s: an event stream ends: %s", channel, error)
     finally:
+        node.pinger.streams.discard(stream)
         stream.close()
 
 

@@ -1,9 +1,13 @@
-"""Signs of life: one timer asks all clients of a node for them, and ends those who never say who they are."""
+"""Signs of life: one timer asks all clients of a node for them, and ends those who never say who they are.
+
+It also ends whoever's credentials are over, clients and event streams alike.
+"""
 
 import asyncio
 import time
 from collections.abc import Collection
 
+from chat.events import EventStream
 from chat.metrics import count
 from chat.session import Session
 from pipeline.lasting import end, lasting
@@ -18,6 +22,7 @@ class Pinger:
         self._slots: list[set[Session]] = [set() for _ in range(max(1, interval))]
         self._places: dict[Session, int] = {}
         self._new: dict[Session, float] = {}
+        self.streams: set[EventStream] = set()
         self._timeout = connect_timeout
         self._now = 0
         self._task: asyncio.Task[None] | None = None
@@ -62,8 +67,14 @@ class Pinger:
             now = time.time()
             for session in list(self._places):
                 session.expire(now)
+            self._end_streams(now)
 
     def shut_out(self) -> None:
         """Somebody was revoked: whoever it is goes."""
         for session in list(self._places):
             session.check_revoked()
+        self._end_streams(time.time())
+
+    def _end_streams(self, now: float) -> None:
+        for stream in list(self.streams):
+            stream.expire(now)

@@ -95,7 +95,7 @@ OPERATIONS = (
         "GET",
         _MESSAGES,
         api.get_messages,
-        "History: a page, NDJSON lines, or with Accept: text/event-stream a replay that stays live.",
+        "History: a page, NDJSON lines, or with Accept: text/event-stream a replay, live while the token lasts.",
         {200: api.History},
         query=("after", "before", "since", "limit"),
         headers=("Last-Event-ID",),

@@ -148,7 +148,7 @@ class Session:
             result = {"client": self.client, "version": VERSION, **protocol.expiry(self.access.identity.ttl)}
             self.reply(protocol.reply(command.id, "refresh", result))
         elif command.sub_refresh is not None:
-            ttl = self.access.grant(command.sub_refresh.channel, command.sub_refresh.token)
+            ttl = self.subscriber.refresh(command.sub_refresh)
             self.reply(protocol.reply(command.id, "sub_refresh", protocol.expiry(ttl)))
         elif command.ping is not None:
             self.reply(protocol.reply(command.id, "ping", {}))
@@ -200,14 +200,21 @@ class Session:
             return
         if self.access.expired(now):
             self._socket.close(*EXPIRED)
-        for channel in self.access.expired_grants(now):
-            self.subscriber.stop(channel)
-            self.unsubscribed(channel, *SUBSCRIPTION_EXPIRED)
+        self._end(self.access.expired_grants(now))
 
     def check_revoked(self) -> None:
         """Somebody was revoked; if it is this client, it goes."""
-        if self.user is not None and self.access.revoked():
+        if self.user is None or self.closed:
+            return
+        if self.access.revoked():
             self._socket.close(*INVALID_TOKEN)
+        self._end(self.access.revoked_grants())
+
+    def _end(self, channels: list[str]) -> None:
+        """The tokens for these subscriptions are over."""
+        for channel in channels:
+            self.subscriber.stop(channel)
+            self.unsubscribed(channel, *SUBSCRIPTION_EXPIRED)
 
     def leave(self) -> bool:
         """Take no more commands; whether answers are still to come."""

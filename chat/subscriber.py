@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from chat import protocol
 from chat.errors import AlreadySubscribed, BadRequest, PeykError, UnknownChannel, Unrecoverable
 from chat.local import Joined, Subscription
-from chat.models import User, channel_id
+from chat.models import NAME_LIMIT, User, channel_id
 from pipeline.encode import publication_of
 from pipeline.resp import FAILURES
 
@@ -88,7 +88,7 @@ class Subscriber:
                 await hub.subscribe(self._session, channel, answer, since)
         except BaseException as error:
             if self._channels.get(channel) is attempt:
-                del self._channels[channel]
+                self.forget(channel)
             if new and isinstance(error, PeykError):
                 await self._node.subscriptions.remove(user.id, channel)
             raise
@@ -110,7 +110,7 @@ class Subscriber:
         left = self._channels.get(channel) is not attempt  # and may have come again
         if self._session.closed or left or rejected or expelled:
             if not left:
-                del self._channels[channel]
+                self.forget(channel)
             self._node.hub.unsubscribe(joined.subscription)
             error = Unrecoverable("the position cannot be recovered; subscribe anew and read history")
             gone = BadRequest("unsubscribed before it began")
@@ -126,6 +126,12 @@ class Subscriber:
         ttl = self._session.access.ttl(channel)
         self._session.reply(protocol.subscribe_reply(command_id, joined.epoch, joined.offset, recovered, pubs, ttl))
         self._session.flush()
+
+    def refresh(self, asked: protocol.SubRefresh) -> int:
+        """Go on with a newer token for a subscription; the seconds it lasts. Raises BadRequest and Unauthorized."""
+        if asked.channel not in self._channels:
+            raise BadRequest(f"you are not subscribed to {asked.channel[:NAME_LIMIT]}; subscribe with this token")
+        return self._session.access.grant(asked.channel, asked.token)
 
     def unsubscribe(self, command_id: int, unsubscribe: protocol.Unsubscribe, user: User) -> None:
         self.stop(unsubscribe.channel)

@@ -10,6 +10,12 @@ import asyncpg
 import httpx2 as httpx
 import pytest
 
+from app import AppSettings, join
+from chat.access import Access
+from chat.auth import Identity
+from chat.events import event_stream
+from chat.models import User
+from chat.node import Node
 from tests.bridge.stage import RETURN, Stage, lines
 from tests.clients import Client
 from tests.services import ROOT, clean_environment, until
@@ -102,6 +108,19 @@ async def test_an_event_stream_replays_and_stays_live(stage: Stage, filled: int)
                     if len(seen) == COUNT - 3:
                         break
                 assert seen == list(range(4, COUNT + 1))
+
+
+async def test_an_event_stream_out_of_the_archive_ends_when_who_follows_it_is_shut_out(
+    stage: Stage, filled: int
+) -> None:
+    settings = AppSettings(redis_url=stage.redis.url, database_url=stage.postgres.url, _env_file=None)
+    async with Node(settings, "tool", join) as node, asyncio.timeout(RETURN):
+        (epoch, _) = await node.replay.position(CHANNEL) or ("", 0)
+        access = Access(node.doors, Identity(User.named("sara"), token="stolen"))
+        stream = await event_stream(node, CHANNEL, (epoch, 0), access)
+        assert f"id: {epoch}:1\n".encode() in await anext(stream)
+        await node.doors.revoke(token="stolen")
+        assert b"data:" not in b"".join([text async for text in stream])
 
 
 async def test_while_the_archive_is_away_or_behind_there_is_no_page_with_a_hole(stage: Stage, filled: int) -> None:

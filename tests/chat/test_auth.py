@@ -22,6 +22,8 @@ from redis_config import ConfigError
 
 SECRET = "a secret of thirty-two bytes or more"
 SARA = User.named("sara")
+READ = {"subscribe", "history", "presence"}
+WRITE = READ | {"publish"}
 
 
 @pytest.fixture(scope="module")
@@ -159,6 +161,36 @@ def test_a_token_narrows_what_its_owner_may_do(
     else:
         with pytest.raises(PermissionDenied, match="your token allows"):
             check(identity, action, channel, policy)
+
+
+@pytest.mark.parametrize(
+    ("kind", "role", "narrowed", "allowed"),
+    [
+        ("private", "", {}, WRITE),
+        ("public", "", {}, WRITE | {"create"}),  # as everybody
+        ("read-only", "", {}, READ),  # as every member
+        ("read-only", "moderator", {}, WRITE | {"create", "moderate"}),  # as without it
+        ("private", "muted", {}, READ),
+        ("private", "banned", {}, set()),
+        ("private", "", {"guest": True}, WRITE),
+        ("private", "muted", {"guest": True}, READ),
+        ("private", "banned", {"guest": True}, set()),
+        ("private", "", {"caps": frozenset(["subscribe"])}, {"subscribe"}),
+        ("private", "", {"caps": frozenset(ACTIONS)}, WRITE),
+        ("private", "", {"channels": ("news.*",)}, WRITE),
+        ("private", "moderator", {"channels": ("news.*",)}, WRITE),
+    ],
+)
+def test_what_a_token_for_a_subscription_opens(
+    kind: str, role: str, narrowed: dict[str, Any], allowed: set[str]
+) -> None:
+    identity, policy = Identity(SARA, **narrowed), Policy(kind, "reza", {"sara": role} if role else {})
+    for action in ACTIONS:
+        if action in allowed:
+            check(identity, action, "club", policy, granted=True)
+        else:
+            with pytest.raises(PermissionDenied):
+                check(identity, action, "club", policy, granted=True)
 
 
 def test_api_keys() -> None:

@@ -1,6 +1,7 @@
 """The doors of running servers: tokens over WebSocket and HTTP, refreshed, expired, revoked; guests and programs."""
 
 import asyncio
+import secrets
 import subprocess
 import sys
 import time
@@ -13,9 +14,11 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from chat.auth import Tokens
+from chat.auth import Identity, Tokens
+from chat.doors import REVOKE
 from chat.node import Node
 from chat.settings import ServerSettings
+from pipeline.keys import CONTROL, REVOKED
 from tests.chat.conftest import Talk
 from tests.services import ROOT, PeykServer, RedisProcess, clean_environment
 
@@ -138,11 +141,12 @@ async def test_an_expired_connection_is_closed_unless_it_refreshes(server: PeykS
         assert "ping" in await stays.ask(ping={})
 
 
-async def test_a_subscription_token(talk: Talk) -> None:
-    def grant(user: str, channel: str, ttl: int = 60) -> str:
-        claims = {"sub": user, "channel": channel}
-        return jwt.encode(claims | {"exp": int(time.time()) + ttl}, SECRET, algorithm="HS256")
+def grant(user: str, channel: str, ttl: int = 60, **claims: Any) -> str:
+    """A token for one subscription."""
+    return jwt.encode({"sub": user, "channel": channel, "exp": int(time.time()) + ttl, **claims}, SECRET, "HS256")
 
+
+async def test_a_subscription_token(talk: Talk) -> None:
     await talk.ask(connect={"token": token(channels=["news.*"])})
     assert (await talk.fail(subscribe={"channel": "club"}))[0] == 103
     for wrong in (grant("reza", "club"), grant("Sara", "other"), token()):
@@ -153,6 +157,88 @@ async def test_a_subscription_token(talk: Talk) -> None:
     assert again["expires"]
     assert (await talk.push("unsubscribe"))["unsubscribe"]["code"] == 2501
     assert (await talk.fail(history={"channel": "club"}))[0] == 103
+
+
+@pytest.fixture
+async def private(server: PeykServer) -> str:
+    """A new private channel of somebody else."""
+    name = f"private-{secrets.token_hex(4)}"
+    async with httpx.AsyncClient(base_url=server.url, trust_env=False) as http:
+        reply = await http.post("/api/channels", json={"name": name, "kind": "private"}, headers=bearer(token("owner")))
+        assert reply.status_code == 201, reply.text
+    return name
+
+
+async def test_a_subscription_token_makes_nobody_an_owner(talk: Talk, private: str) -> None:
+    await talk.ask(connect={"token": token(caps=["subscribe"])})
+    assert "subscribe" in await talk.ask(subscribe={"channel": private, "token": grant("Sara", private)})
+    role = {"id": private, "user": "Sara", "role": "moderator"}
+    for command in (
+        {"publish": {"channel": private, "data": 1}},
+        {"history": {"channel": private}},
+        {"rpc": {"method": "channels.role", "data": role}},
+        {"rpc": {"method": "channels.kick", "data": {"id": private, "user": "owner"}}},
+        {"rpc": {"method": "channels.update", "data": {"id": private, "kind": "public"}}},
+        {"rpc": {"method": "channels.delete", "data": {"id": private}}},
+    ):
+        assert (await talk.fail(**command))[0] == 103, command
+
+
+async def test_a_subscription_token_opens_nothing_without_its_subscription(talk: Talk, private: str) -> None:
+    await talk.ask(connect={"token": token()})
+
+    async def closed() -> bool:
+        return (await talk.fail(history={"channel": private}))[0] == 103
+
+    code, text = await talk.fail(sub_refresh={"channel": private, "token": grant("Sara", private)})
+    assert code == 107 and "not subscribed" in text and await closed()
+    position = {"recover": True, "flag": 2, "epoch": "x", "offset": 1}
+    asked = {"channel": private, "token": grant("Sara", private)}
+    assert (await talk.fail(subscribe=asked | position))[0] == 112 and await closed()
+    assert "subscribe" in await talk.ask(subscribe=asked)
+    await talk.ask(unsubscribe={"channel": private})
+    assert await closed()
+
+
+async def test_a_subscription_token_that_opens_nothing_is_not_kept(talk: Talk, private: str) -> None:
+    """The join fails for another reason: the token allows no subscribing at all."""
+    await talk.ask(connect={"token": token(caps=["history"])})
+    asked = {"channel": private, "token": grant("Sara", private)}
+    assert (await talk.fail(subscribe=asked))[0] == 103
+    assert (await talk.fail(history={"channel": private}))[0] == 103
+
+
+async def test_who_is_banned_loses_what_a_subscription_token_opened(
+    talk: Talk, http: httpx.AsyncClient, private: str
+) -> None:
+    await talk.ask(connect={"token": token()})
+    assert "subscribe" in await talk.ask(subscribe={"channel": private, "token": grant("Sara", private)})
+    path = f"/api/channels/{private}/roles/sara"
+    assert (await http.put(path, json={"role": "banned"}, headers=bearer(token("owner")))).status_code == 200
+    assert (await talk.push("unsubscribe"))["unsubscribe"]["code"] == 2001
+    for command in ({"history": {"channel": private}}, {"subscribe": {"channel": private}}):
+        assert (await talk.fail(**command))[0] == 103
+    assert (await talk.fail(subscribe={"channel": private, "token": grant("Sara", private)}))[0] == 103
+
+
+@pytest.mark.parametrize("by", ["user", "token"])
+async def test_a_revoked_subscription_token(
+    talk: Talk, server: PeykServer, environment: dict[str, str], private: str, by: str
+) -> None:
+    name, now = f"revoked-{by}-{private}", int(time.time())
+    given = grant(name, private, jti=f"of {name}", iat=now)
+    await talk.ask(connect={"token": TOKENS.issue(name, 60, after=True)})  # outlives that of its user
+    assert "subscribe" in await talk.ask(subscribe={"channel": private, "token": given})
+    settings = ServerSettings(redis_url=environment["REDIS_URL"], _env_file=None)
+    async with Node(settings, "tool") as node:
+        await node.redis.hset(REVOKED, f"user {name}" if by == "user" else f"token of {name}", f"{now} 0")
+        await node.redis.publish(CONTROL, REVOKE)
+    async with asyncio.timeout(15):
+        assert (await talk.push("unsubscribe"))["unsubscribe"]["code"] == 2501
+    assert (await talk.fail(history={"channel": private}))[0] == 103
+    for asked in ({"channel": private, "token": given}, {"channel": private, "token": grant(name, private)}):
+        newer = asked["token"] != given and by == "token"
+        assert ("subscribe" in await talk.ask(subscribe=asked)) is newer  # without iat: as old as can be
 
 
 @pytest.mark.parametrize("by", ["user", "token"])
@@ -186,6 +272,15 @@ async def test_a_revoked_client_goes_on_every_node(
         assert "rpc" in await good.ask(rpc={"method": "subscriptions.list"})
     async with connect(other.ws_url, proxy=None) as again:
         assert "revoked" in (await Talk(again).fail(connect={"token": bad}))[1]
+
+
+async def test_a_program_is_not_the_person_of_its_name(environment: dict[str, str]) -> None:
+    settings = ServerSettings(redis_url=environment["REDIS_URL"], api_key=KEY, _env_file=None)
+    async with Node(settings, "tool") as node:
+        program = node.doors.by_key(KEY)
+        await node.doors.revoke(user=program.user.username)
+        assert not node.doors.revoked(program)
+        assert node.doors.revoked(Identity(program.user))
 
 
 async def test_a_node_ends_in_the_very_moment_it_looks_again(redis_of_module: RedisProcess) -> None:
@@ -255,6 +350,43 @@ async def test_event_streams_ask_too(http: httpx.AsyncClient) -> None:
     events = {"accept": "text/event-stream"}
     assert (await http.get(MESSAGES, headers=events)).status_code == 401
     assert (await http.get(MESSAGES, headers=events | bearer(token(channels=["sport"])))).status_code == 403
+
+
+@pytest.mark.parametrize("how", ["expired", "revoked", "banned", "no member", "kicked"])
+async def test_event_streams_end_with_what_let_them_in(
+    http: httpx.AsyncClient, other: PeykServer, private: str, how: str
+) -> None:
+    owner = bearer(token("owner"))
+    path, name = f"/api/channels/{private}/messages", f"follows-{private}"
+    await http.put(f"/api/channels/{private}/roles/{name}", json={"role": "member"}, headers=owner)
+    assert (await http.post(path, json={"text": "first"}, headers=owner)).status_code == 201
+    mine = token(name, ttl=1 if how == "expired" else 60)
+    good = {"accept": "text/event-stream"} | owner
+    bad = {"accept": "text/event-stream"} | bearer(mine)
+    async with (
+        httpx.AsyncClient(base_url=other.url, trust_env=False, timeout=20) as away,
+        away.stream("GET", path + "?after=0", headers=good) as stays,
+        away.stream("GET", path + "?after=0", headers=bad) as goes,
+    ):
+        assert stays.status_code == goes.status_code == 200
+        place, role = f"/api/channels/{private}", f"/api/channels/{private}/roles/{name}"
+        done = await {  # on another node
+            "expired": lambda: http.get("/health"),
+            "revoked": lambda: http.delete("/api/session", headers=bearer(mine)),
+            "banned": lambda: http.put(role, json={"role": "banned"}, headers=owner),
+            "no member": lambda: http.delete(role, headers=owner),
+            "kicked": lambda: http.delete(f"{place}/subscribers/{name}", headers=owner),
+        }[how]()
+        assert done.status_code < 300, done.text
+        async with asyncio.timeout(15):
+            async for _ in goes.aiter_raw():  # ends
+                pass
+        await http.post(path, json={"text": "second"}, headers=owner)
+        async for line in stays.aiter_lines():
+            if "second" in line:
+                break
+        else:
+            raise AssertionError("the other stream ended as well")
 
 
 async def test_programs_come_with_a_key(http: httpx.AsyncClient) -> None:

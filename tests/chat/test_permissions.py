@@ -1,11 +1,13 @@
 """Doors × roles × kinds of channel: every door gives the answer of the one function, and of this table."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx2 as httpx
+import jwt
 import pytest
 from websockets.asyncio.client import connect
 
@@ -36,6 +38,7 @@ MAY = {
 for roles in MAY.values():
     roles["moderator"] = WRITE | {"moderate"}
     roles["owner"] = roles["admin"] = WRITE | {"moderate", "manage"}
+    roles["granted"] = roles["member"]  # a stranger with a token for the subscription
 
 
 def may(kind: str, role: str, action: str) -> bool:
@@ -43,13 +46,13 @@ def may(kind: str, role: str, action: str) -> bool:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("role", [*ROLES, "granted"])
 def test_the_function_says_what_the_table_says(kind: str, role: str) -> None:
     policy = Policy(kind, "owner", {name: name for name in ("member", "moderator", "muted", "banned")})
     identity = Identity(User.named(role), admin=role == "admin", program=role == "program")
     for action in set(ACTIONS) - {"create"}:
         try:
-            check(identity, action, "c", policy)
+            check(identity, action, "c", policy, granted=role == "granted")
             allowed = True
         except PermissionDenied:
             allowed = False
@@ -70,6 +73,12 @@ def credentials(role: str) -> dict[str, str]:
     if role == "program":
         return {"x-api-key": KEY}
     return {"authorization": f"Bearer {TOKENS.issue(role, 600, admin=role == 'admin')}"}
+
+
+def subscription(user: str, channel: str) -> str:
+    """A token for one subscription."""
+    claims = {"sub": user, "channel": channel, "exp": int(time.time()) + 600}
+    return jwt.encode(claims, SECRET, algorithm="HS256")
 
 
 @pytest.fixture
@@ -136,12 +145,37 @@ async def test_http_doors(http: httpx.AsyncClient, kind: str, role: str) -> None
     assert (mine.status_code < 300) is may(kind, role, "subscribe")
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("role", ROLES)
+async def test_the_doors_of_events(http: httpx.AsyncClient, kind: str, role: str) -> None:
+    channel = await made(http, kind, f"events-{kind}")
+    event, id = {"type": "t", "channel": channel, "payload": 1}, f"first-{kind}"
+    await http.post("/api/events", json={**event, "id": id}, headers=credentials("owner"))
+
+    async def stored() -> bool:
+        return (await http.get(f"/api/events/{id}", headers=credentials("owner"))).status_code == 200
+
+    await until(stored)
+    for action, method, path, body in (
+        ("publish", "POST", "/api/events", event),
+        ("publish", "POST", "/api/events", [event, event]),
+        ("history", "GET", f"/api/events?channel={channel}", None),
+        ("history", "GET", f"/api/events/{id}", None),
+    ):
+        reply = await http.request(method, path, json=body, headers=credentials(role))
+        assert (reply.status_code < 300) is may(kind, role, action), (action, method, path, reply.text)
+        assert reply.status_code < 300 or reply.status_code == 403
+
+
 SOCKET_DOORS: list[tuple[str, Callable[[str], dict[str, Any]]]] = [
     ("subscribe", lambda c: {"subscribe": {"channel": c}}),
     ("subscribe", lambda c: {"subscribe": {"channel": c, "recover": True, "epoch": "x", "offset": 1}}),
     ("publish", lambda c: {"publish": {"channel": c, "data": 1}}),
     ("publish", lambda c: {"rpc": {"method": "publish", "data": {"channel": c, "data": 1}}}),
     ("history", lambda c: {"history": {"channel": c, "limit": 10}}),
+    ("publish", lambda c: {"rpc": {"method": "typing", "data": {"channel": c}}}),
+    ("history", lambda c: {"rpc": {"method": "read", "data": {"channel": c, "offset": 1}}}),
+    ("presence", lambda c: {"rpc": {"method": "channels.subscribers", "data": {"id": c}}}),
     ("presence", lambda c: {"presence": {"channel": c}}),
     ("presence", lambda c: {"presence_stats": {"channel": c}}),
     ("moderate", lambda c: {"rpc": {"method": "channels.roles", "data": {"id": c}}}),
@@ -154,7 +188,7 @@ SOCKET_DOORS: list[tuple[str, Callable[[str], dict[str, Any]]]] = [
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("role", [role for role in ROLES if role != "program"])
+@pytest.mark.parametrize("role", [*(role for role in ROLES if role != "program"), "granted"])
 async def test_socket_doors(http: httpx.AsyncClient, server: PeykServer, kind: str, role: str) -> None:
     channel = await made(http, kind, f"socket-{kind}")
     async with talk_as(server, role) as talk:
@@ -164,11 +198,13 @@ async def test_socket_doors(http: httpx.AsyncClient, server: PeykServer, kind: s
                     f"/api/channels/{channel}/roles/y", json={"role": "moderator"}, headers=credentials("owner")
                 )
                 await _knows(http, channel, "y", "moderator")
-            reply = await talk.ask(**command(channel))
+            asked = command(channel)
+            if "subscribe" in asked:
+                await talk.ask(unsubscribe={"channel": channel})
+                asked["subscribe"] |= {"token": subscription("granted", channel)} if role == "granted" else {}
+            reply = await talk.ask(**asked)
             assert ("error" not in reply) is may(kind, role, action), (action, reply)
             assert "error" not in reply or reply["error"]["code"] == 103
-            if "subscribe" in reply:
-                await talk.ask(unsubscribe={"channel": channel})
         listed = (await talk.ask(rpc={"method": "channels.list"}))["rpc"]["data"]["channels"]
         assert (channel in [c["id"] for c in listed]) is may(kind, role, "subscribe")
 
