@@ -16,7 +16,7 @@
  *               -r  open loop: a fixed rate, whatever the server does (latency)
  *               -i  connections only (memory)
  *               -R  recovery: all connect, then all at once ask for the `count` messages the channel holds
- * PIDs are the server's processes: their CPU time and memory are read from /proc and reported in the order given.
+ * PIDs are the server's processes: their CPU time and memory are reported in the order given.
  *
  * Prints one JSON object. Exit code: 0; 1 if anything was lost, duplicated, out of order or refused, or a connection
  * ended; 2 if it could not run.

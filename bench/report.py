@@ -12,7 +12,7 @@ from typing import Any
 from bench.numbers import judge, numbers, rows
 from bench.peers.__main__ import compared, judged
 from bench.rounds import PEYK, RESULTS, kept_results, medians
-from bench.scenarios import GROWING_CHANNELS, GROWING_CONNECTIONS, PEERS_TOO, SCENARIOS
+from bench.scenarios import ARCHIVED, GROWING_CHANNELS, GROWING_CONNECTIONS, PEERS_TOO, SCENARIOS
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -73,12 +73,17 @@ def blocks(results: Mapping[str, Any]) -> dict[str, str]:
 
 def readme_blocks(results: Mapping[str, Any]) -> dict[str, str]:
     """What belongs into the README: of a few scenarios, what the rounds found, from the lowest to the highest."""
-    lines = [["scenario", "", "result"]]
+    lines = [["scenario", "", "without archive", "with the SQLite archive"]]
     scenarios = results["peyk"]["scenarios"]
+
+    def found(name: str, figures: Mapping[str, str]) -> str:
+        rounds = [numbers(run) for run in scenarios[name]["runs"]] if name in scenarios else []
+        return ", ".join(text.format(_range([r[of] for r in rounds])) for of, text in figures.items() if rounds) or "–"
+
     for scenario in (s for s in SCENARIOS if s.name in FIGURES and s.name in scenarios):
-        rounds = [numbers(run) for run in scenarios[scenario.name]["runs"]]
-        found = [text.format(_range([r[name] for r in rounds])) for name, text in FIGURES[scenario.name].items()]
-        lines.append([scenario.name, scenario.meaning, ", ".join(found)])
+        figures = FIGURES[scenario.name]
+        both = [found(name, figures) for name in (scenario.name, scenario.name + ARCHIVED)]
+        lines.append([scenario.name, scenario.meaning, *both])
     return {"figures": markdown(lines), "figures-when": f"Measured {_when(results['peyk'])}."}
 
 

@@ -25,7 +25,6 @@ _TOPICS = {
     "برنامه‌نویسی": "کد، پرسش و پاسخ",
     "deploys": "What went where, told by programs",
 }
-_FOLLOW = "curl -N -H 'Accept: text/event-stream' localhost:5000/api/channels/general/messages"
 _GENERAL = [
     ("mina", "Morning all ☀️"),
     ("reza", "Morning! Did the import finish overnight?"),

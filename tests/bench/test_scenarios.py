@@ -144,11 +144,16 @@ def test_the_readme_shows_what_the_slowest_and_the_fastest_round_found() -> None
         return {**of(), **window, "mode": "closed", "processes": [{"cpu_s": 0.1}]}
 
     found = results()
-    found["peyk"]["scenarios"] = {"S1M": {"runs": [run(2_510_000), run(2_990_000), run(2_700_000)]}}
+    found["peyk"]["scenarios"] = {
+        "S1M": {"runs": [run(2_510_000), run(2_990_000), run(2_700_000)]},
+        "S1M+archive": {"runs": [run(2_000_000)]},
+        "S1M-256": {"runs": [run(7_000_000)]},
+    }
     made = report.readme_blocks(found)
     assert (
-        "| S1M | 1 channel, 1,000 subscribers, 32 messages in flight | 2.5–3.0 million deliveries/s |"
-        in made["figures"]
+        "| S1M | 1 channel, 1,000 subscribers, 32 messages in flight "
+        "| 2.5–3.0 million deliveries/s | 2.0 million deliveries/s |" in made["figures"]
     )
+    assert "256 messages in flight | 7.0 million deliveries/s | – |" in made["figures"]
     readme = (ROOT / "README.md").read_text()
     assert all(text in report.filled(readme, made) for text in made.values())
