@@ -29,7 +29,7 @@ from redis_config import find_valkey
 
 RedisClient = Any  # redis-py's types do not know that we decode
 ROOT = Path(__file__).parent.parent
-START_TIMEOUT = 20.0  # seconds
+START_TIMEOUT = 60.0
 
 
 _PORTS, _SLICE = 10_000, 2_000  # below those the kernel gives to outgoing connections; each test process has a slice
@@ -47,7 +47,7 @@ def free_port() -> int:
     raise AssertionError("a cycle ends")
 
 
-def wait_until(predicate: Callable[[], object], timeout: float = 10.0, what: str = "") -> None:
+def wait_until(predicate: Callable[[], object], timeout: float = 30.0, what: str = "") -> None:
     """Look until `predicate` is true; fail after `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while not predicate():
@@ -56,7 +56,7 @@ def wait_until(predicate: Callable[[], object], timeout: float = 10.0, what: str
         time.sleep(0.02)
 
 
-async def until(predicate: Callable[[], object | Awaitable[object]], timeout: float = 10.0, what: str = "") -> None:  # noqa: ASYNC109
+async def until(predicate: Callable[[], object | Awaitable[object]], timeout: float = 30.0, what: str = "") -> None:  # noqa: ASYNC109
     """As wait_until; `predicate` may be asynchronous."""
     async with asyncio.timeout(timeout):
         while True:
