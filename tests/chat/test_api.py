@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
@@ -9,8 +10,11 @@ from urllib.parse import quote
 import httpx2 as httpx
 import pytest
 import redis
+from redis.asyncio import Redis
 
+from chat.node import Node
 from chat.routes import OPERATIONS
+from chat.settings import ServerSettings
 from tests.chat.conftest import Dial
 from tests.services import PeykServer, RedisProcess, until
 
@@ -102,6 +106,29 @@ async def test_an_idempotency_key(http: Http) -> None:
     reply = await http.post("/api/channels/api-key/messages", json={"text": "x"}, headers={"idempotency-key": "k"})
     assert reply.status_code == 200 and reply.json() == first | {"duplicate": True}
     assert await offsets(http, "api-key") == [1]
+
+
+async def test_an_idempotency_key_ends_with_its_channel(http: Http) -> None:
+    """A header's, and an event's id."""
+    key, event = {"idempotency-key": "k"}, {"type": "t", "channel": "api-key-again", "payload": 1, "id": "k"}
+    for _ in range(2):
+        first = await post(http, "api-key-again", "x", **key)
+        assert (await http.post("/api/events", json=event)).status_code == 202
+        assert first["duplicate"] is False and await offsets(http, "api-key-again") == [1, 2]
+        assert (await post(http, "api-key-again", "x", **key))["duplicate"] is True
+        assert (await http.delete("/api/channels/api-key-again")).status_code == 204
+        await until(lambda since=first["time"]: time.time() * 1000 > since + 1)  # type: ignore[misc]
+
+
+async def test_a_channel_is_as_old_as_redis_says(
+    settings: ServerSettings, redis_client: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By whose clock its messages are: else what is said at once could be older than the channel."""
+    monkeypatch.setattr(time, "time", lambda: 4e9)
+    async with Node(settings, "tool") as node:
+        made = await node.channels.create("clock")
+        said = await node.producer.publish("clock", b"1", user="sara")
+    assert 0 < made.created_at <= said.ms
 
 
 async def test_pages(http: Http) -> None:
