@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from chat.api import DEFAULT_PAGE, author
 from chat.errors import BadRequest, NotAvailable, TooLarge, Unavailable, UnknownChannel, UnknownEvent
-from chat.models import channel_id
+from chat.models import channel_id, is_line
 from chat.requests import JSON, NDJSON, access_of, address_of, answer, media_type, node_of, number, raw_body
 from pipeline.consumer import Away
 from pipeline.content import UNREADABLE
@@ -124,10 +124,13 @@ async def list_events(request: Request) -> Response:
     node, channel = node_of(request), channel_id(asked["channel"])
     await node.allow(access, "history", channel)
     began = (await node.channels.get(channel)).created_at
+    type = asked.get("type", "")
+    if not is_line(type):
+        raise BadRequest("an event's type is visible text in one line")
     limit = number(request, "limit", 0, node.settings.page_limit)
     limit = DEFAULT_PAGE if limit is None else limit
     try:
-        messages = await _store(request).events(channel, asked.get("type", ""), limit)
+        messages = await _store(request).events(channel, type, limit)
     except Away as error:
         raise Unavailable(f"the archive is away: {error}; try again") from None
     return answer([event for event in map(_stored, messages) if event is not None and event.time >= began])

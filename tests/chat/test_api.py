@@ -242,6 +242,8 @@ async def test_an_event_stream_that_ends_leaves_nothing_behind(http: Http, redis
         ("POST", "/api/channels", '{"name":"bad","description":"a\\nb"}', 400, "one line"),
         ("GET", "/api/channels/known/messages?after=x", None, 400, "after must be a whole number"),
         ("GET", "/api/channels/known/messages?after=-1", None, 400, "after must be a whole number"),
+        ("GET", "/api/channels/known/messages?after=%C2%B2", None, 400, "after must be a whole number"),
+        ("GET", f"/api/channels/known/messages?after={'0' * 20 + '9' * 5000}", None, 400, "after must be a whole number"),
         ("GET", "/api/channels/known/messages?before=0", None, 400, "before must be a whole number from 1"),
         ("GET", "/api/channels/known/messages?limit=1001", None, 400, "from 0 to 1000"),
         ("GET", "/api/channels/known/messages?after=1&since=2", None, 400, "one of after, before, since"),
@@ -269,8 +271,9 @@ async def test_other_bad_requests(http: Http) -> None:
     assert form.status_code == 400 and "content-type: application/json" in form.text
     long = await http.post(path, json={"text": "x"}, headers={"idempotency-key": "k" * 129})
     assert long.status_code == 400 and "128 bytes" in long.text
-    accept = {"accept": "text/event-stream", "last-event-id": "garbage"}
-    assert (await http.get(path, headers=accept)).status_code == 400
+    for id in ("garbage", "epoch:x", "epoch:²", f"epoch:{10**16}"):
+        accept = {"accept": "text/event-stream", "last-event-id": id.encode("latin-1")}
+        assert (await http.get(path, headers=accept)).status_code == 400, id
     unknown = await http.get("/api/channels/never/messages", headers={"accept": "text/event-stream"})
     assert unknown.status_code == 404
 

@@ -190,6 +190,9 @@ async def test_stored_events_are_read_back(settings: ServerSettings, redis_clien
         assert store.asked == [("c", "t", 5)]
         assert http.get("/api/events").status_code == 400
         assert http.get("/api/events?channel=c&limit=x").status_code == 400
+        for type in ("%00", "a%0Ab", "%E2%80%AE", "%ED%A0%80%00"):  # PostgreSQL could not even be asked
+            assert http.get(f"/api/events?channel=c&type={type}").status_code == 400
+        assert len(store.asked) == 1
         store.away = True
         assert http.get("/api/events/a/b").status_code == http.get("/api/events?channel=c").status_code == 503
 
