@@ -13,6 +13,7 @@ from urllib.parse import quote
 from aiormq.abc import AbstractChannel, DeliveredMessage
 from aiormq.exceptions import ChannelNotFoundEntity, PublishError
 from pamqp.commands import Basic
+from yarl import URL
 
 from bridge.broker import FAILURES, PATIENCE, Connection, broker_url, end_connection, open_connection
 from bridge.rabbitmq import FROM_QUEUE, REASON
@@ -23,14 +24,20 @@ from pipeline.ports import QueueState
 
 logger = logging.getLogger(__name__)
 
-MANAGEMENT_PORT = 15672
+
+def management(broker: URL) -> str:
+    """Where the management plugin of a broker listens, with TLS if the broker does: it is told the same password."""
+    secure = broker.scheme == "amqps"
+    address = URL.build(scheme="https" if secure else "http", host=broker.host or "", port=15671 if secure else 15672)
+    return str(address).rstrip("/")
 
 
 class Queues:
     """Looks with a connection of its own, opened for each question."""
 
     def __init__(self, url: str, topology: Topology, management_url: str = "") -> None:
-        self._url, self._topology, self._management = broker_url(url, "peyk tool"), topology, management_url
+        self._url, self._topology = broker_url(url, "peyk tool"), topology
+        self._management = (management_url or management(self._url)).rstrip("/")
 
     async def states(self) -> list[QueueState]:
         """Every queue of bridge.toml and that of the dead letters. Raises Unavailable."""
@@ -49,10 +56,8 @@ class Queues:
 
     def _unacknowledged(self, queue: str) -> int | None:
         """What AMQP does not tell: the management plugin's number, up to 5 s old. None: it cannot be asked."""
-        port = f"{self._url.host}:{MANAGEMENT_PORT}"
-        base = self._management or f"http://{port}"
         vhost = self._url.path.removeprefix("/") or "/"
-        request = urllib.request.Request(f"{base.rstrip('/')}/api/queues/{quote(vhost, '')}/{quote(queue, '')}")
+        request = urllib.request.Request(f"{self._management}/api/queues/{quote(vhost, '')}/{quote(queue, '')}")
         login = f"{self._url.user or 'guest'}:{self._url.password or 'guest'}"
         request.add_header("Authorization", "Basic " + base64.b64encode(login.encode()).decode())
         try:
@@ -60,7 +65,7 @@ class Queues:
                 count = json.load(reply).get("messages_unacknowledged")
                 return count if isinstance(count, int) else None
         except (OSError, ValueError) as error:
-            logger.info("the management plugin at %s does not answer: %s", base, error)
+            logger.info("the management plugin at %s does not answer: %s", self._management, error)
             return None
 
     # -- dead letters

@@ -14,6 +14,7 @@ from pydantic import SecretStr
 
 from app import AppSettings, join
 from bridge.broker import Connection, broker_url
+from bridge.queues import management
 from chat.node import Node
 from pipeline.ports import Queues
 from redis_config import ConfigError
@@ -282,6 +283,18 @@ async def test_exclusive_and_passing_queues(host: Host, valkey: RedisProcess, tm
 
 def _queues(host: Host) -> list[str]:
     return sorted(queue["name"] for queue in host.rabbit.manage("GET", f"queues/{host.name}"))
+
+
+@pytest.mark.parametrize(
+    ("url", "asked"),
+    [
+        ("amqp://u:p@h/v", "http://h:15672"),
+        ("amqps://u:p@h/v", "https://h:15671"),  # the password goes there as well
+        ("amqps://u:p@[::1]:7/v", "https://[::1]:15671"),
+    ],
+)
+def test_the_management_plugin_is_asked_as_safely_as_the_broker(url: str, asked: str) -> None:
+    assert management(broker_url(url)) == asked
 
 
 def test_settings_that_do_not_work_are_named(tmp_path: Path) -> None:
