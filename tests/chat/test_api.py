@@ -243,7 +243,7 @@ async def test_an_event_stream_that_ends_leaves_nothing_behind(http: Http, redis
         ("GET", "/api/channels/known/messages?after=x", None, 400, "after must be a whole number"),
         ("GET", "/api/channels/known/messages?after=-1", None, 400, "after must be a whole number"),
         ("GET", "/api/channels/known/messages?after=%C2%B2", None, 400, "after must be a whole number"),
-        ("GET", f"/api/channels/known/messages?after={'0' * 20 + '9' * 5000}", None, 400, "after must be a whole number"),
+        ("GET", f"/api/channels/known/messages?after={'0' * 20}{'9' * 5000}", None, 400, "after must be a whole"),
         ("GET", "/api/channels/known/messages?before=0", None, 400, "before must be a whole number from 1"),
         ("GET", "/api/channels/known/messages?limit=1001", None, 400, "from 0 to 1000"),
         ("GET", "/api/channels/known/messages?after=1&since=2", None, 400, "one of after, before, since"),

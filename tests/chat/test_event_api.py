@@ -133,7 +133,7 @@ class Store:
 
 
 async def test_events_end_with_their_channel(server: PeykServer, redis_of_module: RedisProcess) -> None:
-    """Private is for members only, and what was deleted does not come back: neither from the cache nor the databases."""
+    """Private is for members only, and what was deleted does not come back, from the cache as from the databases."""
     paths = "/api/events?channel=board", "/api/events/pay-1"
     event = {"type": "salary", "channel": "board", "payload": {"sara": 1000}, "id": "pay-1"}
     async with AsyncExitStack() as stack:
