@@ -272,7 +272,7 @@ async def test_other_bad_requests(http: Http) -> None:
     long = await http.post(path, json={"text": "x"}, headers={"idempotency-key": "k" * 129})
     assert long.status_code == 400 and "128 bytes" in long.text
     for id in ("garbage", "epoch:x", "epoch:²", f"epoch:{10**16}"):
-        accept = {"accept": "text/event-stream", "last-event-id": id.encode("latin-1")}
+        accept = {b"accept": b"text/event-stream", b"last-event-id": id.encode("latin-1")}
         assert (await http.get(path, headers=accept)).status_code == 400, id
     unknown = await http.get("/api/channels/never/messages", headers={"accept": "text/event-stream"})
     assert unknown.status_code == 404
