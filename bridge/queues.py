@@ -8,6 +8,7 @@ import logging
 import urllib.request
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import NamedTuple
 from urllib.parse import quote
 
 from aiormq.abc import AbstractChannel, DeliveredMessage
@@ -16,7 +17,7 @@ from pamqp.commands import Basic
 from yarl import URL
 
 from bridge.broker import FAILURES, PATIENCE, Connection, broker_url, end_connection, open_connection
-from bridge.rabbitmq import FROM_QUEUE, REASON
+from bridge.rabbitmq import DEATHS, FROM_EXCHANGE, FROM_KEY, FROM_QUEUE, REASON, first_way
 from bridge.topology import Topology
 from chat.errors import Unavailable, Unroutable
 from pipeline.dead import DeadLetter
@@ -126,33 +127,47 @@ def _letter(message: DeliveredMessage) -> DeadLetter:
     headers = message.header.properties.headers or {}
     count = headers.get("x-delivery-count", 0)
     attempts = count + 1 if isinstance(count, int) else 1
-    return DeadLetter(_id(message), _reason(message), attempts, f"queue {_origin(message)}", b"", message.body)
+    origin = _origin(message)
+    return DeadLetter(_id(message), origin.reason, attempts, f"queue {origin.queue}", b"", message.body)
 
 
 def _id(message: DeliveredMessage) -> str:
     """Messages have no number in a queue: what one is made of names it."""
-    known = f"{_origin(message)}\n{message.header.properties.message_id}\n".encode()
+    known = f"{_origin(message).queue}\n{message.header.properties.message_id}\n".encode()
     return hashlib.sha256(known + message.body).hexdigest()[:16]
 
 
-def _origin(message: DeliveredMessage) -> str:
-    """The queue a dead letter came from: we say so, or the broker does."""
-    headers = message.header.properties.headers or {}
-    return str(headers.get(FROM_QUEUE) or headers.get("x-first-death-queue") or "")
+class Origin(NamedTuple):
+    """Where a dead letter came from, and why it is one; exchange and key are those it first came with."""
+
+    queue: str
+    exchange: str
+    key: str
+    reason: str
 
 
-def _reason(message: DeliveredMessage) -> str:
-    headers = message.header.properties.headers or {}
-    if reason := headers.get(REASON):
-        return str(reason)
-    return f"by the broker: {headers.get('x-first-death-reason', 'unknown')!s}"  # delivery_limit, expired, maxlen
+def _origin(message: DeliveredMessage) -> Origin:
+    """The broker says so of what it set aside itself, we of the rest; what a producer says does not count."""
+    headers, key = (
+        message.header.properties.headers or {},
+        message.routing_key or "",
+    )  # it keeps its key on its way here
+    deaths = headers.get(DEATHS)
+    if isinstance(deaths, list) and deaths and isinstance(deaths[0], dict):
+        queue, exchange, reason = [str(deaths[0].get(name, "")) for name in ("queue", "exchange", "reason")]
+        return Origin(queue, *first_way(exchange, key, headers), f"by the broker: {reason}")  # delivery_limit, expired…
+    queue, exchange, reason = [str(headers.get(name, "")) for name in (FROM_QUEUE, FROM_EXCHANGE, REASON)]
+    return Origin(queue, exchange, str(headers.get(FROM_KEY, key)), reason)
 
 
 async def _give_back(channel: AbstractChannel, message: DeliveredMessage) -> None:
-    properties, queue = message.header.properties, _origin(message)
+    """To its queue, with what it came with; without what would have the broker copy or refuse it."""
+    properties, origin = message.header.properties, _origin(message)
     kept = (properties.headers or {}).items()
-    properties.headers = {k: v for k, v in kept if k not in (REASON, FROM_QUEUE) and not k.startswith("x-")}
+    headers = {k: v for k, v in kept if k not in (REASON, FROM_QUEUE, "CC", "BCC") and not k.startswith("x-")}
+    properties.headers = headers | {FROM_EXCHANGE: origin.exchange, FROM_KEY: origin.key}
+    properties.user_id = None
     try:
-        await channel.basic_publish(message.body, routing_key=queue, properties=properties, mandatory=True)
+        await channel.basic_publish(message.body, routing_key=origin.queue, properties=properties, mandatory=True)
     except PublishError:
-        raise Unroutable(f"there is no queue {queue!r} to give the dead letter back to") from None
+        raise Unroutable(f"there is no queue {origin.queue!r} to give the dead letter back to") from None
