@@ -37,6 +37,9 @@ TIMEOUT = 10_000  # ms a command may take
 _CONNECT = 2_000  # ms to find a server, and to connect
 _DUPLICATE = 11000
 _POISON = (2, 15, 10334)  # bad value, nested too deep, too large
+# Write errors that say nothing of the document: no primary, shutting down, interrupted, unreachable (the codes after
+# which drivers try again); out of time, in conflict, no room on the disk.
+_NOT_NOW = (6, 7, 89, 91, 134, 189, 262, 9001, 10058, 10107, 11600, 11602, 13435, 13436, 50, 112, 14031)
 _MISSET = (18, 13)  # error codes: authentication failed, not authorised
 _PASSWORD = re.compile(r"(//[^/@]*?):[^/@]*@")
 
@@ -235,6 +238,9 @@ async def _insert(collection: "AsyncIOMotorCollection[Document]", documents: lis
         if error.details.get("writeConcernErrors"):
             raise
         refused = [e for e in error.details["writeErrors"] if e["code"] != _DUPLICATE]
+        for e in refused:
+            if e["code"] in _NOT_NOW:
+                raise OperationFailure(e["errmsg"], e["code"]) from None
         if refused:
             raise ValueError(str(refused[0]["errmsg"])[:300]) from None
 

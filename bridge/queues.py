@@ -8,14 +8,16 @@ import logging
 import urllib.request
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import NamedTuple
 from urllib.parse import quote
 
 from aiormq.abc import AbstractChannel, DeliveredMessage
 from aiormq.exceptions import ChannelNotFoundEntity, PublishError
 from pamqp.commands import Basic
+from yarl import URL
 
 from bridge.broker import FAILURES, PATIENCE, Connection, broker_url, end_connection, open_connection
-from bridge.rabbitmq import FROM_QUEUE, REASON
+from bridge.rabbitmq import DEATHS, FROM_EXCHANGE, FROM_KEY, FROM_QUEUE, REASON, first_way
 from bridge.topology import Topology
 from chat.errors import Unavailable, Unroutable
 from pipeline.dead import DeadLetter
@@ -23,14 +25,20 @@ from pipeline.ports import QueueState
 
 logger = logging.getLogger(__name__)
 
-MANAGEMENT_PORT = 15672
+
+def management(broker: URL) -> str:
+    """Where the management plugin of a broker listens, with TLS if the broker does: it is told the same password."""
+    secure = broker.scheme == "amqps"
+    address = URL.build(scheme="https" if secure else "http", host=broker.host or "", port=15671 if secure else 15672)
+    return str(address).rstrip("/")
 
 
 class Queues:
     """Looks with a connection of its own, opened for each question."""
 
     def __init__(self, url: str, topology: Topology, management_url: str = "") -> None:
-        self._url, self._topology, self._management = broker_url(url, "peyk tool"), topology, management_url
+        self._url, self._topology = broker_url(url, "peyk tool"), topology
+        self._management = (management_url or management(self._url)).rstrip("/")
 
     async def states(self) -> list[QueueState]:
         """Every queue of bridge.toml and that of the dead letters. Raises Unavailable."""
@@ -49,10 +57,8 @@ class Queues:
 
     def _unacknowledged(self, queue: str) -> int | None:
         """What AMQP does not tell: the management plugin's number, up to 5 s old. None: it cannot be asked."""
-        port = f"{self._url.host}:{MANAGEMENT_PORT}"
-        base = self._management or f"http://{port}"
         vhost = self._url.path.removeprefix("/") or "/"
-        request = urllib.request.Request(f"{base.rstrip('/')}/api/queues/{quote(vhost, '')}/{quote(queue, '')}")
+        request = urllib.request.Request(f"{self._management}/api/queues/{quote(vhost, '')}/{quote(queue, '')}")
         login = f"{self._url.user or 'guest'}:{self._url.password or 'guest'}"
         request.add_header("Authorization", "Basic " + base64.b64encode(login.encode()).decode())
         try:
@@ -60,7 +66,7 @@ class Queues:
                 count = json.load(reply).get("messages_unacknowledged")
                 return count if isinstance(count, int) else None
         except (OSError, ValueError) as error:
-            logger.info("the management plugin at %s does not answer: %s", base, error)
+            logger.info("the management plugin at %s does not answer: %s", self._management, error)
             return None
 
     # -- dead letters
@@ -121,33 +127,47 @@ def _letter(message: DeliveredMessage) -> DeadLetter:
     headers = message.header.properties.headers or {}
     count = headers.get("x-delivery-count", 0)
     attempts = count + 1 if isinstance(count, int) else 1
-    return DeadLetter(_id(message), _reason(message), attempts, f"queue {_origin(message)}", b"", message.body)
+    origin = _origin(message)
+    return DeadLetter(_id(message), origin.reason, attempts, f"queue {origin.queue}", b"", message.body)
 
 
 def _id(message: DeliveredMessage) -> str:
     """Messages have no number in a queue: what one is made of names it."""
-    known = f"{_origin(message)}\n{message.header.properties.message_id}\n".encode()
+    known = f"{_origin(message).queue}\n{message.header.properties.message_id}\n".encode()
     return hashlib.sha256(known + message.body).hexdigest()[:16]
 
 
-def _origin(message: DeliveredMessage) -> str:
-    """The queue a dead letter came from: we say so, or the broker does."""
-    headers = message.header.properties.headers or {}
-    return str(headers.get(FROM_QUEUE) or headers.get("x-first-death-queue") or "")
+class Origin(NamedTuple):
+    """Where a dead letter came from, and why it is one; exchange and key are those it first came with."""
+
+    queue: str
+    exchange: str
+    key: str
+    reason: str
 
 
-def _reason(message: DeliveredMessage) -> str:
-    headers = message.header.properties.headers or {}
-    if reason := headers.get(REASON):
-        return str(reason)
-    return f"by the broker: {headers.get('x-first-death-reason', 'unknown')!s}"  # delivery_limit, expired, maxlen
+def _origin(message: DeliveredMessage) -> Origin:
+    """The broker says so of what it set aside itself, we of the rest; what a producer says does not count."""
+    headers, key = (
+        message.header.properties.headers or {},
+        message.routing_key or "",
+    )  # it keeps its key on its way here
+    deaths = headers.get(DEATHS)
+    if isinstance(deaths, list) and deaths and isinstance(deaths[0], dict):
+        queue, exchange, reason = [str(deaths[0].get(name, "")) for name in ("queue", "exchange", "reason")]
+        return Origin(queue, *first_way(exchange, key, headers), f"by the broker: {reason}")  # delivery_limit, expired…
+    queue, exchange, reason = [str(headers.get(name, "")) for name in (FROM_QUEUE, FROM_EXCHANGE, REASON)]
+    return Origin(queue, exchange, str(headers.get(FROM_KEY, key)), reason)
 
 
 async def _give_back(channel: AbstractChannel, message: DeliveredMessage) -> None:
-    properties, queue = message.header.properties, _origin(message)
+    """To its queue, with what it came with; without what would have the broker copy or refuse it."""
+    properties, origin = message.header.properties, _origin(message)
     kept = (properties.headers or {}).items()
-    properties.headers = {k: v for k, v in kept if k not in (REASON, FROM_QUEUE) and not k.startswith("x-")}
+    headers = {k: v for k, v in kept if k not in (REASON, FROM_QUEUE, "CC", "BCC") and not k.startswith("x-")}
+    properties.headers = headers | {FROM_EXCHANGE: origin.exchange, FROM_KEY: origin.key}
+    properties.user_id = None
     try:
-        await channel.basic_publish(message.body, routing_key=queue, properties=properties, mandatory=True)
+        await channel.basic_publish(message.body, routing_key=origin.queue, properties=properties, mandatory=True)
     except PublishError:
-        raise Unroutable(f"there is no queue {queue!r} to give the dead letter back to") from None
+        raise Unroutable(f"there is no queue {origin.queue!r} to give the dead letter back to") from None

@@ -9,6 +9,7 @@ import contextlib
 import logging
 import secrets
 from collections import deque
+from collections.abc import Mapping
 from functools import partial
 from typing import Protocol
 
@@ -28,6 +29,9 @@ from pipeline.producer import Done, Position
 logger = logging.getLogger(__name__)
 
 REASON, FROM_QUEUE = "peyk-reason", "peyk-queue"  # headers of a dead letter
+FROM_EXCHANGE, FROM_KEY = "peyk-exchange", "peyk-key"  # and of one that was given back
+DEATHS = "x-death"  # the header of one the broker set aside itself: how, the last time first
+_LEFT_OUT = "", "CC", "BCC", DEATHS
 _REASON_BYTES = 500
 STOP_TIMEOUT = 2.0  # seconds for what is in hand to be stored when the node ends
 _LOCKED = 3.0  # seconds between tries for a queue that is another node's
@@ -206,25 +210,31 @@ class QueueConsumer:
 
 def delivery_of(message: DeliveredMessage, queue: str) -> Delivery:
     properties = message.header.properties
-    return Delivery(
-        message.body,
-        queue,
-        message.exchange or "",
-        message.routing_key or "",
-        properties.message_id or "",
-        properties.app_id or "",
-        properties.headers or {},
-    )
+    headers = properties.headers or {}
+    exchange, key = first_way(message.exchange or "", message.routing_key or "", headers)
+    return Delivery(message.body, queue, exchange, key, properties.message_id or "", properties.app_id or "", headers)
+
+
+def first_way(exchange: str, key: str, headers: Mapping[str, object]) -> tuple[str, str]:
+    """The exchange and routing key a message first came with, which what is given back says in its headers.
+
+    They count only for what came straight into its queue, so a producer cannot name a key that he may not publish with,
+    unless he may publish into whichever queue he likes.
+    """
+    if exchange == "" and FROM_KEY in headers:
+        return str(headers.get(FROM_EXCHANGE, "")), str(headers[FROM_KEY])
+    return exchange, key
 
 
 def dead_letter(message: DeliveredMessage, queue: str, reason: str) -> Basic.Properties:
     """The properties of a message that is set aside: its own, and why and from where.
 
-    Without those that would have the broker refuse it, copy it or throw it away.
+    Without those that would have the broker refuse it, copy it or throw it away, or that say the broker set it aside.
     """
-    old = message.header.properties
-    headers = {name: value for name, value in (old.headers or {}).items() if name not in ("", "CC", "BCC")}
+    old, delivery = message.header.properties, delivery_of(message, queue)
+    headers = {name: value for name, value in (old.headers or {}).items() if name not in _LEFT_OUT}
     headers |= {REASON: reason.encode()[:_REASON_BYTES].decode(errors="ignore"), FROM_QUEUE: queue}
+    headers |= {FROM_EXCHANGE: delivery.exchange, FROM_KEY: delivery.routing_key}
     try:
         pamqp.encode.field_table(headers)
     except (TypeError, ValueError, OverflowError):

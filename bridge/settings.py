@@ -50,7 +50,8 @@ class BridgeSettings(Settings):
         None, description="exchanges, queues and where events go; else bridge.toml beside app.py if it is there"
     )
     amqp_management_url: str = Field(
-        "", description="RabbitMQ's management plugin, for `status`; else port 15672 of AMQP_URL's host"
+        "",
+        description="RabbitMQ's management, for `status`; else port 15672 of AMQP_URL's host (amqps: 15671, https)",
     )
     cache_ttl: int = Field(300, ge=0, description="seconds an event stays in the cache (0: no cache)")
     cache_absent_ttl: float = Field(2.0, gt=0, le=60, description="seconds the cache remembers that there is no event")

@@ -313,7 +313,7 @@ async def _follow(request: Request, node: "Node", channel: str) -> Response:
     last = request.headers.get("last-event-id")
     if last:
         epoch, _, offset = last.rpartition(":")
-        if not epoch or not offset.isdigit() or len(offset) > 16:
+        if not epoch or not offset.isascii() or not offset.isdigit() or len(offset) > 16:
             raise BadRequest("Last-Event-ID must be an id this stream sent: <epoch>:<offset>")
         since = epoch, int(offset)
     else:

@@ -210,7 +210,7 @@ class Tokens:
         if unknown := set(caps) - set(CAPS):
             raise BadRequest(f"caps are {', '.join(CAPS)}; not {', '.join(sorted(unknown))}")
         now = int(time.time()) + after  # `after` a revocation of this very second
-        claims: dict[str, Any] = {"sub": User.named(username).username, "iat": now, "jti": secrets.token_urlsafe(9)}
+        claims: dict[str, Any] = {"sub": User.named(username).username, "iat": now, "jti": secrets.token_hex(9)}
         claims |= {"exp": now + ttl} if ttl else {}
         claims |= {"channels": [fold(name) for name in channels]} if channels else {}
         claims |= {"caps": list(caps)} if caps else {}

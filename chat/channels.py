@@ -1,6 +1,5 @@
 """Channels: Redis hashes, and the set that lists them."""
 
-import time
 from typing import Any
 
 from redis.asyncio import Redis
@@ -20,8 +19,11 @@ KICK = "kick "  # before the channel's id and the user's
 DELETED = "deleted "  # said on Pub/Sub `control`, before the channel's id
 
 # Set what is missing of a channel: whether it is new ("1"), then its fields and values. A race has one winner.
+# It is as old as Redis says, by whose clock messages are, too.
 _MAKE = """
 local new = 1 - redis.call('HEXISTS', KEYS[1], 'id')
+local time = redis.call('TIME')
+redis.call('HSETNX', KEYS[1], 'created_at', string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000)))
 for i = 1, #ARGV, 2 do redis.call('HSETNX', KEYS[1], ARGV[i], ARGV[i + 1]) end
 return {tostring(new), unpack(redis.call('HGETALL', KEYS[1]))}"""
 
@@ -130,8 +132,7 @@ class Channels:
         """The channel and whether it is new."""
         channel, key = channel_id(name), self._keys.channel(channel_id(name))
         fields = {"id": channel, "name": name, "description": _checked(description)}
-        fields |= {"owner": owner, "kind": kind}
-        fields |= {"created_at": str(int(time.time() * 1000)), "epoch": new_epoch(), "offset": "0"}
+        fields |= {"owner": owner, "kind": kind, "epoch": new_epoch(), "offset": "0"}
         made = [part for field in fields.items() for part in field]
         commands: list[Command] = [["SADD", CHANNELS, channel], ["EVAL", _MAKE, 1, key, *made]]
         listed, reply = await self._link.pipeline(commands)  # a crash between leaves a name that the listing skips

@@ -1,5 +1,6 @@
 """The HTTP routes of events, which programs say: into RabbitMQ where there is one, else straight to the streams."""
 
+import math
 import secrets
 from typing import Annotated, Any
 
@@ -8,8 +9,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from chat.api import DEFAULT_PAGE, author
-from chat.errors import BadRequest, NotAvailable, TooLarge, Unavailable, UnknownEvent
-from chat.models import channel_id
+from chat.errors import BadRequest, NotAvailable, TooLarge, Unavailable, UnknownChannel, UnknownEvent
+from chat.models import channel_id, is_line
 from chat.requests import JSON, NDJSON, access_of, address_of, answer, media_type, node_of, number, raw_body
 from pipeline.consumer import Away
 from pipeline.content import UNREADABLE
@@ -106,9 +107,10 @@ async def get_event(request: Request) -> Response:
     except Away as error:
         raise Unavailable(f"the archive is away: {error}; try again") from None
     event = _stored(message) if message is not None else None
-    if event is None:
+    if event is not None:
+        await node_of(request).allow(access_of(request), "history", event.channel)
+    if event is None or event.time < await _began(request, event.channel):
         raise UnknownEvent(f"there is no event {id[:ID_LIMIT]!r}; one just queued is stored in a moment")
-    await node_of(request).allow(access_of(request), "history", event.channel)
     reply = answer(event)
     reply.headers["x-cache"] = "hit" if hit else "miss"
     return reply
@@ -121,13 +123,25 @@ async def list_events(request: Request) -> Response:
         raise BadRequest("whose events? say ?channel=NAME")
     node, channel = node_of(request), channel_id(asked["channel"])
     await node.allow(access, "history", channel)
+    began = (await node.channels.get(channel)).created_at
+    type = asked.get("type", "")
+    if not is_line(type):
+        raise BadRequest("an event's type is visible text in one line")
     limit = number(request, "limit", 0, node.settings.page_limit)
     limit = DEFAULT_PAGE if limit is None else limit
     try:
-        messages = await _store(request).events(channel, asked.get("type", ""), limit)
+        messages = await _store(request).events(channel, type, limit)
     except Away as error:
         raise Unavailable(f"the archive is away: {error}; try again") from None
-    return answer([event for event in map(_stored, messages) if event is not None])
+    return answer([event for event in map(_stored, messages) if event is not None and event.time >= began])
+
+
+async def _began(request: Request, channel: str) -> float:
+    """When the channel was made (Unix ms): older events are of one that was deleted, and whose policy nobody knows."""
+    try:
+        return (await node_of(request).channels.get(channel)).created_at
+    except UnknownChannel:
+        return math.inf
 
 
 def _store(request: Request) -> EventStore:

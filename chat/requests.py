@@ -149,18 +149,18 @@ def number(request: Request, name: str, low: int, high: int = 2**53) -> int | No
     text = request.query_params.get(name)
     if text is None:
         return None
-    if not text.isascii() or not text.isdigit() or not low <= int(text[:20]) <= high:
+    if not text.isascii() or not text.isdigit() or len(text) > 20 or not low <= int(text) <= high:
         message = f"{name} must be a whole number from {low} to {high}"
         raise BadRequest.beyond("page", message) if name == "limit" else BadRequest(message)
     return int(text)
 
 
 def moment(text: str) -> int:
-    """`since` as Unix milliseconds: a number of them, or an ISO 8601 time (without zone: UTC)."""
+    """`since` as Unix milliseconds, 0 at least: a number of them, or an ISO 8601 time (without zone: UTC)."""
     if text.isascii() and text.isdigit() and len(text) < 16:
         return int(text)
     try:
         time = datetime.fromisoformat(text)
     except ValueError:
         raise BadRequest("since must be Unix milliseconds or an ISO time such as 2026-01-31T12:00:00Z") from None
-    return int((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp() * 1000)
+    return max(0, int((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp() * 1000))

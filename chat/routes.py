@@ -112,7 +112,7 @@ OPERATIONS = (
         "GET",
         "/api/events",
         event_api.list_events,
-        "The newest events of a channel.",
+        "The newest events of a channel, none from before it was deleted and made again.",
         {200: list[event_api.StoredEvent]},
         query=("channel", "type", "limit"),
     ),

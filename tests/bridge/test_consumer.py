@@ -10,7 +10,8 @@ from pamqp.commands import Basic
 from pamqp.header import ContentHeader
 
 from bridge.delivery import Limits
-from bridge.rabbitmq import Life, QueueConsumer, dead_letter
+from bridge.queues import _give_back
+from bridge.rabbitmq import Life, QueueConsumer, dead_letter, delivery_of
 from bridge.topology import Queue
 from chat.errors import PeykError, Unavailable, UnknownChannel
 from pipeline.event import key_of
@@ -68,11 +69,24 @@ class Fakes:
             await asyncio.sleep(0)
 
 
-def message(body: object, tag: int = 1, **properties: Any) -> DeliveredMessage:
+def message(body: object, tag: int = 1, exchange: str = "x", key: str = "k", **properties: Any) -> DeliveredMessage:
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     header = ContentHeader(properties=Basic.Properties(**properties), body_size=len(data))
-    frame = Basic.Deliver(consumer_tag="t", delivery_tag=tag, redelivered=False, exchange="x", routing_key="k")
+    frame = Basic.Deliver(consumer_tag="t", delivery_tag=tag, redelivered=False, exchange=exchange, routing_key=key)
     return DeliveredMessage(frame, header, data, None)  # type: ignore[arg-type]
+
+
+class Taker:
+    """A channel that remembers what is published: exchange, key, user id, headers."""
+
+    def __init__(self) -> None:
+        self.taken: list[tuple[Any, ...]] = []
+
+    async def basic_publish(
+        self, body: bytes, *, routing_key: str, properties: Basic.Properties, mandatory: bool, exchange: str = ""
+    ) -> None:
+        assert mandatory
+        self.taken.append((exchange, routing_key, properties.user_id, properties.headers))
 
 
 @pytest.fixture
@@ -143,11 +157,28 @@ async def test_what_is_shown_only_and_what_has_an_id() -> None:
         task.cancel()
 
 
+@pytest.mark.parametrize("exchange", ["logs", ""])
+async def test_what_is_given_back_has_its_first_key_and_nothing_that_the_broker_would_refuse_or_copy(
+    exchange: str,
+) -> None:
+    """Of the broker's own, what its header says; headers like ours only where it had been given back before."""
+    death: Any = {"queue": "q", "exchange": exchange, "reason": "delivery_limit"}
+    ours = {"peyk-queue": "other", "peyk-reason": "?", "peyk-key": "a.b", "peyk-exchange": "first"}
+    letter = message(1, headers={"x-death": [death], "x-first-death-queue": "else", "CC": ["z"], **ours}, user_id="u")
+    channel = Taker()
+    await _give_back(channel, letter)  # type: ignore[arg-type]
+    first = ("logs", "k") if exchange else ("first", "a.b")
+    headers = dict(zip(("peyk-exchange", "peyk-key"), first, strict=True))
+    assert channel.taken == [("", "q", None, headers)]
+    assert delivery_of(message(1, exchange="", key="q", headers=headers), "q")[2:4] == first
+
+
 def test_a_dead_letter_has_what_it_had_and_why() -> None:
-    headers: Any = {"a": 1, "CC": ["x"], "": True}
+    headers: Any = {"a": 1, "CC": ["x"], "": True, "x-death": [{"queue": "forged"}], "peyk-key": "forged"}
     more: Any = {"user_id": "u", "expiration": "1", "correlation_id": "c"}
     properties = dead_letter(message(b"x", message_id="m", headers=headers, **more), "q", "because")
-    assert properties.headers == {"a": 1, "peyk-reason": "because", "peyk-queue": "q"}
+    said = {"peyk-reason": "because", "peyk-queue": "q", "peyk-exchange": "x", "peyk-key": "k"}
+    assert properties.headers == {"a": 1, **said}
     assert (properties.message_id, properties.correlation_id, properties.delivery_mode) == ("m", "c", 2)
     assert properties.user_id is None and properties.expiration is None
     assert dead_letter(message(b"x"), "q", "x" * 1000).message_id

@@ -62,7 +62,9 @@ async def test_pages_over_http(stage: Stage, filled: int) -> None:
         every = (await http.get(MESSAGES, params={"after": 0, "limit": 500})).json()["publications"]
         later = [one["offset"] for one in every if one["time"] >= pub["time"]]
         assert await offsets(http, since=pub["time"], limit=500) == later
-        assert await offsets(http, since="2000-01-01", limit=2) == [1, 2]
+        for early in ("2000-01-01", "0001-01-01T00:00:00+14:00"):
+            assert await offsets(http, since=early, limit=2) == [1, 2]
+        assert await offsets(http, since="9999-12-31T23:59:59-14:00") == []
 
 
 async def test_the_protocols_history(stage: Stage, filled: int) -> None:

@@ -3,8 +3,10 @@
 from contextlib import aclosing
 
 import pytest
+from motor.motor_asyncio import AsyncIOMotorCollection
+from pymongo.errors import BulkWriteError
 
-from bridge.mongo import DATABASE, MongoArchive
+from bridge.mongo import _NOT_NOW, DATABASE, MongoArchive
 from pipeline.consumer import Away
 from redis_config import ConfigError
 from tests.bridge.conftest import event, message
@@ -31,6 +33,29 @@ async def test_what_it_can_never_take_is_the_messages_fault(poison: str, mongo_u
         await archive.store([event(1), event(3)])
         assert [m.offset for m in await archive.after("c", "e", 0, 9)] == [1, 3]
         assert len(await archive.events("", "", 9)) == 2
+
+
+async def test_a_server_that_is_not_ready_is_no_fault_of_a_message(
+    mongo_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A write error says so of what came after the primary had stepped down; ours is alone and never does."""
+    refused = [{"index": 0, "code": 11000, "errmsg": "duplicate"}]
+
+    async def insert_many(*args: object, **more: object) -> None:
+        raise BulkWriteError({"writeErrors": refused, "writeConcernErrors": []})
+
+    async with MongoArchive(mongo_url) as archive:
+        monkeypatch.setattr(AsyncIOMotorCollection, "insert_many", insert_many)
+        await archive.store([message(1)])
+        assert {189, 10107, 91, 11600, 11602, 13435, 13436} < set(_NOT_NOW)
+        for code in _NOT_NOW:
+            later = {"index": 2, "code": code, "errmsg": "not now"}
+            refused[1:] = [{"index": 1, "code": 121, "errmsg": "poison"}, later]
+            with pytest.raises(Away, match="not now"):
+                await archive.store([message(1), message(2), message(3)])
+        refused.pop()
+        with pytest.raises(ValueError, match="poison"):
+            await archive.store([message(1), message(2)])
 
 
 async def test_keys_with_dots_and_dollars_are_taken(mongo_url: str) -> None:

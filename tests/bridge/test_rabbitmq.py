@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,14 @@ from pydantic import SecretStr
 
 from app import AppSettings, join
 from bridge.broker import Connection, broker_url
+from bridge.queues import management
 from chat.node import Node
 from pipeline.ports import Queues
 from redis_config import ConfigError
 from tests.bridge import exchanges
 from tests.bridge.exchanges import drop_connections, numbers, settings_of
 from tests.bridge.foreign import Host
-from tests.services import RedisProcess, until
+from tests.services import ROOT, RedisProcess, until
 
 SHORT = 1000  # events through each exchange; `python -m tests.faults.rabbit` sends 10,000
 BACK = 15.0  # seconds until the bridge is at work again, whatever happened
@@ -235,6 +237,50 @@ async def test_dead_letters_are_listed_retried_and_dropped(host: Host, valkey: R
         assert [letter.message for letter in await queues.list()] == [b"two"]
 
 
+async def test_a_dead_letter_that_is_retried_is_the_event_it_was(
+    host: Host, valkey: RedisProcess, tmp_path: Path
+) -> None:
+    """The key that says where it goes is not the one it is given back with; ours and the broker's, once and twice."""
+    text, body = (ROOT / "bridge.example.toml").read_text(), {"disk": "full"}
+    settings = settings_of(host, valkey.url, tmp_path, text).model_copy(update={"create_channels": False})
+    forged = {
+        "peyk-key": "office.warning",
+        "peyk-exchange": "other",
+        "peyk-queue": "peyk.events",
+        "peyk-reason": "none",
+    }
+    with redis.Redis(port=valkey.port, decode_responses=True) as client:
+
+        def make(channel: str) -> None:
+            client.hset(f"channel:{channel}", mapping={"id": channel, "name": channel, "epoch": "e", "offset": 0})
+
+        async def retried(node: Node, *reasons: str) -> None:
+            await until(lambda: host.ready("peyk.dead") == len(reasons), BACK)
+            assert node.parts.queues is not None
+            letters = await node.parts.queues.list()
+            assert [letter.log for letter in letters] == ["queue logs.important"] * len(reasons)
+            assert [letter.reason for letter in letters] == list(reasons)
+            await node.parts.queues.retry(letters)
+
+        make("log-live")  # that of the queue logs.all
+        async with Node(settings, "bridge", join) as node:
+            await until(lambda: host.consumers("logs.important") == 1, BACK)
+            await asyncio.to_thread(host.send, "logs", [("m1", body)], "shop.error", forged)
+            for _ in range(2):
+                await retried(node, "there is no channel log-shop; create it first")
+        await until(lambda: host.ready("peyk.dead") == 1, BACK)
+        with host.channel() as channel:
+            properties = pika.BasicProperties(expiration="1", message_id="m2", headers=forged)
+            channel.basic_publish("logs", "shop.error", b'{"disk":"full"}', properties)
+        await until(lambda: host.ready("peyk.dead") == 2, BACK)
+        make("log-shop")
+        async with Node(settings, "bridge", join) as node:
+            await retried(node, "there is no channel log-shop; create it first", "by the broker: expired")
+            await until(lambda: client.xlen("message:log-shop") == 2, BACK)
+        said = [json.loads(entry["data"]) for _, entry in client.xrange("message:log-shop")]
+    assert said == [{"id": id, "type": "error", "payload": body} for id in ("m1", "m2")]
+
+
 async def test_status_shows_queues(host: Host, valkey: RedisProcess, tmp_path: Path) -> None:
     settings = settings_of(host, valkey.url, tmp_path, ONE)
     settings = settings.model_copy(update={"amqp_management_url": host.rabbit.management_url})
@@ -282,6 +328,18 @@ async def test_exclusive_and_passing_queues(host: Host, valkey: RedisProcess, tm
 
 def _queues(host: Host) -> list[str]:
     return sorted(queue["name"] for queue in host.rabbit.manage("GET", f"queues/{host.name}"))
+
+
+@pytest.mark.parametrize(
+    ("url", "asked"),
+    [
+        ("amqp://u:p@h/v", "http://h:15672"),
+        ("amqps://u:p@h/v", "https://h:15671"),  # the password goes there as well
+        ("amqps://u:p@[::1]:7/v", "https://[::1]:15671"),
+    ],
+)
+def test_the_management_plugin_is_asked_as_safely_as_the_broker(url: str, asked: str) -> None:
+    assert management(broker_url(url)) == asked
 
 
 def test_settings_that_do_not_work_are_named(tmp_path: Path) -> None:

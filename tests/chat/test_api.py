@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
@@ -9,8 +10,11 @@ from urllib.parse import quote
 import httpx2 as httpx
 import pytest
 import redis
+from redis.asyncio import Redis
 
+from chat.node import Node
 from chat.routes import OPERATIONS
+from chat.settings import ServerSettings
 from tests.chat.conftest import Dial
 from tests.services import PeykServer, RedisProcess, until
 
@@ -102,6 +106,29 @@ async def test_an_idempotency_key(http: Http) -> None:
     reply = await http.post("/api/channels/api-key/messages", json={"text": "x"}, headers={"idempotency-key": "k"})
     assert reply.status_code == 200 and reply.json() == first | {"duplicate": True}
     assert await offsets(http, "api-key") == [1]
+
+
+async def test_an_idempotency_key_ends_with_its_channel(http: Http) -> None:
+    """A header's, and an event's id."""
+    key, event = {"idempotency-key": "k"}, {"type": "t", "channel": "api-key-again", "payload": 1, "id": "k"}
+    for _ in range(2):
+        first = await post(http, "api-key-again", "x", **key)
+        assert (await http.post("/api/events", json=event)).status_code == 202
+        assert first["duplicate"] is False and await offsets(http, "api-key-again") == [1, 2]
+        assert (await post(http, "api-key-again", "x", **key))["duplicate"] is True
+        assert (await http.delete("/api/channels/api-key-again")).status_code == 204
+        await until(lambda since=first["time"]: time.time() * 1000 > since + 1)  # type: ignore[misc]
+
+
+async def test_a_channel_is_as_old_as_redis_says(
+    settings: ServerSettings, redis_client: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By whose clock its messages are: else what is said at once could be older than the channel."""
+    monkeypatch.setattr(time, "time", lambda: 4e9)
+    async with Node(settings, "tool") as node:
+        made = await node.channels.create("clock")
+        said = await node.producer.publish("clock", b"1", user="sara")
+    assert 0 < made.created_at <= said.ms
 
 
 async def test_pages(http: Http) -> None:
@@ -215,6 +242,8 @@ async def test_an_event_stream_that_ends_leaves_nothing_behind(http: Http, redis
         ("POST", "/api/channels", '{"name":"bad","description":"a\\nb"}', 400, "one line"),
         ("GET", "/api/channels/known/messages?after=x", None, 400, "after must be a whole number"),
         ("GET", "/api/channels/known/messages?after=-1", None, 400, "after must be a whole number"),
+        ("GET", "/api/channels/known/messages?after=%C2%B2", None, 400, "after must be a whole number"),
+        ("GET", f"/api/channels/known/messages?after={'0' * 20}{'9' * 5000}", None, 400, "after must be a whole"),
         ("GET", "/api/channels/known/messages?before=0", None, 400, "before must be a whole number from 1"),
         ("GET", "/api/channels/known/messages?limit=1001", None, 400, "from 0 to 1000"),
         ("GET", "/api/channels/known/messages?after=1&since=2", None, 400, "one of after, before, since"),
@@ -242,8 +271,9 @@ async def test_other_bad_requests(http: Http) -> None:
     assert form.status_code == 400 and "content-type: application/json" in form.text
     long = await http.post(path, json={"text": "x"}, headers={"idempotency-key": "k" * 129})
     assert long.status_code == 400 and "128 bytes" in long.text
-    accept = {"accept": "text/event-stream", "last-event-id": "garbage"}
-    assert (await http.get(path, headers=accept)).status_code == 400
+    for id in ("garbage", "epoch:x", "epoch:²", f"epoch:{10**16}"):
+        accept = {b"accept": b"text/event-stream", b"last-event-id": id.encode("latin-1")}
+        assert (await http.get(path, headers=accept)).status_code == 400, id
     unknown = await http.get("/api/channels/never/messages", headers={"accept": "text/event-stream"})
     assert unknown.status_code == 404
 

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import hmac
 import json
+import secrets
 import time
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
+from app import parser
 from chat.auth import ACTIONS, ApiKeys, Identity, Policy, Tokens, check
 from chat.doors import check_open
 from chat.errors import BadRequest, PermissionDenied, TokenExpired, Unauthorized
@@ -51,6 +53,14 @@ def test_what_was_issued_is_read_back() -> None:
     assert identity.channels == ("news.*", "عمومی") and identity.caps == frozenset(["publish"])
     assert 55 <= identity.ttl <= 60 and identity.token
     assert tokens.identify(tokens.issue("Sara", 0)).ttl == 0
+
+
+def test_a_tokens_id_can_be_given_to_a_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that began with "-" would be taken for an option."""
+    monkeypatch.setattr(secrets, "token_bytes", lambda size: b"\xfb" * size)
+    tokens = Tokens(SECRET)
+    id = tokens.identify(tokens.issue("Sara", 60)).token
+    assert parser().parse_args(["revoke", "--token", id]).token == id
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,12 @@
 
 import json
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from typing import Any
 
 import httpx2 as httpx
 import pytest
+from redis.asyncio import Redis
 from starlette.testclient import TestClient
 
 from chat.errors import Unavailable
@@ -17,7 +19,7 @@ from pipeline.event import Event
 from pipeline.gateway import raise_failed
 from pipeline.ports import Parts
 from tests.chat.conftest import Dial
-from tests.services import PeykServer, RedisProcess
+from tests.services import PeykServer, RedisProcess, until
 
 EVENT = {"type": "order.created", "channel": "Orders", "payload": {"n": 1}}
 NDJSON = {"content-type": "application/x-ndjson"}
@@ -130,8 +132,44 @@ class Store:
         return [self.message, self.message._replace(data=b'{"text":"x"}')]
 
 
-def test_stored_events_are_read_back(settings: ServerSettings) -> None:
+async def test_events_end_with_their_channel(server: PeykServer, redis_of_module: RedisProcess) -> None:
+    """Private is for members only, and what was deleted does not come back, from the cache as from the databases."""
+    paths = "/api/events?channel=board", "/api/events/pay-1"
+    event = {"type": "salary", "channel": "board", "payload": {"sara": 1000}, "id": "pay-1"}
+    async with AsyncExitStack() as stack:
+        owner, guest = [
+            await stack.enter_async_context(httpx.AsyncClient(base_url=server.url, trust_env=False)) for _ in range(2)
+        ]
+        direct: Redis = await stack.enter_async_context(Redis(port=redis_of_module.port, decode_responses=True))
+
+        async def answers(http: httpx.AsyncClient) -> list[int]:
+            return [(await http.get(path)).status_code for path in paths]
+
+        async def listed() -> list[str]:
+            return [event["id"] for event in (await guest.get(paths[0])).json()]
+
+        await owner.post("/api/accounts", json={"username": "mina", "password": "long enough"})
+        made = await owner.post("/api/channels", json={"name": "board", "kind": "private"})
+        assert (await owner.post("/api/events", json=event)).status_code == 202 and made.status_code == 201
+        await until(lambda: direct.exists("event:pay-1"))
+        assert (await answers(guest), await answers(owner)) == ([403, 403], [200, 200])
+        assert (await owner.delete("/api/channels/board")).status_code == 204
+        assert await answers(guest) == await answers(owner) == [404, 404]
+        assert await direct.delete("event:pay-1") == 1
+        assert await answers(guest) == [404, 404]
+
+        assert (await guest.post("/api/channels", json={"name": "board"})).status_code == 201
+        assert await answers(guest) == [200, 404] and await listed() == []
+        await guest.post("/api/events", json={**event, "id": "pay-2"})
+        await until(lambda: direct.exists("event:pay-2"))
+        assert await listed() == ["pay-2"]
+        await direct.hset("channel:board", "epoch", "later")  # Redis came back older: the channel is the same
+        assert await listed() == ["pay-2"] and (await guest.get("/api/events/pay-2")).status_code == 200
+
+
+async def test_stored_events_are_read_back(settings: ServerSettings, redis_client: Redis) -> None:
     store = Store()
+    await redis_client.hset("channel:c", mapping={"id": "c", "name": "c", "epoch": "ep", "offset": 7})
 
     class Joined:
         async def __aenter__(self) -> Parts:
@@ -152,6 +190,9 @@ def test_stored_events_are_read_back(settings: ServerSettings) -> None:
         assert store.asked == [("c", "t", 5)]
         assert http.get("/api/events").status_code == 400
         assert http.get("/api/events?channel=c&limit=x").status_code == 400
+        for type in ("%00", "a%0Ab", "%E2%80%AE", "%ED%A0%80%00"):  # PostgreSQL could not even be asked
+            assert http.get(f"/api/events?channel=c&type={type}").status_code == 400
+        assert len(store.asked) == 1
         store.away = True
         assert http.get("/api/events/a/b").status_code == http.get("/api/events?channel=c").status_code == 503
 

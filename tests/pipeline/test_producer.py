@@ -110,6 +110,23 @@ async def test_a_key_belongs_to_its_user_and_channel(producer: Producer, redis_c
     assert not (await publish(producer, "d", key="k")).duplicate
 
 
+async def test_a_key_does_not_outlive_its_channel(producer: Producer, redis_client: RedisClient) -> None:
+    first = await publish(producer, key="k")
+    await redis_client.delete("channel:c", "message:c")
+    await redis_client.hset("channel:c", mapping={"epoch": "later", "offset": 0, "created_at": first.ms + 1})
+    again = await publish(producer, key="k")
+    assert (again.epoch, again.offset, again.duplicate) == ("later", 1, False)
+    assert (await publish(producer, key="k")).duplicate
+    assert await redis_client.xlen("message:c") == 1
+
+
+async def test_a_key_outlives_an_epoch(producer: Producer, redis_client: RedisClient) -> None:
+    """Redis came back older: the message is there still."""
+    first = await publish(producer, key="k")
+    await redis_client.hset("channel:c", "epoch", "later")
+    assert await publish(producer, key="k") == first._replace(duplicate=True)
+
+
 # -- refused: nothing is stored
 
 
