@@ -148,10 +148,8 @@ class Origin(NamedTuple):
 
 def _origin(message: DeliveredMessage) -> Origin:
     """The broker says so of what it set aside itself, we of the rest; what a producer says does not count."""
-    headers, key = (
-        message.header.properties.headers or {},
-        message.routing_key or "",
-    )  # it keeps its key on its way here
+    headers = message.header.properties.headers or {}
+    key = message.routing_key or ""  # which it keeps on its way here
     deaths = headers.get(DEATHS)
     if isinstance(deaths, list) and deaths and isinstance(deaths[0], dict):
         queue, exchange, reason = [str(deaths[0].get(name, "")) for name in ("queue", "exchange", "reason")]
