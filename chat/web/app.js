@@ -218,11 +218,14 @@ function back() {
   look();
 }
 
+/** The Latin letter of a key: what it writes, or where the layout writes others, what stands there on an English one. */
+const letter = ({ key, code }) => (/^[a-z]$/i.test(key) ? key.toLowerCase() : code.replace("Key", "").toLowerCase());
+
 /** Alt with the arrows goes through the channels, with Shift through those with something new. */
 function key(event) {
   if ($("chat").hidden || event.isComposing) return;
   const step = { ArrowUp: -1, ArrowDown: 1 }[event.key];
-  const command = (event.ctrlKey || event.metaKey) && !event.altKey && event.key.toLowerCase();
+  const command = (event.ctrlKey || event.metaKey) && !event.altKey && letter(event);
   if (event.altKey && step) {
     const id = sidebar.next(step, event.shiftKey);
     if (id) location.hash = hashOf(id);

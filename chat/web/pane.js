@@ -36,7 +36,9 @@ export class Pane {
     $("topic").addEventListener("blur", () => this.#editTopic(false));
     $("topic").addEventListener("keydown", (event) => {
       if (event.key === "Enter" && !event.isComposing) this.#saveTopic();
-      if (event.key === "Escape") this.#editTopic(false);
+      if (event.key !== "Escape") return;
+      event.stopPropagation();
+      this.#editTopic(false);
     });
   }
 
@@ -214,8 +216,10 @@ export class Pane {
 
   #editTopic(editing) {
     const listed = this.channel && this.sidebar.find(this.channel.id);
+    const had = document.activeElement === $("topic");
     show($("topic"), editing);
     show($("description"), !editing);
+    if (had && !editing) $("description").focus();
     if (!editing) return;
     $("topic").value = listed?.description ?? "";
     $("topic").setCustomValidity("");

@@ -15,6 +15,7 @@ export class Sidebar {
   client = null;
   #links = new Map();
   #current = "";
+  #opener = null; // what had the focus before the form
 
   /** `joined` maps ids to Channels; `onList` is told that the list was read anew. */
   constructor(joined, onList) {
@@ -22,7 +23,11 @@ export class Sidebar {
     $("new-channel").addEventListener("click", () => this.toggleForm($("create").hidden));
     $("cancel").addEventListener("click", () => this.toggleForm(false));
     $("channel-name").addEventListener("input", () => this.draw());
-    $("create").addEventListener("keydown", (event) => event.key === "Escape" && this.toggleForm(false));
+    $("create").addEventListener("keydown", (event) => {
+      if (event.key !== "Escape") return;
+      event.stopPropagation();
+      this.toggleForm(false);
+    });
     $("create").addEventListener("submit", (event) => {
       event.preventDefault();
       this.#create();
@@ -121,12 +126,16 @@ export class Sidebar {
     await this.refresh();
   }
 
+  /** Closing it gives the focus back to where it was opened from. */
   toggleForm(visible) {
+    const had = $("create").contains(document.activeElement);
+    if (visible && !had) this.#opener = document.activeElement;
     $("create").hidden = !visible;
     $("new-channel").setAttribute("aria-expanded", visible);
     $("create").reset();
     complain("create-error", "");
-    if (visible) $("channel-name").focus();
     this.draw();
+    if (visible) $("channel-name").focus();
+    else if (had) (this.#opener.isConnected ? this.#opener : $("new-channel")).focus();
   }
 }
