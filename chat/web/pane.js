@@ -1,5 +1,6 @@
 // The open channel on the screen: its title and topic, the log and where it is scrolled to, who types, the composer.
 
+import { isName } from "./door.js";
 import { folded, names, say, sayError } from "./words.js";
 
 const DELETED = 2000; // an unsubscribe code
@@ -191,18 +192,18 @@ export class Pane {
 
   drawBanner() {
     const { channel, client } = this;
-    const { state, reason } = client ?? {};
+    const { state, reason, cause } = client ?? {};
     const subscription = channel?.subscription;
     let [text, action, label] = ["", null, ""];
     if (state === "connecting" || state === "waiting") {
       text = say(client.ids.length > 0 || state === "waiting" ? "waiting" : "connecting");
     } else if (state === "refused") {
-      text = `${say("refused")}: ${reason}`;
+      text = `${say("refused")}: ${sayError({ code: cause, message: reason })}`;
       [action, label] = [() => client.open(), "retry"];
     } else if (subscription?.state === "joining") text = say("joining");
     else if (subscription?.state === "ended") {
-      const { code } = subscription.error;
-      text = code === DELETED ? say("deleted") : `${say("ended")}: ${sayError(subscription.error)}`;
+      const why = isName(channel.id) ? sayError(subscription.error) : say("nameRule");
+      text = subscription.error.code === DELETED ? say("deleted") : `${say("ended")}: ${why}`;
       [action, label] = [() => channel.join(), "rejoin"];
     }
     $("banner-text").textContent = text;
