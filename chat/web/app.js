@@ -131,11 +131,12 @@ function openFromHash() {
   } catch {
     // not something we wrote: show the list
   }
-  if (client) open(name ? folded(name) : null);
+  if (client) open(name ? folded(name) : null, name);
 }
 
-function open(id) {
-  if (id && !joined.has(id)) joined.set(id, withDraft(new Channel(client, id, screen)));
+function open(id, name = id) {
+  const spelled = sidebar.find(id) ? id : name;
+  if (id && !joined.has(id)) joined.set(id, withDraft(new Channel(client, id, screen, null, spelled)));
   const channel = joined.get(id) ?? null;
   if (channel !== pane.channel || !channel) pane.show(channel);
   people.show(channel);
@@ -171,7 +172,7 @@ function redraw() {
 
 function drawTitle() {
   const unread = [...joined.values()].reduce((sum, channel) => sum + channel.unread, 0);
-  const name = pane.channel ? `${sidebar.find(pane.channel.id)?.name ?? pane.channel.id} · ` : "";
+  const name = pane.channel ? `${sidebar.find(pane.channel.id)?.name ?? pane.channel.name} · ` : "";
   const title = `${unread ? `(${number(unread)}) ` : ""}${name}Peyk`;
   if (document.title !== title) document.title = title;
 }

@@ -162,7 +162,7 @@ export class Pane {
     if (!channel) return this.drawBanner();
     const { log, subscription } = channel;
     const listed = this.sidebar.find(channel.id);
-    $("channel-title").textContent = listed?.name ?? channel.id;
+    $("channel-title").textContent = listed?.name ?? channel.name;
     $("title").dataset.kind = listed?.kind ?? "public";
     $("description").textContent = listed?.description || say("addTopic");
     const started = subscription.epoch !== "" && (log.size > 0 || log.attached);

@@ -67,7 +67,7 @@ export class Sidebar {
     this.#current = current;
     const { joined } = this;
     const sought = $("create").hidden ? "" : folded($("channel-name").value.trim().replace(/^#/, ""));
-    const unlisted = [...joined.keys()].filter((id) => !this.find(id)).map((id) => ({ id, name: id }));
+    const unlisted = [...joined.values()].filter(({ id }) => !this.find(id));
     const all = [...unlisted, ...this.channels].filter(({ id }) => id.includes(sought));
     all.sort((a, b) => joined.has(b.id) - joined.has(a.id) || a.name.localeCompare(b.name));
     const focused = document.activeElement?.dataset.channel;

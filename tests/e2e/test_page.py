@@ -316,6 +316,18 @@ def test_channels_are_created_joined_and_left(tab: Open) -> None:
         expect(sara.locator("#channels .channel").first).to_be_visible()
 
 
+def test_a_link_makes_a_channel_as_it_spells_it(server: PeykServer, tab: Open) -> None:
+    page = tab("sara", "New.Room")
+    expect(page.locator("#channel-title")).to_have_text("New.Room")
+    expect(page.locator("#channels .channel[data-channel='new.room']")).to_have_text("New.Room")
+    with urllib.request.urlopen(f"{server.url}/api/channels/new.room", timeout=10) as reply:
+        assert json.load(reply)["name"] == "New.Room"
+    other = tab("arash", "NEW.room")  # it is there: its name is what it was given first
+    expect(other.locator("#channel-title")).to_have_text("New.Room")
+    say(other, "hello")
+    expect(messages(page)).to_have_text(["hello"])
+
+
 def test_a_refused_message_says_why(tab: Open) -> None:
     page = tab("sara", "refused")
     say(page, "x" * 70_000)

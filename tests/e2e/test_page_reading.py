@@ -161,6 +161,15 @@ def test_who_types_and_who_is_there(tab: Open) -> None:
     expect(sara.locator("#who")).to_be_focused()
 
 
+def test_who_is_away_keeps_the_name_they_write(tab: Open) -> None:
+    sara, other = tab("sara", "named"), tab("علی\u200cرضا", "named")
+    expect(sara.locator("#count")).to_have_text("2")
+    other.context.close()
+    expect(sara.locator("#count")).to_have_text("1")
+    sara.locator("#who").click()
+    expect(sara.locator("#away .person bdi")).to_have_text(["علی\u200cرضا"])
+
+
 def test_light_markdown_links_and_code(server: PeykServer, tab: Open) -> None:
     page = tab("sara", "format")
     text = "**bold** *slanted* ~~gone~~ snake_case_name `a*b*c` [docs](https://example.org/a_b_c) see https://example.org/x."
