@@ -18,7 +18,6 @@ from websockets.protocol import State
 
 from chat import errors
 from chat.errors import BadRequest, PeykError, Temporary, Unauthorized, Unavailable
-from chat.hub import DELETED
 from chat.protocol import encode
 from chat.source import RESUBSCRIBE, Began, Listener, Said
 
@@ -219,8 +218,7 @@ class Connection:
             except Temporary:
                 raise
             except PeykError as error:
-                self.positions.pop(channel, None)
-                self.listener.ended(channel, str(error), deleted=isinstance(error, errors.UnknownChannel))
+                self._end(channel, error)
 
     async def _take_up(self, channel: str, recover: bool) -> None:
         def began(reply: Item) -> None:
@@ -276,7 +274,7 @@ class Connection:
                 self._spawn(self._resume_one(push.channel))
             else:
                 self.positions.pop(push.channel, None)
-                self.listener.ended(push.channel, reason, deleted=code == DELETED[0])
+                self.listener.ended(push.channel, code, reason)
 
     async def _resume_one(self, channel: str) -> None:
         try:
@@ -284,8 +282,11 @@ class Connection:
         except Temporary:
             pass  # the connection is lost as well: all are resumed when it is back
         except PeykError as error:
-            self.positions.pop(channel, None)
-            self.listener.ended(channel, str(error), deleted=False)
+            self._end(channel, error)
+
+    def _end(self, channel: str, error: PeykError) -> None:
+        self.positions.pop(channel, None)
+        self.listener.ended(channel, error.code, str(error))
 
     async def ask(self, then: Reply | None = None, **command: Any) -> Item:
         """Send one command; its reply. Raises what the server answers, and Unavailable without a connection."""

@@ -8,7 +8,6 @@ from collections.abc import Coroutine, Sequence
 from chat.access import Access
 from chat.auth import Identity
 from chat.errors import PeykError, UnknownChannel
-from chat.hub import DELETED
 from chat.local import Joined, Subscription
 from chat.models import Channel, User, channel_id
 from chat.node import Node
@@ -83,7 +82,7 @@ class Direct:
         self._subscriptions.pop(channel, None)
         self._node.presence.remove(channel, self._client)
         if code < RESUBSCRIBE:
-            self.listener.ended(channel, reason, deleted=code == DELETED[0])
+            self.listener.ended(channel, code, reason)
         else:
             self._spawn(self._subscribe_again(channel))
 
@@ -96,7 +95,7 @@ class Direct:
             except FAILURES as error:
                 logger.info("channel %s: not subscribed again: %s", channel, error)
             except PeykError as error:
-                self.listener.ended(channel, str(error), deleted=False)
+                self._end(channel, error)
                 return
             await asyncio.sleep(wait)
             wait = min(wait * 2, _BACKOFF[1])
@@ -128,6 +127,11 @@ class Direct:
         if (subscription := self._subscriptions.pop(channel, None)) is not None:
             self._node.hub.unsubscribe(subscription)
             self._node.presence.remove(channel, self._client)
+
+    def _end(self, channel: str, error: PeykError) -> None:
+        """It may not be heard any more."""
+        self._stop(channel)
+        self.listener.ended(channel, error.code, str(error))
 
     # -- what is asked of it
 
@@ -186,10 +190,15 @@ class Direct:
         """Raises Unauthorized where the name is an account's: start again with --user to sign in."""
         user = User.named(name)
         await self._node.doors.check_free(user)
-        self._user, self.username = user, user.username
-        self.access = Access(self._node.doors, Identity(user))
+        access = Access(self._node.doors, Identity(user))
+        for channel in list(self._subscriptions):
+            try:
+                await self._node.allow(access, "subscribe", channel)
+                await self._node.subscriptions.add(user, channel)
+            except PeykError as error:
+                self._end(channel, error)
+        self._user, self.username, self.access = user, user.username, access
         for channel in self._subscriptions:
-            await self._node.subscriptions.add(user, channel)
             self._node.presence.remove(channel, self._client)
             self._node.presence.add(channel, self._client, user.username)
 

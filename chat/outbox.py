@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from chat.errors import BadRequest, PeykError, Temporary, TooManyRequests
+from chat.errors import PeykError, Temporary, TooManyRequests
 from chat.protocol import encode
 from chat.source import Said
 from chat.transcript import Outgoing, View
+from chat.words import Told
 from pipeline.content import json_line
 from pipeline.resp import FAILURES
 
@@ -42,7 +43,7 @@ class Outbox:
         """Send what failed again, under its old key. Raises BadRequest where nothing did."""
         failed = [o for o in view.transcript.outgoing if o.state == "failed"]
         if not failed:
-            raise BadRequest(self._terminal.words("nothing_failed"))
+            raise Told(self._terminal.words("nothing_failed"))
         for outgoing in failed:
             outgoing.state, outgoing.at = "sending", asyncio.get_running_loop().time()
         self._go_on(view)
@@ -81,7 +82,7 @@ class Outbox:
                         return
                     wait = min(wait * 2, _BACKOFF[1])
                 except PeykError as error:
-                    outgoing.state, outgoing.reason = "failed", str(error)
+                    outgoing.state, outgoing.reason = "failed", self._terminal.words.error(error)
                 else:
                     wait = _BACKOFF[0]
                     if outgoing in view.transcript.outgoing:
@@ -96,11 +97,11 @@ class Outbox:
     async def _wait(self, outgoing: Outgoing, error: Exception, wait: float) -> bool:
         """Until it is time to send again; False: not before the connection is back, or not at all."""
         if not self._terminal.up:
-            outgoing.state, outgoing.reason = "waiting", str(error)
+            outgoing.state, outgoing.reason = "waiting", self._terminal.words.error(error)
             self._terminal.face.changed()
             return False
         if asyncio.get_running_loop().time() - outgoing.at > RETRY_SECONDS:
-            outgoing.state, outgoing.reason = "failed", str(error)
+            outgoing.state, outgoing.reason = "failed", self._terminal.words.error(error)
             return True
         await asyncio.sleep(error.retry_after if isinstance(error, TooManyRequests) else wait)
         return True

@@ -75,7 +75,7 @@ class _Writer:
     def began(self, channel: str, began: Began) -> None:
         self._coming.put_nowait(began)
 
-    def ended(self, channel: str, reason: str, deleted: bool) -> None:
+    def ended(self, channel: str, code: int, reason: str) -> None:
         self._coming.put_nowait(Unavailable(f"{channel}: {reason}"))
 
     def connected(self, up: bool, why: str = "", final: bool = False) -> None:

@@ -103,7 +103,8 @@ async def _subscriptions(node: "Node", access: Access, params: Nothing) -> Any:
 async def _subscribers(node: "Node", access: Access, params: Named) -> Any:
     await node.allow(access, "presence", channel_id(params.id))
     channel = await node.channels.get(params.id)
-    return {"subscribers": await node.subscriptions.subscribers(channel.id)}
+    users = await node.subscriptions.subscribers(channel.id)
+    return {"subscribers": users, "names": await node.subscriptions.names(users)}
 
 
 async def _unread(node: "Node", access: Access, params: Nothing) -> Any:

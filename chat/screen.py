@@ -16,7 +16,7 @@ from textual.widgets import Static
 
 from chat.channel_list import BLANK, ChannelList, rightward
 from chat.composer import Composer
-from chat.errors import BadRequest, PeykError
+from chat.errors import PeykError
 from chat.message_log import MessageLog
 from chat.plain import clip, fit, glyphs, width
 from chat.slash import Command, Slash
@@ -24,7 +24,7 @@ from chat.source import Source
 from chat.terminal import VERSION, Terminal
 from chat.themes import THEMES, Palette
 from chat.transcript import View
-from chat.words import Words
+from chat.words import Told, Words
 
 _FRAME = 0.03  # seconds in which changes are drawn together
 INTERRUPTED = 130  # exit code of Ctrl-C
@@ -336,7 +336,7 @@ class Screen(App[None]):
 
     async def _theme(self, name: str) -> None:
         if name not in THEMES:
-            raise BadRequest(self.words("themes", names=", ".join(THEMES)))
+            raise Told(self.words("themes", names=", ".join(THEMES)))
         self._palette = THEMES[name]
         self.refresh_css(animate=False)
         self.changed()

@@ -3,11 +3,12 @@
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
-from chat.errors import BadRequest, PeykError
+from chat.errors import PeykError
 from chat.models import User, fold
 from chat.source import Said
 from chat.terminal import PAGE, Terminal
 from chat.transcript import View
+from chat.words import Told
 from pipeline.resp import FAILURES
 
 SEARCHED = 10_000  # messages that /search looks through, newest first
@@ -53,7 +54,7 @@ class Slash:
             elif word.startswith("//"):  # a text that begins with a slash
                 await self._send(line.strip()[1:])
             elif word.startswith("/") and "\n" not in word:
-                raise BadRequest(self._words("no_command", word=word, commands="  ".join(self.table)))
+                raise Told(self._words("no_command", word=word, commands="  ".join(self.table)))
             elif word:
                 await self._send(line.strip())
         except (PeykError, *FAILURES) as error:
@@ -61,16 +62,19 @@ class Slash:
 
     def _here(self) -> View:
         if self._terminal.current is None:
-            raise BadRequest(self._words("be_in"))
+            raise Told(self._words("be_in"))
         return self._terminal.current
 
     def _given(self, text: str, command: str) -> str:
         if not text:
-            raise BadRequest(self._words("which", usage=self.table[command].usage))
+            raise Told(self._words("which", usage=self.table[command].usage))
         return text
 
     async def _join(self, name: str) -> None:
-        await self._terminal.join(self._given(name, "/join"))
+        if self._given(name, "/join").startswith("@"):  # as a private channel is shown
+            await self._msg(name)
+        else:
+            await self._terminal.join(name)
 
     async def _leave(self, _: str) -> None:
         await self._terminal.leave(self._here())
@@ -143,6 +147,7 @@ class Slash:
         name = User.named(self._given(name, "/name")).username
         await self._terminal.source.rename(name)
         self._terminal.say(self._words("renamed", name=name))
+        await self._terminal.look_around()
 
     async def _msg(self, rest: str) -> None:
         name, _, text = self._given(rest, "/msg").partition(" ")

@@ -9,6 +9,7 @@ import msgspec
 from chat.models import Channel
 from pipeline.content import UNREADABLE
 
+DELETED = 2000  # an unsubscribe code: the channel is gone
 RESUBSCRIBE = 2500  # unsubscribe codes from here on mean: subscribe again
 
 
@@ -114,8 +115,8 @@ class Listener(Protocol):
     def began(self, channel: str, began: Began) -> None:
         """A subscription was taken up again, and what was missed since could not be told."""
 
-    def ended(self, channel: str, reason: str, deleted: bool) -> None:
-        """A subscription ended for good."""
+    def ended(self, channel: str, code: int, reason: str) -> None:
+        """A subscription ended for good; the code is an error's, or that of an unsubscribe push."""
 
     def connected(self, up: bool, why: str = "", final: bool = False) -> None:
         """The connection came or went. `final`: it does not come back by itself."""

@@ -1,5 +1,6 @@
 """Subscriptions: who belongs to what, in Redis sets. Belonging outlasts a connection; being there now is presence."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from chat.errors import LimitExceeded
@@ -49,6 +50,11 @@ class Subscriptions:
     async def subscribers(self, channel: str) -> list[str]:
         """User ids, sorted."""
         return await self._members(self._keys.subscribers(channel))
+
+    async def names(self, users: Sequence[str]) -> dict[str, str]:
+        """How those who belong somewhere write themselves, by user id."""
+        names = await self._ask(*(["HGET", self._keys.user(user), "username"] for user in users)) if users else []
+        return {user: name.decode() if name else user for user, name in zip(users, names, strict=True)}
 
     async def channels(self, user: str) -> list[str]:
         """Channel ids the user belongs to, sorted."""

@@ -10,13 +10,13 @@ from collections.abc import Coroutine
 from datetime import date
 from typing import Protocol
 
-from chat.errors import BadRequest, PeykError
+from chat.errors import BadRequest, PeykError, UnknownChannel
 from chat.marks import ReadMarks
 from chat.models import Channel, channel_id, fold
 from chat.outbox import Outbox
-from chat.source import Began, Said, Source
+from chat.source import DELETED, Began, Said, Source
 from chat.transcript import KEPT, KEPT_HIDDEN, Transcript, View, day_of
-from chat.words import Words
+from chat.words import Told, Words
 from pipeline.resp import FAILURES
 
 VERSION = "1.0"
@@ -133,10 +133,7 @@ class Terminal:
 
     def complain(self, error: Exception) -> None:
         """One quiet line with what went wrong and the remedy."""
-        if isinstance(error, PeykError):
-            self.say(str(error), "error")
-        else:
-            self.say(self.words("no_answer", reason=error), "error")
+        self.say(self.words.error(error), "error")
 
     def say(self, text: str, kind: str = "notice") -> None:
         """A line of the terminal's own."""
@@ -154,7 +151,7 @@ class Terminal:
         """Make a channel if it is missing, belong to it, and show it."""
         channel = self.id_of(name)
         if self.current is not None and channel == self.current.channel.id and self.current.subscribed:
-            raise BadRequest(self.words("in_already", name=name))
+            raise Told(self.words("in_already", name=name))
         view = self.views.get(channel)
         if view is None or not view.subscribed:
             view = await self._begin(name)
@@ -172,11 +169,11 @@ class Terminal:
         self.say(self.words("left", channel=self.title(view.channel)))
 
     def id_of(self, name: str) -> str:
-        """The id of a channel as somebody wrote it. Raises BadRequest."""
+        """The id of a channel as somebody wrote it. Raises Told."""
         try:
             return channel_id(name)
         except BadRequest:
-            raise BadRequest(self.words("name_rule")) from None
+            raise Told(self.words("name_rule")) from None
 
     async def _begin(self, name: str) -> View:
         channel = channel_id(name)
@@ -332,12 +329,13 @@ class Terminal:
         view.epoch = began.epoch
         self.face.changed()
 
-    def ended(self, channel: str, reason: str, deleted: bool) -> None:
+    def ended(self, channel: str, code: int, reason: str) -> None:
         view = self.views.get(channel)
         if view is None:
             return
         view.subscribed = False
-        self.say(self.words("remake" if deleted else "gone", channel=view.channel.name, reason=reason))
+        key = "remake" if code in (DELETED, UnknownChannel.code) else "gone"
+        self.say(self.words(key, channel=self.title(view.channel), reason=self.words.reason(code, reason)))
         if view is not self.current:
             del self.views[channel]
 

@@ -5,6 +5,8 @@ import os
 from collections.abc import Mapping
 from datetime import date, datetime
 
+from chat.errors import BadRequest, PeykError
+
 LANGUAGES = ("en", "fa")
 _DIGITS = str.maketrans("0123456789", "۰۱۲۳۴۵۶۷۸۹")
 _MONTHS = {
@@ -108,15 +110,15 @@ _FA = {
     "connected": "متصل",
     "connecting": "در حال اتصال دوباره…",
     "refused": "قطع",
-    "unread": "{n} پیام نخوانده",
+    "unread": "نخوانده: {n}",
     "all_read": "همه خوانده شده",
     "loading": "در حال بارگذاری…",
-    "below": "↓ {n} پیام پایین‌تر · End",
+    "below": "↓ پایین‌تر: {n} پیام · End",
     "today": "امروز",
     "yesterday": "دیروز",
     "new": "تازه",
-    "one_missed": "۱ پیام اینجا از دست رفته است",
-    "missed": "{n} پیام اینجا از دست رفته است",
+    "one_missed": "اینجا از دست رفته: ۱ پیام",
+    "missed": "اینجا از دست رفته: {n} پیام",
     "beginning": "آغاز کانال",
     "forgotten": "پیام‌های قدیمی‌تر دیگر نگهداری نمی‌شوند",
     "sending": "در حال فرستادن",
@@ -131,8 +133,8 @@ _FA = {
     "renamed": "اکنون نام شما {name} است",
     "topic": "{channel}: {topic}",
     "no_topic": "برای {channel} موضوعی ننوشته‌اند؛ با /topic بنویسید",
-    "who": "{n} نفر اینجا هستند: {names}",
-    "found": "{n} پیام برای «{text}» پیدا شد",
+    "who": "اینجا {n} نفر هستند: {names}",
+    "found": "پیدا شد: {n} پیام برای «{text}»",
     "none_found": "در {n} پیام آخر چیزی برای «{text}» پیدا نشد",
     "nothing_failed": "پیامی برای فرستادن دوباره نیست",
     "leave_hint": "برای خروج یک بار دیگر Ctrl+C، یا /quit یا Ctrl+D",
@@ -162,6 +164,27 @@ _FA = {
     "help_theme": "رنگ‌ها: peyk، dark، contrast",
 }
 WORDS = {"en": _EN, "fa": _FA}
+ERRORS = {  # by the codes of errors and, from 2000 on, of a subscription's end; in English they explain themselves
+    100: "سرور نتوانست؛ کمی بعد دوباره امتحان کنید",
+    101: "نخست باید وارد شوید",
+    102: "چنین کانالی نیست",
+    103: "اجازهٔ این کار را ندارید",
+    104: "چنین کاری شدنی نیست",
+    105: "پیش‌تر گرفته شده است",
+    106: "به سقف مجاز رسیده‌اید",
+    107: "پذیرفتنی نیست",
+    108: "اینجا فراهم نیست",
+    109: "نشست شما پایان یافت؛ دوباره وارد شوید",
+    111: "بیش از اندازه تند؛ کمی صبر کنید",
+    112: "دیگر نگهداری نمی‌شود",
+    2000: "کانال پاک شد",
+    2001: "اجازهٔ این کار را ندارید",
+    2002: "شما را از اینجا بیرون کرده‌اند",
+}
+
+
+class Told(BadRequest):
+    """What somebody did wrong, said in their language already."""
 
 
 def language_of(environment: Mapping[str, str] = os.environ) -> str:
@@ -181,6 +204,18 @@ class Words:
         """What the terminal says for `key`; numbers among the values are written the language's way."""
         shown = {name: self.number(value) if isinstance(value, int) else value for name, value in values.items()}
         return self._words[key].format(**shown)
+
+    def error(self, error: Exception) -> str:
+        """What went wrong, and the remedy."""
+        if isinstance(error, Told):
+            return str(error)
+        if isinstance(error, PeykError):
+            return self.reason(error.code, str(error))
+        return self("no_answer", reason=error)
+
+    def reason(self, code: int, said: str) -> str:
+        """What was said in English; in Persian behind what kind of error it is."""
+        return f"{ERRORS[code]}: {said}" if self.language == "fa" and code in ERRORS else said
 
     def number(self, value: int) -> str:
         text = f"{value:,}"

@@ -131,11 +131,12 @@ function openFromHash() {
   } catch {
     // not something we wrote: show the list
   }
-  if (client) open(name ? folded(name) : null);
+  if (client) open(name ? folded(name) : null, name);
 }
 
-function open(id) {
-  if (id && !joined.has(id)) joined.set(id, withDraft(new Channel(client, id, screen)));
+function open(id, name = id) {
+  const spelled = sidebar.find(id) ? id : name;
+  if (id && !joined.has(id)) joined.set(id, withDraft(new Channel(client, id, screen, null, spelled)));
   const channel = joined.get(id) ?? null;
   if (channel !== pane.channel || !channel) pane.show(channel);
   people.show(channel);
@@ -171,7 +172,7 @@ function redraw() {
 
 function drawTitle() {
   const unread = [...joined.values()].reduce((sum, channel) => sum + channel.unread, 0);
-  const name = pane.channel ? `${sidebar.find(pane.channel.id)?.name ?? pane.channel.id} · ` : "";
+  const name = pane.channel ? `${sidebar.find(pane.channel.id)?.name ?? pane.channel.name} · ` : "";
   const title = `${unread ? `(${number(unread)}) ` : ""}${name}Peyk`;
   if (document.title !== title) document.title = title;
 }
@@ -218,11 +219,14 @@ function back() {
   look();
 }
 
+/** The Latin letter of a key: what it writes, or where the layout writes others, what stands there on an English one. */
+const letter = ({ key, code }) => (/^[a-z]$/i.test(key) ? key.toLowerCase() : code.replace("Key", "").toLowerCase());
+
 /** Alt with the arrows goes through the channels, with Shift through those with something new. */
 function key(event) {
   if ($("chat").hidden || event.isComposing) return;
   const step = { ArrowUp: -1, ArrowDown: 1 }[event.key];
-  const command = (event.ctrlKey || event.metaKey) && !event.altKey && event.key.toLowerCase();
+  const command = (event.ctrlKey || event.metaKey) && !event.altKey && letter(event);
   if (event.altKey && step) {
     const id = sidebar.next(step, event.shiftKey);
     if (id) location.hash = hashOf(id);

@@ -35,10 +35,10 @@ export class Channel {
   /**
    * `screen` hears: changed(channel) whenever something may have to be drawn anew, place(channel) to show it from where its
    * reader is, keep(channel, change) to change its log without moving what is read, arrived(channel, publication, ours);
-   * `seen` says whether somebody looks. `known` is {read, top} where the server told it.
+   * `seen` says whether somebody looks. `known` is {read, top} where the server told it; `name` how a link spelled it.
    */
-  constructor(client, id, screen, known = null) {
-    Object.assign(this, { client, id, screen });
+  constructor(client, id, screen, known = null, name = id) {
+    Object.assign(this, { client, id, screen, name });
     this.read = this.#reported = known?.read ?? null;
     this.#top = known?.top ?? 0;
     const discard = (message) => {
@@ -50,7 +50,7 @@ export class Channel {
   }
 
   join() {
-    this.subscription = new Subscription(this.client, this.id, this);
+    this.subscription = new Subscription(this.client, this.id, this, this.name);
     this.subscription.join();
   }
 

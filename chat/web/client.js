@@ -167,6 +167,7 @@ export class Client {
   /** The connection is gone: 3500–3999 for good, anything else for a moment. */
   #lost(code, reason, cause = code) {
     this.#hangUp();
+    this.cause = cause;
     this.unauthorized = UNAUTHORIZED.includes(cause);
     if (code >= REFUSED && code < 4000) return this.#become("refused", reason);
     this.#retry = setTimeout(() => this.open(), backoff(this.#attempt++));

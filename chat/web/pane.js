@@ -1,5 +1,6 @@
 // The open channel on the screen: its title and topic, the log and where it is scrolled to, who types, the composer.
 
+import { isName } from "./door.js";
 import { folded, names, say, sayError } from "./words.js";
 
 const DELETED = 2000; // an unsubscribe code
@@ -36,7 +37,9 @@ export class Pane {
     $("topic").addEventListener("blur", () => this.#editTopic(false));
     $("topic").addEventListener("keydown", (event) => {
       if (event.key === "Enter" && !event.isComposing) this.#saveTopic();
-      if (event.key === "Escape") this.#editTopic(false);
+      if (event.key !== "Escape") return;
+      event.stopPropagation();
+      this.#editTopic(false);
     });
   }
 
@@ -159,7 +162,7 @@ export class Pane {
     if (!channel) return this.drawBanner();
     const { log, subscription } = channel;
     const listed = this.sidebar.find(channel.id);
-    $("channel-title").textContent = listed?.name ?? channel.id;
+    $("channel-title").textContent = listed?.name ?? channel.name;
     $("title").dataset.kind = listed?.kind ?? "public";
     $("description").textContent = listed?.description || say("addTopic");
     const started = subscription.epoch !== "" && (log.size > 0 || log.attached);
@@ -189,18 +192,18 @@ export class Pane {
 
   drawBanner() {
     const { channel, client } = this;
-    const { state, reason } = client ?? {};
+    const { state, reason, cause } = client ?? {};
     const subscription = channel?.subscription;
     let [text, action, label] = ["", null, ""];
     if (state === "connecting" || state === "waiting") {
       text = say(client.ids.length > 0 || state === "waiting" ? "waiting" : "connecting");
     } else if (state === "refused") {
-      text = `${say("refused")}: ${reason}`;
+      text = `${say("refused")}: ${sayError({ code: cause, message: reason })}`;
       [action, label] = [() => client.open(), "retry"];
     } else if (subscription?.state === "joining") text = say("joining");
     else if (subscription?.state === "ended") {
-      const { code } = subscription.error;
-      text = code === DELETED ? say("deleted") : `${say("ended")}: ${sayError(subscription.error)}`;
+      const why = isName(channel.id) ? sayError(subscription.error) : say("nameRule");
+      text = subscription.error.code === DELETED ? say("deleted") : `${say("ended")}: ${why}`;
       [action, label] = [() => channel.join(), "rejoin"];
     }
     $("banner-text").textContent = text;
@@ -214,8 +217,10 @@ export class Pane {
 
   #editTopic(editing) {
     const listed = this.channel && this.sidebar.find(this.channel.id);
+    const had = document.activeElement === $("topic");
     show($("topic"), editing);
     show($("description"), !editing);
+    if (had && !editing) $("description").focus();
     if (!editing) return;
     $("topic").value = listed?.description ?? "";
     $("topic").setCustomValidity("");

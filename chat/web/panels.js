@@ -52,7 +52,7 @@ class Panel {
 
 /** Who belongs to the channel: those who are here, and the others. */
 export class People extends Panel {
-  #members = []; // user ids
+  #members = {}; // user id -> the name they write
   #drawn = "";
 
   /** `onName(name)`: somebody was chosen. */
@@ -63,7 +63,7 @@ export class People extends Panel {
 
   show(channel) {
     this.channel = channel;
-    this.#members = [];
+    this.#members = {};
     this.#drawn = "";
     if (this.isOpen) this.opened();
     this.draw();
@@ -74,9 +74,9 @@ export class People extends Panel {
     this.draw();
     if (!channel) return;
     channel.meet();
-    const { subscribers } = await channel.client.rpc("channels.subscribers", { id: channel.id }).catch(() => ({}));
-    if (!subscribers || channel !== this.channel) return;
-    this.#members = subscribers;
+    const { names } = await channel.client.rpc("channels.subscribers", { id: channel.id }).catch(() => ({}));
+    if (!names || channel !== this.channel) return;
+    this.#members = names;
     this.draw();
   }
 
@@ -84,8 +84,8 @@ export class People extends Panel {
     const here = new Map([...(this.channel?.people.values() ?? [])].map((user) => [folded(user), user]));
     $("count").textContent = here.size ? number(here.size) : "";
     if (!this.isOpen) return;
-    const away = this.#members.filter((id) => !here.has(id));
-    const present = [...here.values()].sort((a, b) => a.localeCompare(b));
+    const absent = Object.keys(this.#members).filter((id) => !here.has(id)).map((id) => this.#members[id]);
+    const [present, away] = [[...here.values()], absent].map((list) => list.sort((a, b) => a.localeCompare(b)));
     const drawn = JSON.stringify([present, away]);
     if (drawn === this.#drawn) return;
     this.#drawn = drawn;

@@ -15,6 +15,7 @@ export class Sidebar {
   client = null;
   #links = new Map();
   #current = "";
+  #opener = null; // what had the focus before the form
 
   /** `joined` maps ids to Channels; `onList` is told that the list was read anew. */
   constructor(joined, onList) {
@@ -22,7 +23,11 @@ export class Sidebar {
     $("new-channel").addEventListener("click", () => this.toggleForm($("create").hidden));
     $("cancel").addEventListener("click", () => this.toggleForm(false));
     $("channel-name").addEventListener("input", () => this.draw());
-    $("create").addEventListener("keydown", (event) => event.key === "Escape" && this.toggleForm(false));
+    $("create").addEventListener("keydown", (event) => {
+      if (event.key !== "Escape") return;
+      event.stopPropagation();
+      this.toggleForm(false);
+    });
     $("create").addEventListener("submit", (event) => {
       event.preventDefault();
       this.#create();
@@ -62,7 +67,7 @@ export class Sidebar {
     this.#current = current;
     const { joined } = this;
     const sought = $("create").hidden ? "" : folded($("channel-name").value.trim().replace(/^#/, ""));
-    const unlisted = [...joined.keys()].filter((id) => !this.find(id)).map((id) => ({ id, name: id }));
+    const unlisted = [...joined.values()].filter(({ id }) => !this.find(id));
     const all = [...unlisted, ...this.channels].filter(({ id }) => id.includes(sought));
     all.sort((a, b) => joined.has(b.id) - joined.has(a.id) || a.name.localeCompare(b.name));
     const focused = document.activeElement?.dataset.channel;
@@ -121,12 +126,16 @@ export class Sidebar {
     await this.refresh();
   }
 
+  /** Closing it gives the focus back to where it was opened from. */
   toggleForm(visible) {
+    const had = $("create").contains(document.activeElement);
+    if (visible && !had) this.#opener = document.activeElement;
     $("create").hidden = !visible;
     $("new-channel").setAttribute("aria-expanded", visible);
     $("create").reset();
     complain("create-error", "");
-    if (visible) $("channel-name").focus();
     this.draw();
+    if (visible) $("channel-name").focus();
+    else if (had) (this.#opener.isConnected ? this.#opener : $("new-channel")).focus();
   }
 }

@@ -26,8 +26,9 @@ export class Subscription {
   #queue = Promise.resolve();
   #waiting = []; // publishes waiting for the channel to be live again
 
-  constructor(client, channel, view) {
-    Object.assign(this, { client, channel, view });
+  /** `name` is what the channel is called if it is not there yet. */
+  constructor(client, channel, view, name = channel) {
+    Object.assign(this, { client, channel, view, name });
   }
 
   /** Follow the channel, now and after every reconnect. */
@@ -149,11 +150,19 @@ export class Subscription {
   async #subscribe(run) {
     const { channel, epoch, offset } = this;
     this.#top = 0;
+    if (!epoch && this.name !== channel) await this.#make(run);
     const position = epoch ? { recover: true, epoch, offset } : {};
     const reply = await this.#ask(run, { subscribe: { channel, join_leave: true, ...position } });
     if (reply.recovered) for (const publication of reply.publications ?? []) this.#advance(publication);
     else if (reply.epoch !== epoch) await this.#begin(run, reply);
     this.#top = Math.max(this.#top, reply.offset ?? 0);
+  }
+
+  /** Make the channel under its name; where that may not be, subscribing says why. */
+  async #make(run) {
+    await this.#ask(run, { rpc: { method: "channels.create", data: { name: this.name } } }).catch((error) => {
+      if (error instanceof ConnectionLost) throw error;
+    });
   }
 
   /** The one repair: read history from the position to the top. */

@@ -130,8 +130,8 @@ const WORDS = {
     newest: "تازه‌ترین پیام‌ها",
     sending: "در حال فرستادن…",
     failed: "فرستاده نشد",
-    retry: "دوباره بفرست",
-    discard: "دور بینداز",
+    retry: "تلاش دوباره",
+    discard: "دور انداختن",
     members: "اعضا",
     here: (n) => `حاضر · ${n}`,
     notHere: (n) => `غایب · ${n}`,
@@ -157,14 +157,18 @@ const WORDS = {
   },
 };
 
-/** Errors of the server in Persian, by code; in English it explains itself. */
+/** Errors of the server in Persian, by code: of a reply, from 2000 on of a subscription's end, from 3500 on of a connection's. */
 const ERRORS = {
   100: "سرور نتوانست؛ کمی بعد دوباره امتحان کنید",
   102: "چنین کانالی نیست",
   103: "اجازهٔ این کار را ندارید",
   106: "به سقف مجاز رسیده‌اید",
-  107: "پذیرفتنی نیست؛ شاید بیش از اندازه بزرگ است",
+  107: (why) => `پذیرفتنی نیست (${why})`,
   111: "بیش از اندازه تند؛ کمی صبر کنید",
+  2001: "اجازهٔ این کار را ندارید",
+  2002: "شما را از اینجا بیرون کرده‌اند",
+  3501: "درخواست نادرست بود",
+  3503: "بیش از اندازه تند؛ کمی صبر کنید",
 };
 
 /** localStorage, which a browser may refuse: then everything is asked again. */
@@ -212,9 +216,11 @@ export function say(key, value, more) {
   return words(number(value ?? 0), typeof more === "number" ? number(more) : more);
 }
 
-/** What the server has against something: a ReplyError. */
+/** What the server has against something: a ReplyError. In English, and where we have no words for it, it explains itself. */
 export function sayError({ code, message }) {
-  return (language === "fa" && ERRORS[code]) || message;
+  if (language === "en") return message;
+  const words = ERRORS[code] ?? isolated(message);
+  return typeof words === "function" ? words(isolated(message)) : words;
 }
 
 export function day(date) {

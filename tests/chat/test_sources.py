@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -28,11 +29,11 @@ __all__ = ["impatience", "node"]
 class Person:
     """Somebody at a terminal that writes lines."""
 
-    def __init__(self, source: Direct | Remote, channel: str = "general") -> None:
+    def __init__(self, source: Direct | Remote, channel: str = "general", language: str = "en") -> None:
         self.lines: list[str] = []
-        self.face = Lines(self.lines.append, Words())
+        self.face = Lines(self.lines.append, Words(language))
         self.source, self.channel = source, channel
-        self.terminal = self.face.terminal = Terminal(source, self.face, Words())
+        self.terminal = self.face.terminal = Terminal(source, self.face, Words(language))
         self.slash = Slash(self.terminal)
 
     async def __aenter__(self) -> "Person":
@@ -88,7 +89,7 @@ async def test_every_command(node: Node, kind: str, tmp_path: Path) -> None:
             await babak.reads("* general has no topic; /topic <text> sets one")
             await babak.reads("* general: Everyday talk")
             await babak.reads("* 1 found for “SEC”")
-            assert any(line.startswith("[Today ") and line.endswith("] sara: second") for line in babak.lines)
+            assert any(re.match(r"\[(Today|Yesterday) .*\] sara: second$", line) for line in babak.lines)
             await babak.reads("* nothing found for “nothing” in the last 4 messages")
             await babak.enter("/join برنامه‌نویسی", "/channels")
             await babak.reads("» برنامه‌نویسی")
@@ -132,6 +133,52 @@ async def test_a_private_channel_is_for_two(node: Node) -> None:
         assert any("is not for a stranger" in line for line in omid.lines)
         assert "! that is you; name somebody else" in omid.lines
         assert not any("dm-" in line and not line.startswith("!") for line in omid.lines)
+
+
+async def test_a_new_name_takes_nobody_into_the_old_ones_private_channels(node: Node) -> None:
+    async with Person(direct(node, "sara")) as sara, Person(direct(node, "babak")):
+        await sara.enter("/msg babak only you")
+        await sara.reads("] sara: only you")
+        private = sara.terminal.current
+        assert private is not None and private.subscribed
+        await sara.enter("/name kaveh")
+        await sara.reads("* you are kaveh now")
+        assert await node.subscriptions.channels("kaveh") == ["general"]
+        assert not private.subscribed and private.channel.id not in sara.terminal.known
+        assert any(line.startswith("* @babak: ") and "is not for a stranger" in line for line in sara.lines)
+        await node.producer.publish(private.channel.id, b'{"text":"are you there?"}', user="babak")
+        await sara.enter("/join general", "hello")
+        await sara.reads("] kaveh: hello")
+        assert not any("are you there?" in line for line in sara.lines)
+        await until(lambda: _present(node, "general", ["babak", "kaveh"]), 15)
+        await until(lambda: _present(node, private.channel.id, []), 15)
+
+
+async def _present(node: Node, channel: str, users: list[str]) -> bool:
+    return sorted(info.user for info in (await node.presence.clients(channel)).values()) == users
+
+
+async def test_a_private_channel_is_joined_by_the_name_it_is_shown_under(node: Node) -> None:
+    async with Person(direct(node, "sara")) as sara:
+        await sara.enter("/msg بابک psst", "/leave", "/channels")
+        assert any(line.strip() == "@بابک" or line.strip().startswith("@بابک ") for line in sara.lines)
+        assert sara.slash.complete("/join @با") == (len("/join "), ["@بابک"])
+        await sara.enter("/join @بابک", "again")
+        await sara.reads("] sara: again")
+        assert sara.terminal.current is not None and sara.terminal.current.channel.kind == "private"
+
+
+async def test_in_persian_an_error_says_what_it_is_and_then_its_detail(node: Node) -> None:
+    await node.channels.create("news", "", "owner", "read-only")
+    async with Person(direct(node, "sara"), language="fa") as sara:
+        await sara.enter("/join a b", "/name a b", "/msg sara x")
+        await sara.reads("! نام کانال ۱ تا ۶۴ حرف، رقم، «_»، «-» یا «.» دارد، بی‌فاصله، و با نقطه آغاز نمی‌شود")
+        assert any(line.startswith("! پذیرفتنی نیست: a user name has 1 to 64") for line in sara.lines)
+        assert "! پذیرفتنی نیست: that is you; name somebody else" in sara.lines
+        await sara.enter("/join news", "may I?")
+        await until(lambda: any(line.startswith("! اجازهٔ این کار را ندارید: ") for line in sara.lines), 15)
+        await node.channels.kick("news", User.named("sara"))
+        await sara.reads("* news: شما را از اینجا بیرون کرده‌اند: kicked")
 
 
 # -- faults

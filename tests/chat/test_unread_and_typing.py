@@ -1,7 +1,6 @@
 """The methods a page lives on, at the protocol: unread counts that all of a user's clients agree on, and who writes."""
 
 import asyncio
-import json
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -141,7 +140,7 @@ async def test_strangers_learn_and_tell_nothing_of_a_private_channel(closed: Pey
             ("channels.subscribers", {"id": "unread-private"}),
         ):
             assert (await stranger.fail(rpc={"method": method, "data": data}))[0] == 103, method
-        assert await rpc(owner, "channels.subscribers", id="unread-private") == {"subscribers": []}
+        assert await rpc(owner, "channels.subscribers", id="unread-private") == {"subscribers": [], "names": {}}
         # A member whom it was closed to later no longer hears how far it is.
         assert list(await unread(stranger)) == ["unread-secret"]
         await rpc(stranger, "channels.update", id="unread-secret", kind="private")
@@ -153,8 +152,11 @@ async def test_strangers_learn_and_tell_nothing_of_a_private_channel(closed: Pey
 
 
 async def test_the_subscribers_of_a_channel(dial: Dial) -> None:
-    async with dial("Sara") as sara, dial("reza") as reza:
-        for talk in (sara, reza):
+    async with dial("Sara") as sara, dial("علی\u200cرضا") as ali:
+        for talk in (sara, ali):
             await talk.ask(subscribe={"channel": "club"})
-        assert json.dumps(await rpc(sara, "channels.subscribers", id="Club")) == '{"subscribers": ["reza", "sara"]}'
+        assert await rpc(sara, "channels.subscribers", id="Club") == {
+            "subscribers": ["sara", "علیرضا"],
+            "names": {"sara": "Sara", "علیرضا": "علی\u200cرضا"},
+        }
         assert (await sara.fail(rpc={"method": "channels.subscribers", "data": {"id": "never"}}))[0] == 102

@@ -316,6 +316,18 @@ def test_channels_are_created_joined_and_left(tab: Open) -> None:
         expect(sara.locator("#channels .channel").first).to_be_visible()
 
 
+def test_a_link_makes_a_channel_as_it_spells_it(server: PeykServer, tab: Open) -> None:
+    page = tab("sara", "New.Room")
+    expect(page.locator("#channel-title")).to_have_text("New.Room")
+    expect(page.locator("#channels .channel[data-channel='new.room']")).to_have_text("New.Room")
+    with urllib.request.urlopen(f"{server.url}/api/channels/new.room", timeout=10) as reply:
+        assert json.load(reply)["name"] == "New.Room"
+    other = tab("arash", "NEW.room")  # it is there: its name is what it was given first
+    expect(other.locator("#channel-title")).to_have_text("New.Room")
+    say(other, "hello")
+    expect(messages(page)).to_have_text(["hello"])
+
+
 def test_a_refused_message_says_why(tab: Open) -> None:
     page = tab("sara", "refused")
     say(page, "x" * 70_000)
@@ -351,6 +363,27 @@ def test_the_page_speaks_persian(tab: Open) -> None:
     expect(page.locator("html")).to_have_css("direction", "ltr")
     expect(page.locator("#channel-title")).to_have_text("عمومی")
     expect(page.locator("#send")).to_have_attribute("aria-label", "Send")
+
+
+def test_in_persian_an_error_names_its_cause(server: PeykServer, tab: Open) -> None:
+    wire = Wire()
+    page = tab("مینا", "خطا", locale="fa-IR", wire=wire)
+    say(page, "خ" * 40_000)
+    expect(page.locator(".failed .status")).to_contain_text("فرستاده نشد: پذیرفتنی نیست (\u2068")
+    expect(page.locator(".failed .status")).to_contain_text("65536 bytes")
+    expect(page.locator(".failed .retry")).to_have_text("تلاش دوباره")
+    expect(page.locator(".failed .discard")).to_have_text("دور انداختن")
+    page.locator(".failed .discard").click()
+    page.goto(f"{server.url}/#bad name")
+    expect(page.locator("#banner-text")).to_contain_text("۱ تا ۶۴ حرف یا رقم")
+    wire.page.close(code=3503, reason="too many requests")
+    refused = "سرور ارتباط را پایان داد: بیش از اندازه تند؛ کمی صبر کنید"
+    expect(page.locator("#banner-text")).to_have_text(refused)
+    expect(page.locator("#banner-action")).to_have_text("تلاش دوباره")
+    page.locator("#banner-action").click()
+    expect(page.locator("#banner-text")).to_contain_text("۱ تا ۶۴ حرف یا رقم")
+    wire.page.close(code=3999, reason="of another server")
+    expect(page.locator("#banner-text")).to_have_text("سرور ارتباط را پایان داد: \u2068of another server\u2069")
 
 
 def test_a_name_is_asked_once(server: PeykServer, tab: Open) -> None:

@@ -161,6 +161,15 @@ def test_who_types_and_who_is_there(tab: Open) -> None:
     expect(sara.locator("#who")).to_be_focused()
 
 
+def test_who_is_away_keeps_the_name_they_write(tab: Open) -> None:
+    sara, other = tab("sara", "named"), tab("علی\u200cرضا", "named")
+    expect(sara.locator("#count")).to_have_text("2")
+    other.context.close()
+    expect(sara.locator("#count")).to_have_text("1")
+    sara.locator("#who").click()
+    expect(sara.locator("#away .person bdi")).to_have_text(["علی\u200cرضا"])
+
+
 def test_light_markdown_links_and_code(server: PeykServer, tab: Open) -> None:
     page = tab("sara", "format")
     text = "**bold** *slanted* ~~gone~~ snake_case_name `a*b*c` [docs](https://example.org/a_b_c) see https://example.org/x."
@@ -206,6 +215,21 @@ def test_an_event_is_a_card_whose_payload_is_folded(server: PeykServer, tab: Ope
     expect(page.locator(".event pre")).to_be_hidden()
     page.locator(".event summary").click()
     expect(page.locator(".event pre")).to_contain_text('"note": "سلام"')
+
+
+def test_a_large_payload_is_read_to_its_end(server: PeykServer, tab: Open) -> None:
+    page = tab("sara", "large")
+    event = {"id": "8", "type": "order.created", "payload": {f"field_{i}": i for i in range(60)}}
+    post_body(server, "large", {"data": event, "user": "shop"})
+    page.locator(".event summary").click()
+    # The last character is there to be seen once one has scrolled to it: what is cut off is hit by nobody.
+    assert page.locator(".event pre").evaluate("""pre => {
+        const last = document.createRange(), end = pre.firstChild.length;
+        last.setStart(pre.firstChild, end - 1);
+        last.setEnd(pre.firstChild, end);
+        pre.scrollIntoView({ block: "end" });
+        const { left, top } = last.getBoundingClientRect();
+        return last.toString() === "}" && document.elementFromPoint(left + 1, top + 1) === pre; }""")
 
 
 class Refusing(Wire):
@@ -317,6 +341,64 @@ def test_everything_by_keyboard(server: PeykServer, tab: Open) -> None:
         "text",
         "send",
     } <= reached
+
+
+def test_shortcuts_are_where_their_letters_are_on_a_persian_keyboard(tab: Open) -> None:
+    page = tab("sara", "layout")
+    keys = page.context.new_cdp_session(page)
+
+    def press(key: str, code: str, modifiers: int) -> None:
+        for kind in ("rawKeyDown", "keyUp"):
+            keys.send("Input.dispatchKeyEvent", {"type": kind, "key": key, "code": code, "modifiers": modifiers})
+
+    press("ن", "KeyK", 2)  # Ctrl
+    expect(page.locator("#channel-name")).to_be_focused()
+    page.keyboard.press("Escape")
+    expect(page.locator("#create")).to_be_hidden()
+    press("ب", "KeyF", 10)  # and Shift
+    expect(page.locator("#query")).to_be_focused()
+    page.keyboard.press("Escape")
+    press("k", "KeyV", 2)  # Dvorak: the letter counts, not the place
+    expect(page.locator("#channel-name")).to_be_focused()
+    page.keyboard.press("Escape")
+    press("t", "KeyK", 2)
+    expect(page.locator("#create")).to_be_hidden()
+
+
+def test_who_closes_an_edit_stays_where_they_were(server: PeykServer, tab: Open) -> None:
+    for i in range(60):
+        post(server, "undo", f"line {i}")
+    page = tab("sara", "undo")
+    expect(messages(page).last).to_be_in_viewport()
+    page.locator("#log").evaluate("log => log.scrollTo(0, 300)")
+    expect(page.locator("#latest")).to_have_text("Newest messages")
+    post(server, "undo", "fresh")
+    expect(page.locator("#latest")).to_have_text("1 new message")
+    place = page.locator("#log").evaluate("log => log.scrollTop")
+    for opener, inside in (("#description", "#topic"), ("#new-channel", "#channel-name")):
+        page.locator(opener).click()
+        expect(page.locator(inside)).to_be_focused()
+        page.keyboard.press("Escape")
+        expect(page.locator(inside)).to_be_hidden()
+        expect(page.locator(opener)).to_be_focused()
+        assert page.locator("#log").evaluate("log => log.scrollTop") == place
+        expect(page.locator("#latest")).to_have_text("1 new message")
+    page.locator("#new-channel").click()
+    page.locator("#cancel").press("Enter")
+    expect(page.locator("#new-channel")).to_be_focused()
+    page.locator("#description").click()
+    page.keyboard.type("topical")
+    page.keyboard.press("Enter")
+    expect(page.locator("#description")).to_have_text("topical")
+    expect(page.locator("#description")).to_be_focused()
+    page.locator("#text").focus()
+    page.keyboard.press("Control+k")
+    page.keyboard.press("Escape")
+    expect(page.locator("#text")).to_be_focused()  # it was called from there
+    page.locator("#description").click()
+    page.locator("#send").focus()  # who goes elsewhere stays there
+    expect(page.locator("#topic")).to_be_hidden()
+    expect(page.locator("#send")).to_be_focused()
 
 
 def test_persian_is_mirrored_with_its_own_digits_and_dates(server: PeykServer, tab: Open) -> None:
