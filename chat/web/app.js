@@ -219,7 +219,7 @@ function back() {
   look();
 }
 
-/** The Latin letter of a key: what it writes, or where the layout writes others, what stands there on an English one. */
+/** The Latin letter of a key: what it writes, or where that is another script, what an English layout has there. */
 const letter = ({ key, code }) => (/^[a-z]$/i.test(key) ? key.toLowerCase() : code.replace("Key", "").toLowerCase());
 
 /** Alt with the arrows goes through the channels, with Shift through those with something new. */

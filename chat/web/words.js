@@ -157,7 +157,7 @@ const WORDS = {
   },
 };
 
-/** Errors of the server in Persian, by code: of a reply, from 2000 on of a subscription's end, from 3500 on of a connection's. */
+/** What the server says, in Persian, by code: of an error; from 2000 on why a subscription ended, from 3500 a connection. */
 const ERRORS = {
   100: "سرور نتوانست؛ کمی بعد دوباره امتحان کنید",
   102: "چنین کانالی نیست",
@@ -216,7 +216,7 @@ export function say(key, value, more) {
   return words(number(value ?? 0), typeof more === "number" ? number(more) : more);
 }
 
-/** What the server has against something: a ReplyError. In English, and where we have no words for it, it explains itself. */
+/** What the server has against something: a ReplyError. Where we have no words for it, it explains itself. */
 export function sayError({ code, message }) {
   if (language === "en") return message;
   const words = ERRORS[code] ?? isolated(message);
