@@ -28,7 +28,8 @@ class Accounts:
 
     def __init__(self, settings: ServerSettings, redis: Redis, keys: Keys, doors: Doors) -> None:
         self._redis, self._keys, self._doors = redis, keys, doors
-        self._open = settings.registration == "yes" or (settings.registration == "auto" and settings.auth_keys is None)
+        # Where names come with tokens, whoever registered the name of a token's holder would be them.
+        self._open = settings.registration == "yes" or (settings.registration == "auto" and not settings.names_given)
         self._ttl = settings.session_ttl
         # OWASP's first choice of parameters for argon2id.
         self._hasher = PasswordHasher(time_cost=2, memory_cost=19456, parallelism=1)
@@ -38,7 +39,9 @@ class Accounts:
     async def register(self, username: str, password: str) -> str:
         """Take a name that nobody has; a token for it. Raises NameTaken, BadRequest and PermissionDenied."""
         if not self._open:
-            raise PermissionDenied("nobody registers here (REGISTRATION); ask the operator for a token")
+            raise PermissionDenied(
+                "nobody registers here; bring a token, or ask the operator to let people register (REGISTRATION=yes)"
+            )
         user = User.named(username)
         if user.id.startswith(GUEST_PREFIX):
             raise BadRequest(f"names that begin with {GUEST_PREFIX} are the guests'; choose another")

@@ -31,7 +31,7 @@ class Doors:
     def __init__(self, settings: ServerSettings, redis: Redis, link: Link, keys: Keys) -> None:
         self._redis, self._link, self._keys, self._settings = redis, link, keys, settings
         self.tokens = tokens_of(settings)
-        self._names_given = self.tokens.enabled  # by an identity provider: guests must not look like its users
+        self._names_given = settings.names_given  # guests must not look like who has one
         self.api_keys = ApiKeys(settings.api_key.get_secret_value())
         self.guests = settings.guests == "yes" or (settings.guests == "auto" and settings.on_loopback)
         self._revoked: dict[str, float] = {}

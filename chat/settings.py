@@ -57,7 +57,7 @@ class ServerSettings(Settings):
         "auto", description="whether people come in without a token; auto: on loopback"
     )
     registration: Literal["auto", "yes", "no"] = Field(
-        "auto", description="whether people may register; auto: without AUTH_KEYS"
+        "auto", description="whether people may register; auto: without AUTH_SECRET and AUTH_KEYS"
     )
     session_ttl: int = Field(14 * 86400, ge=60, description="seconds after which who registered signs in again")
     http_workers: int = Field(1, ge=1, description="server processes that share the port")
@@ -114,6 +114,11 @@ class ServerSettings(Settings):
             return self.http_host == "localhost" or ipaddress.ip_address(self.http_host.strip("[]")).is_loopback
         except ValueError:
             return False
+
+    @property
+    def names_given(self) -> bool:
+        """Whether names come with tokens, from whoever makes them."""
+        return bool(self.auth_secret.get_secret_value()) or self.auth_keys is not None
 
     @property
     def open_actions(self) -> frozenset[str]:

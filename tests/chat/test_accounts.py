@@ -13,6 +13,7 @@ from tests.chat.conftest import Talk
 from tests.services import PeykServer, RedisProcess
 
 PASSWORD = "a long password"
+SECRET = "a secret of thirty-two bytes or more"
 
 
 @pytest.fixture
@@ -126,15 +127,28 @@ async def test_passwords_are_not_kept_and_not_logged(
         assert client.hget("account:secretive", "password").startswith("$argon2id$")
 
 
-async def test_nobody_registers_where_others_know_the_people(redis_of_module: RedisProcess) -> None:
-    with PeykServer({"REDIS_URL": redis_of_module.url, "REGISTRATION": "no"}) as closed:
-        async with httpx.AsyncClient(base_url=closed.url, trust_env=False, timeout=20) as client:
-            reply = await register(client, "somebody")
-            assert reply.status_code == 403 and "REGISTRATION" in reply.json()["error"]["message"]
+@pytest.mark.parametrize(
+    ("env", "status"),
+    [
+        ({"REGISTRATION": "no"}, 403),
+        ({"AUTH_SECRET": SECRET}, 403),  # names come with tokens: whoever registered one would be its holder
+        ({"AUTH_SECRET": SECRET, "REGISTRATION": "yes"}, 201),
+        ({"API_KEY": "0123456789abcdef"}, 201),
+    ],
+    ids=["no", "tokens", "tokens and yes", "programs only"],
+)
+async def test_nobody_registers_where_others_name_the_people(
+    redis_of_module: RedisProcess, env: dict[str, str], status: int
+) -> None:
+    with PeykServer({"REDIS_URL": redis_of_module.url, **env}) as server:
+        async with httpx.AsyncClient(base_url=server.url, trust_env=False, timeout=20) as client:
+            reply = await register(client, "-".join(env))
+            assert reply.status_code == status, reply.text
+            assert status == 201 or "REGISTRATION=yes" in reply.json()["error"]["message"]
 
 
 async def test_guests_beside_named_users_are_called_guests(redis_of_module: RedisProcess) -> None:
-    env = {"REDIS_URL": redis_of_module.url, "AUTH_SECRET": "a secret of thirty-two bytes or more"}
+    env = {"REDIS_URL": redis_of_module.url, "AUTH_SECRET": SECRET}
     with PeykServer(env) as named:
         async with connect(named.ws_url, proxy=None) as socket:
             reply = await Talk(socket).ask(connect={"data": {"user": "sara"}})
