@@ -5,7 +5,8 @@ message says what is allowed or what to do next.
 
     PeykError                      code  HTTP  temporary
     ├── BadRequest                  107   400
-    │   └── TooLarge                107   413
+    │   ├── TooLarge                107   413
+    │   └── HeadersTooLarge         107   431
     ├── Unauthorized                101   401
     │   └── TokenExpired            109   401
     ├── PermissionDenied            103   403
@@ -55,6 +56,11 @@ class BadRequest(PeykError):
 class TooLarge(BadRequest):
     status = 413
     limit = "message_bytes"
+
+
+class HeadersTooLarge(BadRequest):
+    status = 431
+    limit = "header_bytes"
 
 
 class Unauthorized(PeykError):

@@ -7,6 +7,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from chat.errors import PermissionDenied, TooManyRequests
+from chat.handshake import COUNTED
 from chat.limits import Limits
 from chat.origin import allows, listed
 from chat.requests import EVENTS, address_of, failure
@@ -28,19 +29,21 @@ class Gate:
             await self._app(scope, receive, send)
             return
         limits: Limits = scope["app"].state.node.limits
-        address = address_of(HTTPConnection(scope))
+        address, counted = address_of(HTTPConnection(scope)), COUNTED in scope["state"]
         try:
             self._check_origin(scope)
             if scope["type"] == "http" and scope["path"].startswith("/api/"):
                 limits.request(address)
-            limits.enter(address)
+            if not counted:
+                limits.enter(address)
         except (PermissionDenied, TooManyRequests) as error:
             await _refuse(failure(error), scope, receive, send)
             return
         try:
             await self._app(scope, receive, send)
         finally:
-            limits.leave(address)
+            if not counted:
+                limits.leave(address)
 
     def _check_origin(self, scope: Scope) -> None:
         """A page may read and follow what it can by itself; sockets, streams and changes are for our own.

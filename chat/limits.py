@@ -143,7 +143,7 @@ class Limits:
     # -- an address, and HTTP
 
     def enter(self, address: str) -> None:
-        """A request or a socket begins. Raises TooManyRequests."""
+        """A connection begins, or a proxy's request. Raises TooManyRequests."""
         caller = self._caller(_key(address))
         if self._per_address and address and caller.connections >= self._per_address:
             text = f"one address has at most {self._per_address} connections at a time; close some, then try again"
@@ -151,7 +151,7 @@ class Limits:
         caller.connections += 1
 
     def stay(self, address: str) -> None:
-        """A request that was let in goes on as a socket: its connection counts until that leaves too."""
+        """A proxy's request that was let in goes on as a socket, which counts until it leaves too."""
         self._caller(_key(address)).connections += 1
 
     def leave(self, address: str) -> None:

@@ -76,6 +76,7 @@ class ServerSettings(Settings):
     connect_timeout: int = Field(10, description="seconds a socket has to say its first command")
     check_interval: float = Field(5, description="seconds between comparisons of positions with Redis")
     shutdown_timeout: int = Field(10, description="seconds clients have to leave at shutdown")
+    header_limit: int = Field(65536, ge=1, description="largest first line and headers of a request, bytes")
     handshake_timeout: float = Field(10, gt=0, description="seconds a connection has to send a whole request")
     allowed_origins: str = Field("", description="other web origins whose pages may connect, separated by commas")
     trusted_proxies: str = Field("", description="addresses or networks whose X-Forwarded-For and -Proto are believed")

@@ -29,6 +29,7 @@ SETTINGS = {
     "PAGE_LIMIT": "10",
     "MESSAGE_LIMIT": "1000",
     "FRAME_LIMIT": "65536",
+    "HEADER_LIMIT": "2000",
     "HANDSHAKE_TIMEOUT": "1",
     "CONNECT_TIMEOUT": "1",
 }
