@@ -142,7 +142,9 @@ def check_open(settings: ServerSettings) -> None:
     keys = ApiKeys(settings.api_key.get_secret_value())
     if tokens_of(settings).enabled or keys.enabled or settings.on_loopback:
         return
+    proxies = f" behind TRUSTED_PROXIES={settings.trusted_proxies}" if settings.trusted_proxies else ""
     raise ConfigError(
-        f"HTTP_HOST={settings.http_host} can be reached from other machines: set AUTH_SECRET (openssl rand -hex 32) or "
-        "AUTH_KEYS, so that people sign in with tokens, or API_KEY for programs; or listen on 127.0.0.1"
+        f"HTTP_HOST={settings.http_host}{proxies} can be reached from other machines: set AUTH_SECRET (openssl rand "
+        "-hex 32) or AUTH_KEYS, so that people sign in with tokens, or API_KEY for programs; or listen on 127.0.0.1 "
+        "without a proxy"
     )

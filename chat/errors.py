@@ -80,6 +80,15 @@ class PermissionDenied(PeykError):
         error.limit = "origin"
         return error
 
+    @classmethod
+    def misnamed(cls, host: str) -> "PermissionDenied":
+        text = (
+            f"this machine is not {host[:100] or 'without a name'}: ask for localhost; its operator can name the origin"
+        )
+        error = cls(f"{text} of such pages in ALLOWED_ORIGINS, or the proxy that sends them in TRUSTED_PROXIES")
+        error.limit = "host"
+        return error
+
 
 class UnknownChannel(PeykError):
     code, status = 102, 404

@@ -110,7 +110,9 @@ class ServerSettings(Settings):
 
     @property
     def on_loopback(self) -> bool:
-        """Whether only this machine can connect."""
+        """Whether only this machine can connect: it listens there, and no proxy brings what comes from elsewhere."""
+        if self.trusted_proxies:
+            return False
         try:
             return self.http_host == "localhost" or ipaddress.ip_address(self.http_host.strip("[]")).is_loopback
         except ValueError:
@@ -125,7 +127,7 @@ class ServerSettings(Settings):
     def open_actions(self) -> frozenset[str]:
         """The patterns of RPC_ACTIONS."""
         if self.rpc_actions == "auto":
-            return frozenset("*" if self.on_loopback and not self.trusted_proxies else ())
+            return frozenset("*" if self.on_loopback else ())
         return listed(self.rpc_actions)
 
     def limit(self, name: str) -> int:

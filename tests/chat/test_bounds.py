@@ -308,9 +308,9 @@ async def test_headers_without_an_end_are_not_kept(server: PeykServer, before: b
     "sent",
     [
         b"",
-        b"GET / HTTP/1.1\r\nHost: x\r\n",
-        b"POST /api/channels HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 20\r\n\r\n{",
-        b"GET /connection/websocket HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\n",
+        b"POST /api/channels HTTP/1.1\r\nHost: localhost\r\nContent-Length: 20\r\n\r\n{",
+        b"GET /connection/websocket HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n",
     ],
     ids=["nothing", "half a head", "half a body", "half a handshake"],
 )
@@ -328,7 +328,9 @@ async def test_a_half_open_connection_is_closed(server: PeykServer, sent: bytes)
     assert await refused(server, "handshake") == before + 1
 
 
-@pytest.mark.parametrize("first", [b"", b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"], ids=["the first", "a later one"])
+@pytest.mark.parametrize(
+    "first", [b"", b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"], ids=["the first", "a later one"]
+)
 async def test_a_request_that_comes_in_drops_is_not_waited_for(server: PeykServer, first: bytes) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     if first:

@@ -209,6 +209,8 @@ def test_on_loopback_auto_is_off(host: str) -> None:
 def test_elsewhere_auto_is_on(host: str) -> None:
     settings = ServerSettings(http_host=host)
     assert {name: settings.limit(name) for name in AUTO} == AUTO
+    behind = ServerSettings(http_host="127.0.0.1", trusted_proxies="127.0.0.1")
+    assert {name: behind.limit(name) for name in AUTO} == AUTO
     assert Limits(settings).pace() is not None
 
 
