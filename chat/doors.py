@@ -22,7 +22,9 @@ logger = logging.getLogger(__name__)
 
 REVOKE = b"revoke"  # said on Pub/Sub `control`
 COOKIE = "peyk"
+ANONYMOUS = "anonymous"  # who a guest is that gives no name, over HTTP
 GUEST_PREFIX = "guest-"
+_CLAIMED = 600  # seconds a node that missed the word has to find out that a guest's name has an account
 
 
 class Doors:
@@ -85,10 +87,12 @@ class Doors:
     # -- who is no longer let in
 
     def revoked(self, identity: Identity) -> bool:
-        """Whether this token, or every token of its user issued until then, was revoked."""
+        """Whether this token, or every token of its user issued until then, was revoked; or a guest's name taken."""
+        if identity.guest:
+            return f"guest {identity.user.id}" in self._revoked
         if identity.token and f"token {identity.token}" in self._revoked:
             return True
-        return identity.issued <= self._revoked.get(f"user {identity.user.id}", -1) and not identity.guest
+        return identity.issued <= self._revoked.get(f"user {identity.user.id}", -1)
 
     async def revoke(self, *, user: str = "", token: str = "", expires: int = 0) -> None:
         """Shut out a user's tokens issued until now, or one token by its id; on every node.
@@ -97,7 +101,13 @@ class Doors:
         """
         if bool(user) == bool(token):
             raise BadRequest("revoke a user, or a token by its id (jti)")
-        entry = f"user {User.named(user).id}" if user else f"token {token}"
+        await self._shut_out(f"user {User.named(user).id}" if user else f"token {token}", expires)
+
+    async def claim(self, user: User) -> None:
+        """This name has an account now: who used it as a guest goes, on every node."""
+        await self._shut_out(f"guest {user.id}", int(time.time()) + _CLAIMED)
+
+    async def _shut_out(self, entry: str, expires: int) -> None:
         await self._redis.hset(REVOKED, entry, f"{int(time.time())} {expires}")
         await self._redis.publish(CONTROL, REVOKE)
         await self._load()
