@@ -146,7 +146,7 @@ class _Poster(asyncio.Protocol):
 
     def __init__(self, number: int, answered: list[int], took: list[float]) -> None:
         body = json.dumps({"text": _TEXT}).encode()
-        head = f"POST {_MESSAGES.format(number)} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+        head = f"POST {_MESSAGES.format(number)} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
         self._request = f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
         self._answered, self._took, self._buffer = answered, took, b""
         self.refused, self.stopping, self._sent = 0, False, 0.0

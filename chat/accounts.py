@@ -11,7 +11,7 @@ from argon2 import PasswordHasher
 from argon2.exceptions import VerificationError
 from redis.asyncio import Redis
 
-from chat.doors import GUEST_PREFIX, Doors
+from chat.doors import ANONYMOUS, GUEST_PREFIX, Doors
 from chat.errors import BadRequest, NameTaken, PermissionDenied, TooManyRequests, Unauthorized
 from chat.models import User
 from chat.settings import ServerSettings
@@ -28,7 +28,8 @@ class Accounts:
 
     def __init__(self, settings: ServerSettings, redis: Redis, keys: Keys, doors: Doors) -> None:
         self._redis, self._keys, self._doors = redis, keys, doors
-        self._open = settings.registration == "yes" or (settings.registration == "auto" and settings.auth_keys is None)
+        # Where names come with tokens, whoever registered the name of a token's holder would be them.
+        self._open = settings.registration == "yes" or (settings.registration == "auto" and not settings.names_given)
         self._ttl = settings.session_ttl
         # OWASP's first choice of parameters for argon2id.
         self._hasher = PasswordHasher(time_cost=2, memory_cost=19456, parallelism=1)
@@ -38,15 +39,18 @@ class Accounts:
     async def register(self, username: str, password: str) -> str:
         """Take a name that nobody has; a token for it. Raises NameTaken, BadRequest and PermissionDenied."""
         if not self._open:
-            raise PermissionDenied("nobody registers here (REGISTRATION); ask the operator for a token")
+            raise PermissionDenied(
+                "nobody registers here; bring a token, or ask the operator to let people register (REGISTRATION=yes)"
+            )
         user = User.named(username)
-        if user.id.startswith(GUEST_PREFIX):
-            raise BadRequest(f"names that begin with {GUEST_PREFIX} are the guests'; choose another")
+        if user.id == ANONYMOUS or user.id.startswith(GUEST_PREFIX):
+            raise BadRequest(f"{ANONYMOUS} and names that begin with {GUEST_PREFIX} are the guests'; choose another")
         hashed = await self._hash(password)
         key = self._keys.account(user.id)
         if not await self._redis.hsetnx(key, "password", hashed):
             raise NameTaken(f"the name {user.username} is taken; choose another, or sign in")
         await self._redis.hset(key, mapping={"username": user.username, "created_at": int(time.time() * 1000)})
+        await self._doors.claim(user)
         return self._doors.tokens.issue(user.username, self._ttl)
 
     async def sign_in(self, username: str, password: str) -> str:
@@ -64,19 +68,22 @@ class Accounts:
         return self._doors.tokens.issue(user.username, self._ttl, after=True)
 
     async def _verify(self, user: User, password: str) -> None:
-        attempts = self._keys.attempts(user.id)
-        if int(await self._redis.get(attempts) or 0) >= ATTEMPTS:
+        if await self._attempt(user, 1) > ATTEMPTS:  # before it is known: else those who ask at once all may
             raise TooManyRequests(
                 f"too many wrong passwords for {user.username}; try again in a minute", "attempts", ATTEMPT_SECONDS
             )
         known = await self._redis.hget(self._keys.account(user.id), "password")
         # Whether there is such an account must not be told by how long the answer takes.
         if not await self._matches(str(known or self._nobody), password) or not known:
-            async with self._redis.pipeline(transaction=True) as pipe:
-                pipe.incr(attempts)
-                pipe.expire(attempts, ATTEMPT_SECONDS, nx=True)
-                await pipe.execute()
             raise Unauthorized("name or password is wrong")
+        await self._attempt(user, -1)
+
+    async def _attempt(self, user: User, by: int) -> int:
+        """Count an attempt, or take it back; how many there are."""
+        async with self._redis.pipeline(transaction=True) as pipe:
+            pipe.incrby(self._keys.attempts(user.id), by)
+            pipe.expire(self._keys.attempts(user.id), ATTEMPT_SECONDS, nx=True)
+            return int((await pipe.execute())[0])
 
     async def _hash(self, password: str) -> str:
         low, high = PASSWORD_LIMITS

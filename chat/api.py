@@ -224,11 +224,12 @@ async def put_subscriber(request: Request) -> Response:
 async def delete_subscriber(request: Request) -> Response:
     """Leave; or, for moderators, send somebody away."""
     node, access = node_of(request), access_of(request)
-    channel, user = await node.channels.get(request.path_params["id"]), request.path_params["user"]
+    channel = await node.channels.get(request.path_params["id"])
     if access.identity.guest or access.identity.program:
-        await node.subscriptions.remove(User.named(user).id, await asked_channel(request, "subscribe"))
+        user = await asked_user(request)
+        await node.subscriptions.remove(user.id, await asked_channel(request, "subscribe"))
     else:
-        await moderation.kick(node, access, channel.id, user)
+        await moderation.kick(node, access, channel.id, request.path_params["user"])
     return Response(status_code=204)
 
 

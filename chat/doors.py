@@ -22,7 +22,9 @@ logger = logging.getLogger(__name__)
 
 REVOKE = b"revoke"  # said on Pub/Sub `control`
 COOKIE = "peyk"
+ANONYMOUS = "anonymous"  # who a guest is that gives no name, over HTTP
 GUEST_PREFIX = "guest-"
+_CLAIMED = 600  # seconds a node that missed the word has to find out that a guest's name has an account
 
 
 class Doors:
@@ -31,7 +33,7 @@ class Doors:
     def __init__(self, settings: ServerSettings, redis: Redis, link: Link, keys: Keys) -> None:
         self._redis, self._link, self._keys, self._settings = redis, link, keys, settings
         self.tokens = tokens_of(settings)
-        self._names_given = self.tokens.enabled  # by an identity provider: guests must not look like its users
+        self._names_given = settings.names_given  # guests must not look like who has one
         self.api_keys = ApiKeys(settings.api_key.get_secret_value())
         self.guests = settings.guests == "yes" or (settings.guests == "auto" and settings.on_loopback)
         self._revoked: dict[str, float] = {}
@@ -85,11 +87,13 @@ class Doors:
     # -- who is no longer let in
 
     def revoked(self, identity: Identity) -> bool:
-        """Whether this token, or every token of its user issued until then, was revoked."""
+        """Whether this token, or every token of its user issued until then, was revoked; or a guest's name taken."""
+        if identity.guest:
+            return f"guest {identity.user.id}" in self._revoked
         if identity.token and f"token {identity.token}" in self._revoked:
             return True
-        known = not (identity.guest or identity.program)  # else the name says nothing of who it is
-        return known and identity.issued <= self._revoked.get(f"user {identity.user.id}", -1)
+        # The name of a program says nothing of who it is.
+        return not identity.program and identity.issued <= self._revoked.get(f"user {identity.user.id}", -1)
 
     async def revoke(self, *, user: str = "", token: str = "", expires: int = 0) -> None:
         """Shut out a user's tokens issued until now, or one token by its id; on every node.
@@ -98,7 +102,13 @@ class Doors:
         """
         if bool(user) == bool(token):
             raise BadRequest("revoke a user, or a token by its id (jti)")
-        entry = f"user {User.named(user).id}" if user else f"token {token}"
+        await self._shut_out(f"user {User.named(user).id}" if user else f"token {token}", expires)
+
+    async def claim(self, user: User) -> None:
+        """This name has an account now: who used it as a guest goes, on every node."""
+        await self._shut_out(f"guest {user.id}", int(time.time()) + _CLAIMED)
+
+    async def _shut_out(self, entry: str, expires: int) -> None:
         await self._redis.hset(REVOKED, entry, f"{int(time.time())} {expires}")
         await self._redis.publish(CONTROL, REVOKE)
         await self._load()
@@ -143,7 +153,9 @@ def check_open(settings: ServerSettings) -> None:
     keys = ApiKeys(settings.api_key.get_secret_value())
     if tokens_of(settings).enabled or keys.enabled or settings.on_loopback:
         return
+    proxies = f" behind TRUSTED_PROXIES={settings.trusted_proxies}" if settings.trusted_proxies else ""
     raise ConfigError(
-        f"HTTP_HOST={settings.http_host} can be reached from other machines: set AUTH_SECRET (openssl rand -hex 32) or "
-        "AUTH_KEYS, so that people sign in with tokens, or API_KEY for programs; or listen on 127.0.0.1"
+        f"HTTP_HOST={settings.http_host}{proxies} can be reached from other machines: set AUTH_SECRET (openssl rand "
+        "-hex 32) or AUTH_KEYS, so that people sign in with tokens, or API_KEY for programs; or listen on 127.0.0.1 "
+        "without a proxy"
     )

@@ -5,7 +5,8 @@ message says what is allowed or what to do next.
 
     PeykError                      code  HTTP  temporary
     ├── BadRequest                  107   400
-    │   └── TooLarge                107   413
+    │   ├── TooLarge                107   413
+    │   └── HeadersTooLarge         107   431
     ├── Unauthorized                101   401
     │   └── TokenExpired            109   401
     ├── PermissionDenied            103   403
@@ -57,6 +58,11 @@ class TooLarge(BadRequest):
     limit = "message_bytes"
 
 
+class HeadersTooLarge(BadRequest):
+    status = 431
+    limit = "header_bytes"
+
+
 class Unauthorized(PeykError):
     code, status = 101, 401
 
@@ -72,6 +78,15 @@ class PermissionDenied(PeykError):
     def foreign(cls, origin: str) -> "PermissionDenied":
         error = cls(f"pages of {origin[:100]} may not use this server; its operator can name them in ALLOWED_ORIGINS")
         error.limit = "origin"
+        return error
+
+    @classmethod
+    def misnamed(cls, host: str) -> "PermissionDenied":
+        text = (
+            f"this machine is not {host[:100] or 'without a name'}: ask for localhost; its operator can name the origin"
+        )
+        error = cls(f"{text} of such pages in ALLOWED_ORIGINS, or the proxy that sends them in TRUSTED_PROXIES")
+        error.limit = "host"
         return error
 
 

@@ -7,8 +7,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from chat.errors import PermissionDenied, TooManyRequests
+from chat.handshake import COUNTED
 from chat.limits import Limits
-from chat.origin import allows, listed
+from chat.origin import allows, is_here, listed
 from chat.requests import EVENTS, address_of, failure
 from chat.settings import ServerSettings
 
@@ -21,37 +22,43 @@ class Gate:
     def __init__(self, app: ASGIApp, settings: ServerSettings) -> None:
         self._app = app
         self._origins = listed(settings.allowed_origins)
-        self._loopback = settings.on_loopback and not settings.trusted_proxies  # a proxy passes on its own name
+        self._loopback = settings.on_loopback
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
         limits: Limits = scope["app"].state.node.limits
-        address = address_of(HTTPConnection(scope))
+        address, counted = address_of(HTTPConnection(scope)), COUNTED in scope["state"]
         try:
-            self._check_origin(scope)
+            self._check_page(scope)
             if scope["type"] == "http" and scope["path"].startswith("/api/"):
                 limits.request(address)
-            limits.enter(address)
+            if not counted:
+                limits.enter(address)
         except (PermissionDenied, TooManyRequests) as error:
             await _refuse(failure(error), scope, receive, send)
             return
         try:
             await self._app(scope, receive, send)
         finally:
-            limits.leave(address)
+            if not counted:
+                limits.leave(address)
 
-    def _check_origin(self, scope: Scope) -> None:
+    def _check_page(self, scope: Scope) -> None:
         """A page may read and follow what it can by itself; sockets, streams and changes are for our own.
 
+        On loopback nothing is for who asks by another name: a page of that name reads all, and sends no Origin then.
         A header given twice is joined, and so equal to nothing.
         """
         headers = Headers(scope=scope)
+        host = ", ".join(headers.getlist("host"))
+        if self._loopback and not is_here(host, self._origins):
+            raise PermissionDenied.misnamed(host)
         if "origin" not in headers or not _is_guarded(scope, headers):
             return
-        origin, host = ", ".join(headers.getlist("origin")), ", ".join(headers.getlist("host"))
-        if not allows(origin, host, scope["scheme"], self._origins, self._loopback):
+        origin = ", ".join(headers.getlist("origin"))
+        if not allows(origin, host, scope["scheme"], self._origins):
             raise PermissionDenied.foreign(origin)
 
 

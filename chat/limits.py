@@ -25,19 +25,22 @@ class TokenBucket:
     The generic cell rate algorithm (ITU-T I.371, annex A): it decides as a count of tokens would.
     """
 
-    __slots__ = ("_full_at", "_interval", "_slack")
+    __slots__ = ("_burst", "_full_at", "_interval", "_slack")
 
     def __init__(self, rate: float, burst: int) -> None:
-        self._interval = 1 / rate
+        self._interval, self._burst = 1 / rate, burst
         self._slack = (burst - 0.75) * self._interval  # a quarter of a token is for rounding
         self._full_at = -math.inf
 
     def take(self, now: float, count: int = 1) -> float:
-        """Take `count` tokens: 0.0. If there are not as many, the seconds until there are; more than fit: infinity."""
+        """Take `count` tokens: 0.0. If there are not as many, the seconds until there are.
+
+        A full bucket gives more than it holds as well, and goes into debt.
+        """
         full_at = max(self._full_at, now)
-        slack = self._slack - (count - 1) * self._interval
+        slack = self._slack - (min(count, self._burst) - 1) * self._interval
         if full_at - now > slack:
-            return full_at - now - slack if slack > 0 else math.inf
+            return full_at - now - slack
         self._full_at = full_at + count * self._interval
         return 0.0
 
@@ -143,7 +146,7 @@ class Limits:
     # -- an address, and HTTP
 
     def enter(self, address: str) -> None:
-        """A request or a socket begins. Raises TooManyRequests."""
+        """A connection begins, or a proxy's request. Raises TooManyRequests."""
         caller = self._caller(_key(address))
         if self._per_address and address and caller.connections >= self._per_address:
             text = f"one address has at most {self._per_address} connections at a time; close some, then try again"
@@ -151,7 +154,7 @@ class Limits:
         caller.connections += 1
 
     def stay(self, address: str) -> None:
-        """A request that was let in goes on as a socket: its connection counts until that leaves too."""
+        """A proxy's request that was let in goes on as a socket, which counts until it leaves too."""
         self._caller(_key(address)).connections += 1
 
     def leave(self, address: str) -> None:
@@ -162,13 +165,11 @@ class Limits:
         self._spend(self._caller(_key(address)).commands, "requests")
 
     def message(self, address: str, user: str = "", count: int = 1) -> None:
-        """`count` messages over HTTP, of a user if it is known who. Raises TooManyRequests and LimitExceeded."""
+        """`count` messages over HTTP, of a user if it is known who. Raises TooManyRequests."""
         self._spend(self._caller(user or _key(address)).messages, "messages", count)
 
     def _spend(self, bucket: TokenBucket | None, what: str, count: int = 1) -> None:
         if bucket is not None and (wait := bucket.take(self.clock(), count)):
-            if wait == math.inf:
-                raise LimitExceeded(f"{count} {what} at once are more than the rate allows; send fewer", "rate")
             raise TooManyRequests.slower(what, wait)
 
     def _bucket(self, rate: int) -> TokenBucket | None:

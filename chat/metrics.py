@@ -4,7 +4,9 @@ from pipeline.ports import Measures
 
 REFUSALS = {
     "origin": "requests of foreign web pages",
+    "host": "requests that asked for another machine than this one",
     "message_bytes": "messages and bodies that were too large",
+    "header_bytes": "requests whose first line and headers were too large",
     "frame_bytes": "WebSocket frames that were too large",
     "json_depth": "messages whose JSON was too deep",
     "name_length": "channel names that were too long",

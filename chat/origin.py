@@ -24,15 +24,23 @@ def listed(text: str) -> frozenset[str]:
     return frozenset(origin.strip() for origin in text.split(",") if origin.strip())
 
 
-_LOOPBACK = re.compile(r"(?:localhost|(?:[a-z0-9-]+\.)*localhost|127(?:\.[0-9]{1,3}){3}|\[::1\])(?::[0-9]+)?", re.ASCII)
+_LOOPBACK = re.compile(r"(?:(?:[a-z0-9-]+\.)*localhost|127(?:\.[0-9]{1,3}){3}|\[::1\])(?::[0-9]+)?", re.ASCII)
 
 
-def allows(origin: str | None, host: str, scheme: str, others: Collection[str], loopback: bool = False) -> bool:
+def is_here(host: str, others: Collection[str]) -> bool:
+    """Whether the header `host` names this machine, or one of the origins `others`.
+
+    Else a foreign page asks whose name was made to point at 127.0.0.1 (DNS rebinding): for its browser it is our own.
+    """
+    host = host.lower()
+    return _LOOPBACK.fullmatch(host) is not None or {f"http://{host}", f"https://{host}"}.intersection(others) != set()
+
+
+def allows(origin: str | None, host: str, scheme: str, others: Collection[str]) -> bool:
     """Whether a request may be served: `origin` and `host` are its headers, `scheme` is http, https, ws or wss.
 
     A request without Origin is a program's, not a page's. Same origin means: the page came from the very scheme, host
-    and port that it now asks. With `loopback` that host must be this machine by name: else a foreign page whose name
-    was made to point at 127.0.0.1 (DNS rebinding) would be our own.
+    and port that it now asks.
     """
     if origin is None:
         return True
@@ -40,5 +48,4 @@ def allows(origin: str | None, host: str, scheme: str, others: Collection[str], 
         return False
     scheme = _SCHEME.get(scheme, scheme)
     own = f"{scheme}://{host.removesuffix(_DEFAULT_PORT.get(scheme, ''))}"
-    own_page = origin == own and (not loopback or _LOOPBACK.fullmatch(host) is not None)
-    return own_page or origin in others
+    return origin == own or origin in others

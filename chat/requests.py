@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from chat.access import Access
 from chat.auth import Identity
-from chat.doors import COOKIE, Doors
+from chat.doors import ANONYMOUS, COOKIE, Doors
 from chat.errors import BadRequest, PermissionDenied, PeykError, TooLarge, Unauthorized, Unavailable
 from chat.metrics import count
 from chat.models import User, channel_id
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 JSON, NDJSON, EVENTS = "application/json", "application/x-ndjson", "text/event-stream"
-ANONYMOUS = "anonymous"  # who a guest is that gives no name
 Body = TypeVar("Body")
 
 

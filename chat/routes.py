@@ -65,7 +65,9 @@ OPERATIONS = (
         {201: api.Who},
         api.NewSession,
     ),
-    Operation("POST", "/api/accounts", api.register, "Register, and sign in.", {201: api.Who}, api.NewAccount),
+    Operation(
+        "POST", "/api/accounts", api.register, "Register, and sign in (REGISTRATION).", {201: api.Who}, api.NewAccount
+    ),
     Operation("PUT", "/api/accounts/password", api.change_password, "Change it.", {201: api.Who}, api.NewPassword),
     Operation("DELETE", "/api/session", api.close_session, "Sign out: the cookie goes.", {204: None}),
     Operation("GET", "/api/channels", api.list_channels, "Every channel.", {200: list[Channel]}),

@@ -20,7 +20,7 @@ from chat.assets import Assets
 from chat.doors import check_open
 from chat.errors import PeykError
 from chat.gate import Gate
-from chat.handshake import TIMEOUT, Handshake, RequestProtocol
+from chat.handshake import NODE, Handshake, RequestProtocol
 from chat.headers import secured
 from chat.node import Join, Node, alone
 from chat.requests import on_error
@@ -55,14 +55,14 @@ def application(settings: ServerSettings, join: Join = alone, beside: Beside | N
     """The ASGI application. Its lifespan opens and closes the node; what is `beside` it lives within."""
 
     @asynccontextmanager
-    async def lifespan(app: Application) -> AsyncIterator[dict[str, float]]:
+    async def lifespan(app: Application) -> AsyncIterator[dict[str, Node]]:
         try:
             async with Node(settings, "serve", join) as node, beside(node) if beside else nullcontext():
                 app.state.node = node
                 _calm_collector()
                 where = f"http://{settings.http_host}:{settings.http_port}"
                 print(f"{node.redis_server.describe()}\nPeyk at {where}", flush=True)
-                yield {TIMEOUT: settings.handshake_timeout}
+                yield {NODE: node}
         except ConfigError as error:
             app.refusal = f"peyk: {error}"
             raise

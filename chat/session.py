@@ -37,6 +37,7 @@ VERSION = "peyk 0.1.0"
 AT_ONCE = 32  # commands of one client that may wait for Redis together, besides publishes
 EXPIRED = 3005, "connection expired"  # close codes of the Centrifugal protocol
 INVALID_TOKEN = 3500, "invalid token"
+NAME_TAKEN = 3500, "this name has an account now"
 BAD_REQUEST = 3501, "bad request"
 NO_PONG = 3012, "no pong"
 SUBSCRIPTION_EXPIRED = 2501, "subscription expired"  # an unsubscribe code: subscribe again, with a new token
@@ -207,7 +208,7 @@ class Session:
         if self.user is None or self.closed:
             return
         if self.access.revoked():
-            self._socket.close(*INVALID_TOKEN)
+            self._socket.close(*(NAME_TAKEN if self.access.identity.guest else INVALID_TOKEN))
         self._end(self.access.revoked_grants())
 
     def _end(self, channels: list[str]) -> None:

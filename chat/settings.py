@@ -57,7 +57,7 @@ class ServerSettings(Settings):
         "auto", description="whether people come in without a token; auto: on loopback"
     )
     registration: Literal["auto", "yes", "no"] = Field(
-        "auto", description="whether people may register; auto: without AUTH_KEYS"
+        "auto", description="whether people may register; auto: without AUTH_SECRET and AUTH_KEYS"
     )
     session_ttl: int = Field(14 * 86400, ge=60, description="seconds after which who registered signs in again")
     http_workers: int = Field(1, ge=1, description="server processes that share the port")
@@ -76,6 +76,7 @@ class ServerSettings(Settings):
     connect_timeout: int = Field(10, description="seconds a socket has to say its first command")
     check_interval: float = Field(5, description="seconds between comparisons of positions with Redis")
     shutdown_timeout: int = Field(10, description="seconds clients have to leave at shutdown")
+    header_limit: int = Field(65536, ge=1, description="largest first line and headers of a request, bytes")
     handshake_timeout: float = Field(10, gt=0, description="seconds a connection has to send a whole request")
     allowed_origins: str = Field("", description="other web origins whose pages may connect, separated by commas")
     trusted_proxies: str = Field("", description="addresses or networks whose X-Forwarded-For and -Proto are believed")
@@ -109,17 +110,24 @@ class ServerSettings(Settings):
 
     @property
     def on_loopback(self) -> bool:
-        """Whether only this machine can connect."""
+        """Whether only this machine can connect: it listens there, and no proxy brings what comes from elsewhere."""
+        if self.trusted_proxies:
+            return False
         try:
             return self.http_host == "localhost" or ipaddress.ip_address(self.http_host.strip("[]")).is_loopback
         except ValueError:
             return False
 
     @property
+    def names_given(self) -> bool:
+        """Whether names come with tokens, from whoever makes them."""
+        return bool(self.auth_secret.get_secret_value()) or self.auth_keys is not None
+
+    @property
     def open_actions(self) -> frozenset[str]:
         """The patterns of RPC_ACTIONS."""
         if self.rpc_actions == "auto":
-            return frozenset("*" if self.on_loopback and not self.trusted_proxies else ())
+            return frozenset("*" if self.on_loopback else ())
         return listed(self.rpc_actions)
 
     def limit(self, name: str) -> int:

@@ -20,7 +20,7 @@ from websockets.frames import Opcode
 
 from chat.doors import COOKIE
 from chat.frames import FrameReader
-from chat.handshake import Handshake
+from chat.handshake import COUNTED, Handshake
 from chat.metrics import count
 from chat.requests import address_of
 from chat.session import Session
@@ -66,7 +66,8 @@ class Connection(FrameReader, asyncio.Protocol):
         transport.set_write_buffer_limits(high=high_water, low=high_water // 4)
         # The kernel's buffer would grow to several MiB for a client that does not read.
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, high_water)
-        node.limits.stay(address)
+        if COUNTED not in handshake.app_state:
+            node.limits.stay(address)
         node.pinger.add(session)
 
     # -- frames come in

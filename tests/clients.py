@@ -15,7 +15,7 @@ Seen = dict[str, list[tuple[int, Any]]]
 ABNORMAL = 1006  # the code of a connection that ended without a close frame (RFC 6455, section 7.1.5)
 _TEXT, _CLOSE = 1, 8
 _HANDSHAKE = (
-    b"GET /connection/websocket HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"GET /connection/websocket HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
 )
 

@@ -90,7 +90,7 @@ function drawMe() {
 async function connectionChanged() {
   pane.drawBanner();
   if (client?.state === "refused" && client.unauthorized) {
-    return door.refused(client.user, client.ids.length ? "signedOut" : "");
+    return door.refused(client.user, client.ids.length && !client.guest ? "signedOut" : "");
   }
   if (client?.state !== "connected") return;
   memory.set("name", client.user);

@@ -15,6 +15,8 @@ from tests.services import PeykServer, RedisProcess
 BURST = 20  # commands; a token comes back every half second, so a test at the limit has that long
 SETTINGS = {
     "TRUSTED_PROXIES": "127.0.0.1",  # so that each test has an address of its own
+    "GUESTS": "yes",
+    "API_KEY": "0123456789abcdef",
     "COMMAND_RATE": "2",
     "PUBLISH_RATE": "1",
     "USER_COMMAND_RATE": "3",
@@ -29,6 +31,7 @@ SETTINGS = {
     "PAGE_LIMIT": "10",
     "MESSAGE_LIMIT": "1000",
     "FRAME_LIMIT": "65536",
+    "HEADER_LIMIT": "2000",
     "HANDSHAKE_TIMEOUT": "1",
     "CONNECT_TIMEOUT": "1",
 }

@@ -1,6 +1,7 @@
 """Accounts: one name, one person; a password that is never stored or told; sessions that end when they are ended."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 
 import httpx2 as httpx
@@ -13,6 +14,8 @@ from tests.chat.conftest import Talk
 from tests.services import PeykServer, RedisProcess
 
 PASSWORD = "a long password"
+GONE = 3500, "this name has an account now"
+SECRET = "a secret of thirty-two bytes or more"
 
 
 @pytest.fixture
@@ -64,10 +67,28 @@ async def test_two_people_never_hold_one_name(http: httpx.AsyncClient, server: P
     for method, path, body in (
         ("POST", "/api/channels/general/messages", {"text": "I am reza", "user": "reza2"}),
         ("PUT", "/api/channels/general/subscribers/reza2", None),
+        ("DELETE", "/api/channels/general/subscribers/reza2", None),
     ):
         await http.post("/api/channels", json={"name": "general"})
         reply = await http.request(method, path, json=body)
         assert reply.status_code == 401, (method, reply.text, dict(http.cookies))
+
+
+async def test_who_used_a_name_as_a_guest_goes_when_it_is_registered(
+    http: httpx.AsyncClient, server: PeykServer, redis_of_module: RedisProcess
+) -> None:
+    """On every node: nobody speaks under an account's name but who signed in to it."""
+    with PeykServer({"REDIS_URL": redis_of_module.url}) as other:
+        async with contextlib.AsyncExitStack() as stack:
+            sockets = [await stack.enter_async_context(connect(to.ws_url, proxy=None)) for to in (server, other, other)]
+            for socket, name in zip(sockets, ("Mina", "mina", "minaa"), strict=True):
+                assert "connect" in await Talk(socket).ask(connect={"data": {"user": name}})
+            assert (await register(http, "mina")).status_code == 201
+            async with asyncio.timeout(15):
+                await asyncio.gather(*(socket.wait_closed() for socket in sockets[:2]))
+            assert [(socket.close_code, socket.close_reason) for socket in sockets[:2]] == [GONE, GONE]
+            assert "ping" in await Talk(sockets[2]).ask(ping={})
+            assert await as_cookie(other, http.cookies["peyk"]) == "mina"
 
 
 async def test_persian_names_in_two_spellings_are_one(http: httpx.AsyncClient) -> None:
@@ -82,6 +103,7 @@ async def test_persian_names_in_two_spellings_are_one(http: httpx.AsyncClient) -
         ("sara3", "x" * 257, "8 to 256 characters"),
         ("a b", PASSWORD, "a user name has"),
         ("guest-1", PASSWORD, "are the guests'"),
+        ("Anonymous", PASSWORD, "are the guests'"),
     ],
 )
 async def test_what_cannot_be_registered(http: httpx.AsyncClient, name: str, password: str, says: str) -> None:
@@ -99,6 +121,17 @@ async def test_guessing_is_slow(http: httpx.AsyncClient) -> None:
     assert right.status_code == 429
     nobody = {"username": "nobody-here", "password": "not this one"}
     assert [(await http.post("/api/session", json=nobody)).status_code for _ in range(2)] == [401, 401]
+
+
+async def test_guessing_at_once_is_no_faster(http: httpx.AsyncClient) -> None:
+    await register(http, "besieged")
+    await http.delete("/api/session")
+    right = {"username": "besieged", "password": PASSWORD}
+    for _ in range(ATTEMPTS + 1):  # these are no guesses
+        assert (await http.post("/api/session", json=right)).status_code == 201
+    guess = right | {"password": "not this one"}
+    replies = await asyncio.gather(*(http.post("/api/session", json=guess) for _ in range(4 * ATTEMPTS)))
+    assert sorted(reply.status_code for reply in replies) == [401] * ATTEMPTS + [429] * (3 * ATTEMPTS)
 
 
 async def test_a_new_password_ends_the_other_sessions(http: httpx.AsyncClient, server: PeykServer) -> None:
@@ -126,15 +159,28 @@ async def test_passwords_are_not_kept_and_not_logged(
         assert client.hget("account:secretive", "password").startswith("$argon2id$")
 
 
-async def test_nobody_registers_where_others_know_the_people(redis_of_module: RedisProcess) -> None:
-    with PeykServer({"REDIS_URL": redis_of_module.url, "REGISTRATION": "no"}) as closed:
-        async with httpx.AsyncClient(base_url=closed.url, trust_env=False, timeout=20) as client:
-            reply = await register(client, "somebody")
-            assert reply.status_code == 403 and "REGISTRATION" in reply.json()["error"]["message"]
+@pytest.mark.parametrize(
+    ("env", "status"),
+    [
+        ({"REGISTRATION": "no"}, 403),
+        ({"AUTH_SECRET": SECRET}, 403),  # names come with tokens: whoever registered one would be its holder
+        ({"AUTH_SECRET": SECRET, "REGISTRATION": "yes"}, 201),
+        ({"API_KEY": "0123456789abcdef"}, 201),
+    ],
+    ids=["no", "tokens", "tokens and yes", "programs only"],
+)
+async def test_nobody_registers_where_others_name_the_people(
+    redis_of_module: RedisProcess, env: dict[str, str], status: int
+) -> None:
+    with PeykServer({"REDIS_URL": redis_of_module.url, **env}) as server:
+        async with httpx.AsyncClient(base_url=server.url, trust_env=False, timeout=20) as client:
+            reply = await register(client, "-".join(env))
+            assert reply.status_code == status, reply.text
+            assert status == 201 or "REGISTRATION=yes" in reply.json()["error"]["message"]
 
 
 async def test_guests_beside_named_users_are_called_guests(redis_of_module: RedisProcess) -> None:
-    env = {"REDIS_URL": redis_of_module.url, "AUTH_SECRET": "a secret of thirty-two bytes or more"}
+    env = {"REDIS_URL": redis_of_module.url, "AUTH_SECRET": SECRET}
     with PeykServer(env) as named:
         async with connect(named.ws_url, proxy=None) as socket:
             reply = await Talk(socket).ask(connect={"data": {"user": "sara"}})

@@ -231,6 +231,9 @@ def test_an_open_network_needs_credentials(host: str, loopback: bool) -> None:
     assert settings().on_loopback is loopback
     check_open(settings(auth_secret=SECRET))
     check_open(settings(api_key="0123456789abcdef"))
+    assert not settings(trusted_proxies="127.0.0.1").on_loopback  # what comes by a proxy comes from elsewhere
+    with pytest.raises(ConfigError, match="set AUTH_SECRET"):
+        check_open(settings(trusted_proxies="127.0.0.1"))
     if loopback:
         check_open(settings())
     else:

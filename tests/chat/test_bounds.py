@@ -48,6 +48,47 @@ async def _can_connect(server: PeykServer, headers: dict[str, str]) -> bool:
     return False
 
 
+async def test_a_connection_counts_for_its_address_before_it_asks_for_anything(
+    redis_of_module: RedisProcess,
+) -> None:
+    env = {"REDIS_URL": redis_of_module.url, "ADDRESS_CONNECTIONS": "3"}
+    with PeykServer(env) as strict, contextlib.ExitStack() as stack:
+        for sent in (b"", b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n", b"GET / HTTP/1.1\r\n"):
+            reader, writer = await asyncio.open_connection("127.0.0.1", strict.port)
+            stack.callback(writer.close)
+            writer.write(sent)
+            if b"health" in sent:
+                await reader.readuntil(b'"ok"')  # it stays open, for another request
+        for beyond in (b"", b"GET /health"):  # who says nothing is closed as well
+            reader, writer = await asyncio.open_connection("127.0.0.1", strict.port)
+            writer.write(beyond)
+            async with asyncio.timeout(5):
+                said = await reader.read()
+            assert not beyond or (b" 429 " in said and b"at most 3 connections at a time" in said)
+            await _end(writer)
+        stack.close()
+        await until(lambda: _can_connect(strict, {}), what="the address has room again")
+        assert await refused(strict, "address_connections") >= 2
+
+
+async def test_a_connection_counts_once_whatever_becomes_of_it(redis_of_module: RedisProcess) -> None:
+    with PeykServer({"REDIS_URL": redis_of_module.url, "ADDRESS_CONNECTIONS": "1"}) as strict:
+        for _ in range(3):
+            async with dial(strict, "once") as talk:
+                assert "publish" in await talk.ask(publish={"channel": "once", "data": 1})
+                assert not await _can_connect(strict, {})
+            await until(lambda: _can_connect(strict, {}), what="the address has room again")
+            with pytest.raises(InvalidStatus):  # a handshake that comes to nothing
+                await connect(f"{strict.ws_url}/nowhere", proxy=None)
+            async with httpx.AsyncClient(trust_env=False) as client:
+                for path in ("health", "api/channels", "nowhere"):
+                    assert (await client.get(f"{strict.url}/{path}")).status_code != 429
+                events = {"accept": "text/event-stream"}
+                async with client.stream("GET", f"{strict.url}/api/channels/once/messages", headers=events) as stream:
+                    assert stream.status_code == 200 and not await _can_connect(strict, {})
+            await until(lambda: _can_connect(strict, {}), what="the address has room again")
+
+
 async def test_a_forged_address_is_not_believed(redis_of_module: RedisProcess) -> None:
     env = {"REDIS_URL": redis_of_module.url, "ADDRESS_CONNECTIONS": "1"}
     with PeykServer(env) as strict:
@@ -197,6 +238,69 @@ async def test_who_reads_nothing_is_dropped_and_others_read_on(redis_of_module: 
             client.abort()
 
 
+def head(size: int) -> bytes:
+    """A request whose first line and headers are `size` bytes."""
+    start = b"GET /health HTTP/1.1\r\nHost: localhost\r\nX-Long: "
+    return start.ljust(size - 4, b"x") + b"\r\n\r\n"
+
+
+def asked(method: str, path: str, *headers: str) -> bytes:
+    return "\r\n".join((f"{method} {path} HTTP/1.1", "Host: localhost", *headers, "", "")).encode()
+
+
+BEFORE = {
+    "the first": (b"", b""),
+    "a later one": (asked("GET", "/health"), b"}}"),  # and the end of its answer
+    "behind a stream": (asked("GET", "/api/channels/heads/messages", "Accept: text/event-stream"), b"\r\n\r\n"),
+}
+
+
+@pytest.mark.parametrize("kind", BEFORE)
+async def test_the_headers_of_a_request_and_their_limit(server: PeykServer, kind: str) -> None:
+    async with httpx.AsyncClient(trust_env=False, headers={"x-forwarded-for": kind}) as client:
+        await client.post(f"{server.url}/api/channels/heads/messages", json={"text": "x"})
+    counted = await refused(server, "header_bytes")
+    before, answered = BEFORE[kind]
+    for size, step in ((2000, 2000), (2000, 700), (2001, 2001), (2001, 700)):  # whole, and in drops
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(before)
+        if answered:
+            await reader.readuntil(answered)
+        for start in range(0, size, step):
+            writer.write(head(size)[start : start + step])
+            await asyncio.sleep(0)
+        if size == 2001:
+            with contextlib.suppress(ConnectionResetError):
+                said = await reader.read()
+                assert kind == "behind a stream" or (b" 431 " in said and b"at most 2000 bytes" in said)
+        elif kind != "behind a stream":  # which goes on
+            await reader.readuntil(b"}}")
+        await _end(writer)
+    assert await refused(server, "header_bytes") == counted + 2
+
+
+TRAILERS = asked("POST", "/health", "Transfer-Encoding: chunked") + b"1\r\nx\r\n0\r\n"
+ENDLESS = [*[before + b"GET / HTTP/1.1\r\n" for before, _ in BEFORE.values()], TRAILERS]
+
+
+@pytest.mark.parametrize("before", ENDLESS, ids=[*BEFORE, "trailers"])
+async def test_headers_without_an_end_are_not_kept(server: PeykServer, before: bytes) -> None:
+    async with httpx.AsyncClient(trust_env=False, headers={"x-forwarded-for": str(len(before))}) as client:
+        await client.post(f"{server.url}/api/channels/heads/messages", json={"text": "x"})
+    counted = await refused(server, "header_bytes")
+    _, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(before + b"X-Long: ")
+    sent = 0
+    with contextlib.suppress(ConnectionError):
+        while sent < 100:
+            writer.write(b"x" * 2**20)
+            await writer.drain()
+            sent += 1
+    assert sent < 20, "MiB"
+    await _end(writer)
+    assert await refused(server, "header_bytes") == counted + 1
+
+
 # -- time
 
 
@@ -204,9 +308,9 @@ async def test_who_reads_nothing_is_dropped_and_others_read_on(redis_of_module: 
     "sent",
     [
         b"",
-        b"GET / HTTP/1.1\r\nHost: x\r\n",
-        b"POST /api/channels HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 20\r\n\r\n{",
-        b"GET /connection/websocket HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\n",
+        b"POST /api/channels HTTP/1.1\r\nHost: localhost\r\nContent-Length: 20\r\n\r\n{",
+        b"GET /connection/websocket HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n",
     ],
     ids=["nothing", "half a head", "half a body", "half a handshake"],
 )
@@ -224,7 +328,9 @@ async def test_a_half_open_connection_is_closed(server: PeykServer, sent: bytes)
     assert await refused(server, "handshake") == before + 1
 
 
-@pytest.mark.parametrize("first", [b"", b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"], ids=["the first", "a later one"])
+@pytest.mark.parametrize(
+    "first", [b"", b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"], ids=["the first", "a later one"]
+)
 async def test_a_request_that_comes_in_drops_is_not_waited_for(server: PeykServer, first: bytes) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     if first:

@@ -178,7 +178,7 @@ async def test_stored_events_are_read_back(settings: ServerSettings, redis_clien
         async def __aexit__(self, *exc: object) -> None:
             pass
 
-    with TestClient(application(settings, lambda node: Joined())) as http:
+    with TestClient(application(settings, lambda node: Joined()), "http://localhost") as http:
         reply = http.get("/api/events/a/b")
         expected = {"id": "a/b", "type": "t", "channel": "c", "payload": {"n": 1}, "user": "sara"}
         assert reply.json() == {**expected, "offset": 7, "epoch": "ep", "time": 1_700_000_000_000}

@@ -89,6 +89,15 @@ async def test_messages_over_http(http: httpx.AsyncClient) -> None:
     assert other.status_code == 201
 
 
+async def test_a_batch_may_be_more_than_the_rate_holds_and_then_waits(http: httpx.AsyncClient) -> None:
+    """Ten messages may come at once; EVENT_BATCH says how many a batch may have."""
+    event = {"type": "x", "channel": "rate-batch", "payload": 1}
+    for size, status in ((1001, 413), (1000, 202), (1, 429)):
+        reply = await http.post("/api/events", json=[event] * size)
+        assert reply.status_code == status, reply.text
+    assert 980 < int(reply.headers["retry-after"]) <= 991
+
+
 async def test_requests_over_http(http: httpx.AsyncClient) -> None:
     served = 0
     while (await http.get("/api/channels")).status_code == 200:  # three more come a second
@@ -180,7 +189,7 @@ async def _read(reader: asyncio.StreamReader) -> bytes:
 async def _socket(server: PeykServer) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     writer.write(
-        b"GET /connection/websocket HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"GET /connection/websocket HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
     )
     assert b" 101 " in await reader.readuntil(b"\r\n\r\n")

@@ -59,6 +59,17 @@ def test_over_a_long_flood_a_bucket_gives_its_rate_and_nothing_for_refusals(cloc
     assert abs(given - (100 + 20 * 60)) <= 1
 
 
+def test_a_full_bucket_gives_more_than_it_holds_and_makes_up_for_it(clock: Clock) -> None:
+    bucket = TokenBucket(10, 5)
+    assert bucket.take(clock.now, 100) == 0.0
+    assert bucket.take(clock.now) == pytest.approx(9.6, abs=0.1)  # until 95 that were not there have come, and one more
+    clock.now += 9.7
+    assert bucket.take(clock.now) == 0.0
+    assert bucket.take(clock.now, 100) > 0  # it is not full
+    clock.now += 0.6
+    assert bucket.take(clock.now, 6) == 0.0
+
+
 # -- clients and their users
 
 
@@ -209,6 +220,8 @@ def test_on_loopback_auto_is_off(host: str) -> None:
 def test_elsewhere_auto_is_on(host: str) -> None:
     settings = ServerSettings(http_host=host)
     assert {name: settings.limit(name) for name in AUTO} == AUTO
+    behind = ServerSettings(http_host="127.0.0.1", trusted_proxies="127.0.0.1")
+    assert {name: behind.limit(name) for name in AUTO} == AUTO
     assert Limits(settings).pace() is not None
 
 

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-from chat.origin import allows, is_origin, listed
+from chat.origin import allows, is_here, is_origin, listed
 from chat.settings import ServerSettings
 from tests.services import PeykServer, RedisProcess
 
@@ -119,9 +119,10 @@ def test_the_same_origin_is_scheme_host_and_port(origin: str, host: str, scheme:
 
 
 @pytest.mark.parametrize(
-    ("host", "own"),
+    ("host", "here"),
     [
         ("localhost:5000", True),
+        ("LocalHost", True),
         ("chat.localhost:5000", True),
         ("127.0.0.1:5000", True),
         ("127.8.8.8", True),
@@ -130,12 +131,15 @@ def test_the_same_origin_is_scheme_host_and_port(origin: str, host: str, scheme:
         ("localhost.rebound.example:5000", False),
         ("127.0.0.1.rebound.example:5000", False),
         ("192.168.1.5:5000", False),
+        ("app.example.org", True),  # of a page that is named
+        ("app.example.org:5000", False),
+        ("evil.app.example.org", False),
+        ("localhost, localhost", False),  # the header twice
+        ("", False),
     ],
 )
-def test_on_loopback_our_own_page_has_a_name_of_this_machine(host: str, own: bool) -> None:
-    assert allows(f"http://{host}", host, "http", (), loopback=True) is own
-    assert allows(f"http://{host}", host, "http", (), loopback=False)
-    assert allows(f"http://{host}", host, "http", {f"http://{host}"}, loopback=True)
+def test_names_of_this_machine(host: str, here: bool) -> None:
+    assert is_here(host, OTHERS) is here
 
 
 @pytest.mark.parametrize(
@@ -158,7 +162,7 @@ def test_several_origins_may_be_named() -> None:
 @pytest.fixture(scope="module")
 def server(redis_of_module: RedisProcess) -> Iterator[PeykServer]:
     env = {"REDIS_URL": redis_of_module.url, "ALLOWED_ORIGINS": FRIEND, "TRUSTED_PROXIES": "127.0.0.1"}
-    with PeykServer(env) as server:
+    with PeykServer({**env, "GUESTS": "yes", "API_KEY": "0123456789abcdef"}) as server:
         yield server
 
 
@@ -173,9 +177,9 @@ def own(server: PeykServer) -> str:
     return f"http://127.0.0.1:{server.port}"
 
 
-async def refused(http: httpx.AsyncClient) -> int:
+async def refused(http: httpx.AsyncClient, limit: str = "origin") -> int:
     lines = (await http.get("/metrics")).text.splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith('peyk_refused_total{limit="origin"}'))
+    return next(int(line.split()[1]) for line in lines if line.startswith(f'peyk_refused_total{{limit="{limit}"}}'))
 
 
 @pytest.mark.parametrize("origin", FOREIGN)
@@ -207,14 +211,36 @@ async def test_behind_a_proxy_that_ends_tls_our_pages_are_https(server: PeykServ
         await connect(server.ws_url, proxy=None, additional_headers=headers)
 
 
-async def test_a_page_whose_name_was_made_to_point_here_has_no_socket(redis_of_module: RedisProcess) -> None:
-    with PeykServer({"REDIS_URL": redis_of_module.url}) as laptop:
+async def test_a_page_whose_name_was_made_to_point_here_finds_nothing(redis_of_module: RedisProcess) -> None:
+    """It is of one origin with us, as its browser sees it: it sends no Origin to read."""
+    with PeykServer({"REDIS_URL": redis_of_module.url, "ALLOWED_ORIGINS": FRIEND}) as laptop:
         host = f"rebound.example:{laptop.port}"
-        with pytest.raises(InvalidStatus):
-            headers = {"Host": host, "Origin": f"http://{host}"}
-            await connect(laptop.ws_url, proxy=None, additional_headers=headers)
+        for origin in ({}, {"Origin": f"http://{host}"}):
+            with pytest.raises(InvalidStatus) as refusal:
+                await connect(laptop.ws_url, proxy=None, additional_headers={"Host": host, **origin})
+            assert refusal.value.response.status_code == 403
+        async with httpx.AsyncClient(base_url=laptop.url, trust_env=False) as http:
+            await http.post("/api/channels/origin/messages", json={"text": "x"})
+            before = await refused(http, "host")
+            events = {"accept": "text/event-stream"}
+            for path, headers in (("/", {}), ("/api/channels", {}), ("/api/channels/origin/messages", events)):
+                reply = await http.get(path, headers={**headers, "host": host})
+                assert reply.status_code == 403 and "ALLOWED_ORIGINS" in reply.json()["error"]["message"]
+            assert await refused(http, "host") == before + 3
+            for named in (laptop.url, FRIEND, "http://localhost"):
+                reply = await http.get("/api/channels", headers={"host": named.partition("://")[2]})
+                assert reply.status_code == 200
         async with connect(laptop.ws_url, proxy=None, additional_headers={"Origin": laptop.url}):
             pass
+
+
+async def test_behind_a_proxy_this_machine_is_no_laptop(redis_of_module: RedisProcess) -> None:
+    """Whoever comes by it comes from elsewhere; and it passes on its own name."""
+    env = {"REDIS_URL": redis_of_module.url, "TRUSTED_PROXIES": "127.0.0.1", "API_KEY": "0123456789abcdef"}
+    with PeykServer(env) as behind:
+        async with httpx.AsyncClient(base_url=behind.url, trust_env=False) as http:
+            reply = await http.get("/api/channels", headers={"host": "chat.example.com"})
+            assert reply.status_code == 401 and "guests are not let in" in reply.text
 
 
 async def test_two_origins_are_none(server: PeykServer) -> None:

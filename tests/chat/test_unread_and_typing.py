@@ -13,8 +13,6 @@ from chat import typing
 from tests.chat.conftest import Dial, Talk
 from tests.services import PeykServer, RedisProcess, until
 
-SECRET = "s" * 32
-
 
 async def rpc(talk: Talk, method: str, **data: Any) -> Any:
     return (await talk.ask(rpc={"method": method, "data": data}))["rpc"]["data"]
@@ -114,7 +112,7 @@ async def test_a_full_channel_is_told_of_nobody(dial: Dial, redis_of_module: Red
 
 @pytest.fixture(scope="module")
 def closed(redis_of_module: RedisProcess) -> Iterator[PeykServer]:
-    with PeykServer({"REDIS_URL": redis_of_module.url, "AUTH_SECRET": SECRET, "GUESTS": "no"}) as server:
+    with PeykServer({"REDIS_URL": redis_of_module.url, "GUESTS": "no"}) as server:
         yield server
 
 

@@ -14,7 +14,7 @@ CONT, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 NO_CODE = 1005  # a close frame without one
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 HANDSHAKE = {
-    "Host": "x",
+    "Host": "localhost",
     "Upgrade": "websocket",
     "Connection": "Upgrade",
     "Sec-WebSocket-Key": KEY,

@@ -16,7 +16,7 @@ REFUSED = "Failed to load resource"  # what the console says of every 4xx
 
 @pytest.fixture(scope="module")
 def members_only() -> Iterator[PeykServer]:
-    with PeykServer({"GUESTS": "no", "AUTH_SECRET": "s" * 32}) as server:
+    with PeykServer({"GUESTS": "no", "AUTH_SECRET": "s" * 32, "REGISTRATION": "yes"}) as server:
         yield server
 
 
