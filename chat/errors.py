@@ -83,9 +83,9 @@ class PermissionDenied(PeykError):
     @classmethod
     def misnamed(cls, host: str) -> "PermissionDenied":
         text = (
-            f"this machine is not {host[:100] or 'without a name'}: ask for localhost; its operator can name the origin"
+            f"this server answers to localhost, not to {host[:100] or 'no name'}; its operator can name that origin in"
         )
-        error = cls(f"{text} of such pages in ALLOWED_ORIGINS, or the proxy that sends them in TRUSTED_PROXIES")
+        error = cls(f"{text} ALLOWED_ORIGINS, or the proxy before it in TRUSTED_PROXIES")
         error.limit = "host"
         return error
 

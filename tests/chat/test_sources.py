@@ -306,7 +306,9 @@ async def test_passwords_and_tokens(
     secret = "s" * 32
     env = {"REDIS_URL": valkey_process.url, "DATA_DIR": str(tmp_path), "AUTH_SECRET": secret, "REGISTRATION": "yes"}
     with PeykServer(env) as server:
-        settings = ServerSettings(redis_url=valkey_process.url, data_dir=tmp_path, auth_secret=secret, _env_file=None)
+        settings = ServerSettings(
+            redis_url=valkey_process.url, data_dir=tmp_path, auth_secret=secret, registration="yes", _env_file=None
+        )
         async with Node(settings, "tool") as node:
             await node.redis.flushall()
             await node.accounts.register("sara", "correct horse")
