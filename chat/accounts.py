@@ -11,6 +11,7 @@ from argon2 import PasswordHasher
 from argon2.exceptions import VerificationError
 from redis.asyncio import Redis
 
+from chat.auth import PROGRAM
 from chat.doors import ANONYMOUS, GUEST_PREFIX, Doors
 from chat.errors import BadRequest, NameTaken, PermissionDenied, TooManyRequests, Unauthorized
 from chat.models import User
@@ -43,8 +44,8 @@ class Accounts:
                 "nobody registers here; bring a token, or ask the operator to let people register (REGISTRATION=yes)"
             )
         user = User.named(username)
-        if user.id == ANONYMOUS or user.id.startswith(GUEST_PREFIX):
-            raise BadRequest(f"{ANONYMOUS} and names that begin with {GUEST_PREFIX} are the guests'; choose another")
+        if user.id in (ANONYMOUS, PROGRAM) or user.id.startswith(GUEST_PREFIX):
+            raise BadRequest(f"{ANONYMOUS}, {PROGRAM} and {GUEST_PREFIX}… are guests and programs; choose another name")
         hashed = await self._hash(password)
         key = self._keys.account(user.id)
         if not await self._redis.hsetnx(key, "password", hashed):

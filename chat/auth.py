@@ -29,6 +29,7 @@ _ALL = _MODERATE | {"manage"}  # description, kind, moderators, deleting
 _NONE: frozenset[str] = frozenset()
 _GRANTED = _READ | {"publish"}  # what a token for a subscription opens, where a member may
 ACTIONS = ("subscribe", "history", "presence", "publish", "create", "moderate", "manage")
+PROGRAM = "api"  # who a program is that names nobody
 CALL = "call"  # other services: of no channel
 CAPS = (*ACTIONS, CALL)
 KINDS = ("public", "private", "read-only")
@@ -277,7 +278,7 @@ class ApiKeys:
         for known, scope in self._keys:
             if hmac.compare_digest(known, key.encode()):
                 caps = _WRITE | {CALL} if scope is None else _WRITE
-                found.append(Identity(User.named("api"), channels=scope, caps=caps, program=True))
+                found.append(Identity(User.named(PROGRAM), channels=scope, caps=caps, program=True))
         if not found:
             raise Unauthorized("no such API key; it goes into the header X-API-Key")
         return found[0]

@@ -104,8 +104,6 @@ def test_who_may_publish_and_how_fast(valkey_process: RedisProcess) -> None:
         http.headers["X-API-Key"] = "k" * 16
         assert http.post("/api/events", json={**EVENT, "channel": "other"}).status_code == 403
         assert http.post("/api/events", json={**EVENT, "channel": "orders-new"}).status_code == 404
-        reply = http.post("/api/events", json=[EVENT] * 11)
-        assert reply.status_code == 429 and "send fewer" in reply.json()["error"]["message"]
         for _ in range(20):
             reply = http.post("/api/events", json=[{**EVENT, "channel": "orders-new"}] * 5)
         assert reply.status_code == 429 and int(reply.headers["retry-after"]) >= 1

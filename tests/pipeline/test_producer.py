@@ -58,10 +58,12 @@ async def test_what_comes_in_one_turn_is_one_log_entry(producer: Producer, redis
     assert await log_entries(redis_client) == before + 1
 
 
-async def test_a_batch_has_a_size(producer: Producer, redis_client: RedisClient) -> None:
-    await publish(producer)
-    before = await log_entries(redis_client)
-    positions = await asyncio.gather(*[publish(producer) for _ in range(2 * BATCH_MESSAGES + 1)])
+async def test_a_batch_has_a_size(redis_client: RedisClient, quick: Settings) -> None:
+    calm = quick.model_copy(update={"publish_timeout": 30})
+    async with Producer(Address.parse(calm), calm) as producer:
+        await publish(producer)
+        before = await log_entries(redis_client)
+        positions = await asyncio.gather(*[publish(producer) for _ in range(2 * BATCH_MESSAGES + 1)])
     assert [p.offset for p in positions] == list(range(2, 2 * BATCH_MESSAGES + 3))
     assert await log_entries(redis_client) == before + 3
 
@@ -83,7 +85,7 @@ async def test_a_message_that_is_only_shown_is_in_no_history(producer: Producer,
 
 
 async def test_the_history_is_trimmed_to_its_length(redis_client: RedisClient, quick: Settings) -> None:
-    settings = quick.model_copy(update={"history_length": 100})
+    settings = quick.model_copy(update={"history_length": 100, "publish_timeout": 30})
     async with Producer(Address.parse(settings), settings) as producer:
         await asyncio.gather(*[publish(producer) for _ in range(1000)])
     assert 100 <= await redis_client.xlen("message:c") <= 300  # `~`: to the next whole node of the stream
