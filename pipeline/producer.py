@@ -373,8 +373,9 @@ class Producer:
         batch = lane.batch
         if batch is None:
             return
-        unknown = OutcomeUnknown("Redis did not answer in time; retry with the same idempotency key")
-        _tell([append for append in batch.appends if append.since <= late], unknown)
+        if batch.since <= now - TICK:  # a node that is behind is not a Redis that is silent
+            unknown = OutcomeUnknown("Redis did not answer in time; retry with the same idempotency key")
+            _tell([append for append in batch.appends if append.since <= late], unknown)
         if self._connection is not None and batch.since <= late - self._settings.publish_timeout:
             self._connection.abort()  # silent for twice as long: try another connection
         if batch.since <= now - self._settings.retry_window:

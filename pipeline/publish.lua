@@ -21,18 +21,18 @@ local ms = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
 local count = tonumber(ARGV[6])
 local channels, arg = {}, 7
 for i = 1, count do
-  local hash = redis.pcall('HMGET', KEYS[1 + 2 * i], 'epoch', 'offset', 'created_at')
+  local hash = redis.pcall('HMGET', KEYS[1 + 2 * i], 'epoch', 'offset')
   local channel = {id = ARGV[arg], hash = KEYS[1 + 2 * i], history = KEYS[2 + 2 * i], changed = false}
   if hash.err then
     channel.broken = hash.err
   elseif hash[1] then
-    channel.epoch, channel.offset, channel.created = hash[1], tonumber(hash[2]) or 0, tonumber(hash[3]) or 0
+    channel.epoch, channel.offset = hash[1], tonumber(hash[2]) or 0
     local seen = tonumber(ARGV[arg + 3])
     if ARGV[arg + 2] == channel.epoch and seen > channel.offset then -- Redis came back older than what was shown
       channel.epoch, channel.offset = ARGV[5], seen
     end
   elseif ARGV[arg + 1] == '1' then
-    channel.epoch, channel.offset, channel.created, channel.new = ARGV[5], 0, tonumber(ms), true
+    channel.epoch, channel.offset, channel.new = ARGV[5], 0, true
   else
     channel.broken = 'UNKNOWN'
   end
@@ -59,7 +59,8 @@ end
 -- A key outlives its channel: what it was given before the channel was deleted and made again is in no stream.
 local function is_here(known, channel)
   local at, epoch = string.match(known, ' (%d+) (%S+)')
-  return epoch == channel.epoch or tonumber(at) >= channel.created
+  if epoch == channel.epoch then return true end
+  return not channel.new and tonumber(at) >= tonumber(redis.call('HGET', channel.hash, 'created_at') or 0)
 end
 
 local replies, log = {}, {}
