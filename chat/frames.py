@@ -1,6 +1,7 @@
 """What comes on a socket: frames, and the messages in them (RFC 6455, section 5)."""
 
 import logging
+from abc import ABC, abstractmethod
 from typing import Any
 
 from websockets.frames import (  # type: ignore[attr-defined]  # apply_mask: that of C, if it is there
@@ -16,7 +17,7 @@ _quiet = logging.getLogger(__name__)  # of websockets; it looks once in a connec
 _quiet.setLevel(logging.WARNING)
 
 
-class FrameReader:
+class FrameReader(ABC):
     """Reads text messages that are all here itself, as nearly all are; what else comes is for websockets' parser.
 
     That makes objects of a frame and takes 5 µs for it, this takes 1.
@@ -34,26 +35,27 @@ class FrameReader:
 
     # -- what its heir does
 
+    @abstractmethod
     def on_message(self, data: bytes, text: bool) -> None:
         """A message; whether it is UTF-8 is not known."""
-        raise NotImplementedError
 
+    @abstractmethod
     def on_other(self, opcode: Opcode) -> None:
         """A frame that is no message: CONT, PING (the parser has made the answer), PONG, CLOSE."""
-        raise NotImplementedError
 
+    @abstractmethod
     def on_error(self, error: Exception) -> None:
         """The client broke the protocol; the parser has made a close frame that says how."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def ended(self) -> bool:
         """Whether what comes does not count any more."""
-        raise NotImplementedError
 
     # -- what it does
 
     def take(self, data: bytes) -> None:
+        """Read what came, however it is cut: what is no whole frame yet is kept."""
         if self._head:
             data, self._head = self._head + data, b""
         at, end = min(self._missing, len(data)), len(data)

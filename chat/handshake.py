@@ -51,6 +51,7 @@ class RequestProtocol(HttpToolsProtocol):
         self._await_request()
 
     def data_received(self, data: bytes) -> None:
+        """Hand the parser so much at a time that it never keeps more than header_limit."""
         if self._beyond is not None:
             self._refuse(self._beyond)
             return
