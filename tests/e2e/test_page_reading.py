@@ -81,13 +81,19 @@ def test_a_reader_comes_back_to_the_first_new_message(server: PeykServer, tab: O
     wait_until(lambda: read_by(server, "sara", "resume") == 150)
 
 
-def test_what_is_read_does_not_move_when_something_new_comes(server: PeykServer, tab: Open) -> None:
+def scrolled_up(server: PeykServer, tab: Open, channel: str) -> Page:
+    """Somebody reads far above the newest of sixty messages."""
     for i in range(60):
-        post(server, "still", f"line {i}")
-    page = tab("sara", "still")
+        post(server, channel, f"line {i}")
+    page = tab("sara", channel)
     expect(messages(page).last).to_be_in_viewport()
     page.locator("#log").evaluate("log => log.scrollTo(0, 300)")
     expect(page.locator("#latest")).to_have_text("Newest messages")
+    return page
+
+
+def test_what_is_read_does_not_move_when_something_new_comes(server: PeykServer, tab: Open) -> None:
+    page = scrolled_up(server, tab, "still")
     seen = page.locator("[data-offset='25']")
     before = top_of(seen)
     post(server, "still", "fresh")
@@ -366,12 +372,7 @@ def test_shortcuts_are_where_their_letters_are_on_a_persian_keyboard(tab: Open) 
 
 
 def test_who_closes_an_edit_stays_where_they_were(server: PeykServer, tab: Open) -> None:
-    for i in range(60):
-        post(server, "undo", f"line {i}")
-    page = tab("sara", "undo")
-    expect(messages(page).last).to_be_in_viewport()
-    page.locator("#log").evaluate("log => log.scrollTo(0, 300)")
-    expect(page.locator("#latest")).to_have_text("Newest messages")
+    page = scrolled_up(server, tab, "undo")
     post(server, "undo", "fresh")
     expect(page.locator("#latest")).to_have_text("1 new message")
     place = page.locator("#log").evaluate("log => log.scrollTop")
