@@ -33,7 +33,7 @@ FROM_EXCHANGE, FROM_KEY = "peyk-exchange", "peyk-key"  # and of one that was giv
 DEATHS = "x-death"  # the header of one the broker set aside itself: how, the last time first
 _LEFT_OUT = "", "CC", "BCC", DEATHS
 _REASON_BYTES = 500
-STOP_TIMEOUT = 2.0  # seconds for what is in hand to be stored when the node ends
+STOP_TIMEOUT = 2.0  # seconds for what is in hand to be stored or set aside when the node ends
 _LOCKED = 3.0  # seconds between tries for a queue that is another node's
 
 
@@ -144,11 +144,12 @@ class QueueConsumer:
                 await channel.close()
 
     async def _finish(self, channel: AbstractChannel, tag: str, life: Life) -> None:
-        """What would not be acked now would come again, and be stored twice if it has no id."""
+        """What would not be acked now would come again: stored twice if it has no id, set aside twice if it is bad."""
         await channel.basic_cancel(tag, timeout=PATIENCE)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(STOP_TIMEOUT):
                 await self._settled.wait()
+                await life.rejected.join()
         if last := life.take_done():
             await channel.basic_ack(last, multiple=True)
 
@@ -206,6 +207,7 @@ class QueueConsumer:
                     await self._publisher.declare()
             self.counts["rejected"] += 1
             life.done(item)
+            life.rejected.task_done()
 
 
 def delivery_of(message: DeliveredMessage, queue: str) -> Delivery:

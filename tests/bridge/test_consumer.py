@@ -31,6 +31,7 @@ class Fakes:
         self.dead: list[tuple[bytes, str]] = []
         self.ready = asyncio.Event()
         self.error: PeykError | None = None
+        self.cancelled = ""
         self.life = Life()
         queue = queue or Queue(name="q", channel="c")
         self.consumer = QueueConsumer(queue, "dlx", self.append, self, Limits())  # type: ignore[arg-type]
@@ -49,6 +50,9 @@ class Fakes:
     async def basic_ack(self, tag: int, multiple: bool, wait: bool = True) -> None:
         assert multiple
         self.acked.append(tag)
+
+    async def basic_cancel(self, tag: str, **_: float) -> None:
+        self.cancelled = tag
 
     async def declare(self) -> None:
         self.error = None
@@ -138,6 +142,19 @@ async def test_a_dead_letter_is_tried_until_it_is_taken(fakes: Fakes, monkeypatc
     await fakes.deliver(b"poison")
     await until(lambda: fakes.acked == [1])
     assert len(fakes.dead) == 1
+
+
+async def test_a_node_that_ends_acks_what_it_has_set_aside(fakes: Fakes) -> None:
+    """Else it would come again, and be among the dead letters twice."""
+    await fakes.deliver({"n": 0}, b"poison")
+    ending = asyncio.create_task(fakes.consumer._finish(fakes, "tag", fakes.life))  # type: ignore[arg-type]
+    await until(lambda: fakes.cancelled == "tag")
+    fakes.done[0](STORED)
+    await fakes.turn()
+    assert not ending.done() and fakes.acked == [1]
+    fakes.ready.set()
+    await ending
+    assert fakes.acked == [1, 2] and len(fakes.dead) == 1
 
 
 async def test_a_fault_of_ours_is_set_aside_too(fakes: Fakes, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -268,7 +268,7 @@ async def test_a_dead_letter_that_is_retried_is_the_event_it_was(
             await asyncio.to_thread(host.send, "logs", [("m1", body)], "shop.error", forged)
             for _ in range(2):
                 await retried(node, "there is no channel log-shop; create it first")
-        await until(lambda: host.ready("peyk.dead") == 1, BACK)
+            await until(lambda: host.ready("peyk.dead") == 1, BACK)
         with host.channel() as channel:
             properties = pika.BasicProperties(expiration="1", message_id="m2", headers=forged)
             channel.basic_publish("logs", "shop.error", b'{"disk":"full"}', properties)
