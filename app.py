@@ -51,7 +51,7 @@ from chat.models import User
 from chat.node import WORKERS, Node
 from chat.opening import Look, chat
 from chat.pipe import replay, send
-from chat.protocol import encode
+from chat.protocol import OFFSET_LIMIT, encode
 from chat.session import VERSION
 from chat.settings import ServerSettings, log
 from chat.terminal import Terminal
@@ -303,8 +303,8 @@ def _terminal(top: argparse.ArgumentParser, sub: "argparse._SubParsersAction[arg
 
 def offset(text: str) -> int:
     """A position in a channel, as an argument."""
-    if not (text.isascii() and text.isdigit() and int(text) <= 2**53):
-        raise argparse.ArgumentTypeError(f"an offset is a number from 0 to 2**53, not {text}")
+    if not (text.isascii() and text.isdigit() and int(text) <= OFFSET_LIMIT):
+        raise argparse.ArgumentTypeError(f"an offset is a number from 0 to {OFFSET_LIMIT}, not {text}")
     return int(text)
 
 

@@ -15,7 +15,8 @@ from pipeline.producer import Position
 from pipeline.replay import Page
 
 Raw = msgspec.Raw
-Offset = Annotated[int, msgspec.Meta(ge=0, le=2**53)]  # what JavaScript counts exactly
+OFFSET_LIMIT = 2**53  # what JavaScript counts exactly
+Offset = Annotated[int, msgspec.Meta(ge=0, le=OFFSET_LIMIT)]
 
 
 class Connect(msgspec.Struct):

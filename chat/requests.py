@@ -16,7 +16,7 @@ from chat.doors import ANONYMOUS, COOKIE, Doors
 from chat.errors import BadRequest, PermissionDenied, PeykError, TooLarge, Unauthorized, Unavailable
 from chat.metrics import count
 from chat.models import User, channel_id
-from chat.protocol import encode
+from chat.protocol import OFFSET_LIMIT, encode
 from pipeline.content import UNREADABLE
 from pipeline.resp import FAILURES
 
@@ -144,7 +144,7 @@ async def raw_body(request: Request, limit: int) -> bytes:
     return bytes(data)
 
 
-def number(request: Request, name: str, low: int, high: int = 2**53) -> int | None:
+def number(request: Request, name: str, low: int, high: int = OFFSET_LIMIT) -> int | None:
     text = request.query_params.get(name)
     if text is None:
         return None

@@ -13,7 +13,7 @@ from chat import api, event_api, rpc_api
 from chat.calls import ACTION_LIMIT
 from chat.models import NAME_LIMIT, NAME_RULE, Channel
 from chat.moderation import Role
-from chat.protocol import KEY_LIMIT
+from chat.protocol import KEY_LIMIT, OFFSET_LIMIT
 from chat.requests import JSON, Failure, answer
 from chat.rpc import NewChannel
 from chat.session import VERSION
@@ -44,8 +44,8 @@ _PARAMETERS: dict[str, dict[str, Any]] = {
     "id": _NAME,
     "user": _NAME,
     "action": {"type": "string", "pattern": r"^[^\p{C}/]+$", "maxLength": ACTION_LIMIT, "example": "configs"},
-    "after": {"type": "integer", "minimum": 0, "maximum": 2**53},
-    "before": {"type": "integer", "minimum": 1, "maximum": 2**53},
+    "after": {"type": "integer", "minimum": 0, "maximum": OFFSET_LIMIT},
+    "before": {"type": "integer", "minimum": 1, "maximum": OFFSET_LIMIT},
     "limit": {"type": "integer", "minimum": 0, "description": "At most PAGE_LIMIT."},
     "event": {"type": "string", "minLength": 1, "description": "An event's id."},
     "channel": _NAME,

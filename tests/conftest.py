@@ -1,6 +1,7 @@
 """Fixtures: a real Redis 7 and the embedded Valkey, emptied for each test."""
 
 import os
+import signal
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -11,6 +12,12 @@ from redis.asyncio import Redis
 from chat.settings import ServerSettings
 from redis_config import Address, command_client
 from tests.services import RedisProcess, clean_environment, end_embedded
+
+
+def pytest_configure() -> None:
+    """A script's background job ignores Ctrl+C, and so would every process that a test starts and interrupts."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

@@ -167,7 +167,7 @@ def test_a_port_in_use_is_named_before_anything_starts(data_dir: Path, workers: 
 @pytest.mark.parametrize("offset", ["-5", "²", str(2**70)])
 def test_an_offset_that_cannot_be_is_refused(data_dir: Path, offset: str) -> None:
     done = run(data_dir, "replay", "general", f"--after={offset}")
-    assert done.returncode == 2 and "0 to 2**53" in done.stderr and "Traceback" not in done.stderr
+    assert done.returncode == 2 and "0 to 9007199254740992" in done.stderr and "Traceback" not in done.stderr
 
 
 @pytest.mark.usefixtures("functions")
