@@ -25,7 +25,7 @@ from tests.bridge.foreign import Host
 from tests.services import ROOT, RedisProcess, until
 
 SHORT = 1000  # events through each exchange; `python -m tests.faults.rabbit` sends 10,000
-BACK = 15.0  # seconds until the bridge is at work again, whatever happened
+BACK = 30.0  # seconds everything has to come back
 ONE = '[[queue]]\nname = "q"\nchannel = "c"\n[[queue.bind]]\nexchange = "amq.direct"\nkey = "k"\n'
 
 

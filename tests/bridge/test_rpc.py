@@ -200,9 +200,9 @@ async def test_configs_are_answered_only_where_nobody_else_does(bridge_settings:
         both[1] as shop,
     ):
         await node.say(SENDER, action="configs", requestId="r1", source="nodejs")
+        await node.say(source="laravel", action="configs", requestId="r1", theme="dark")
         await node.say(SENDER, action="configs", requestId="r2", source="nodejs")
         await node.say("shop_sender", action="configs", requestId="r3", source="nodejs")  # another application's
-        await node.say(source="laravel", action="configs", requestId="r1", theme="dark")
         assert await node.next() == {"source": "laravel", "action": "configs", "requestId": "r1", "theme": "dark"}
         assert await node.next() == {"source": "python", "action": "configs", "requestId": "r2", "version": "peyk"}
         await shop.say("shop", end=True)
@@ -214,7 +214,7 @@ async def test_what_is_late_forged_doubled_or_malformed_is_counted_and_changes_n
 ) -> None:
     async with caller(bridge_settings) as rpc, neighbour(client, SENDER) as other:
         with pytest.raises(TimeoutError):
-            await rpc.call("slow", timeout=0.05)
+            await rpc.call("slow", timeout=0.5)
         late = (await other.next())["requestId"]
         call = asyncio.create_task(rpc.call("sum"))
         request = (await other.next())["requestId"]
@@ -289,7 +289,7 @@ async def test_a_slow_action_holds_up_only_itself(bridge_settings: AppSettings, 
 
 async def test_who_waits_in_line_too_long_is_not_begun(bridge_settings: AppSettings) -> None:
     done: list[int] = []
-    lane = Lane("a test", 1, 5, patience=0.05, limit=0.3)
+    lane = Lane("a test", 1, 5, patience=0.05, limit=2)
 
     async def work(i: int) -> None:
         done.append(i)
@@ -345,7 +345,7 @@ async def test_a_connection_that_fell_silent_is_replaced(
     bridge_settings: AppSettings, valkey_process: RedisProcess, client: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bridge.rpc._CHECK", 0.05)
-    monkeypatch.setattr("pipeline.listener._PATIENCE", 0.2)
+    monkeypatch.setattr("pipeline.listener._PATIENCE", 1.0)
     proxy = Proxy(Address("127.0.0.1", valkey_process.port))
     async with proxy, caller(bridge_settings, proxy.address, sum=add) as rpc:
         proxy.deafen = True

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -12,7 +13,7 @@ from websockets.asyncio.client import connect
 from tests.chat.conftest import Talk
 from tests.services import PeykServer, RedisProcess
 
-BURST = 20  # commands; a token comes back every half second, so a test at the limit has that long
+BURST = 20  # commands; a token comes back every half second, see at_limit
 SETTINGS = {
     "TRUSTED_PROXIES": "127.0.0.1",  # so that each test has an address of its own
     "GUESTS": "yes",
@@ -32,8 +33,8 @@ SETTINGS = {
     "MESSAGE_LIMIT": "1000",
     "FRAME_LIMIT": "65536",
     "HEADER_LIMIT": "2000",
-    "HANDSHAKE_TIMEOUT": "1",
-    "CONNECT_TIMEOUT": "1",
+    "HANDSHAKE_TIMEOUT": "2",
+    "CONNECT_TIMEOUT": "2",
 }
 
 
@@ -72,6 +73,20 @@ async def ask_all(talk: Talk, *commands: dict[str, Any]) -> list[dict[str, Any]]
     lines = [json.dumps({"id": number, **command}) for number, command in zip(numbers, commands, strict=True)]
     await talk.socket.send("\n".join(lines))
     return [await talk.reply(number) for number in numbers]
+
+
+async def ask_until_refused(talk: Talk, *commands: dict[str, Any]) -> list[dict[str, Any]]:
+    """The replies to commands in turn, one after another; the last is the first that says "too many"."""
+    replies: list[dict[str, Any]] = []
+    while codes(replies[-1:]) != [111]:
+        assert len(replies) < 1000
+        replies.append(await talk.ask(**commands[len(replies) % len(commands)]))
+    return replies
+
+
+def at_limit(served: int, burst: int, rate: float, since: float) -> bool:
+    """Whether a full bucket was served, and besides only what came back since then: `rate` a second."""
+    return burst <= served <= burst + rate * (time.monotonic() - since) + 1
 
 
 def codes(replies: list[dict[str, Any]]) -> list[int]:
