@@ -76,6 +76,12 @@ class Host:
         except pika.exceptions.ChannelClosedByBroker:
             return -1
 
+    def keeps(self, *queues: str) -> bool:
+        """Whether these quorum queues work after a kill of the broker: it writes who they are once a second or so."""
+        (names,) = self.rabbit.dir.glob("mnesia/*/quorum/*/names.dets")
+        written = names.read_bytes()
+        return all(f"{self.name}_{queue}".encode() in written for queue in queues)
+
     def connections(self) -> list[str]:
         """The names of the connections to this host that the management plugin knows."""
         found = self.rabbit.manage("GET", f"vhosts/{self.name}/connections")

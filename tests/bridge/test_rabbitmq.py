@@ -118,7 +118,7 @@ async def test_a_broker_that_is_killed_is_awaited(host: Host, valkey: RedisProce
     async with bridge(host, valkey, tmp_path) as node:
         await send(host, {"n": 0})
         await arrives(valkey, 0)
-        await asyncio.sleep(4)  # RabbitMQ 3.10 has a new quorum queue on its disk after some seconds only
+        await until(lambda: host.keeps("q", "peyk.dead"))
         host.rabbit.kill()
         await until(lambda: "no connection" in node.parts.states["rabbitmq"](), BACK)
         async with Node(settings_of(host, valkey.url, tmp_path / "b", ONE), "bridge", join) as other:
