@@ -20,7 +20,7 @@ HANDSHAKE = {
     "Sec-WebSocket-Key": KEY,
     "Sec-WebSocket-Version": "13",
 }
-PATIENCE = 10.0
+PATIENCE = 30.0
 
 
 class Frame(NamedTuple):

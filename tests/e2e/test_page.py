@@ -33,7 +33,7 @@ def server() -> Iterator[PeykServer]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    expect.set_options(timeout=15_000)
+    expect.set_options(timeout=30_000)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield browser
@@ -311,7 +311,7 @@ def test_channels_are_created_joined_and_left(tab: Open) -> None:
     for _ in range(2):  # and it does not come back
         expect(sara.locator("#others .channel[data-channel='lobby']")).to_be_visible()
         expect(sara.locator("#channels .channel[data-channel='lobby']")).to_have_count(0)
-        with sara.expect_event("websocket", timeout=15_000):
+        with sara.expect_event("websocket", timeout=30_000):
             sara.reload()
         expect(sara.locator("#channels .channel").first).to_be_visible()
 

@@ -49,7 +49,7 @@ async def join(talk: Talk, user: str) -> None:
 
 
 async def test_several_processes_are_one_server(redis: Redis, server: PeykServer) -> None:
-    await until(lambda: _nodes(redis, WORKERS), timeout=30)
+    await until(lambda: _nodes(redis, WORKERS))
     async with contextlib.AsyncExitStack() as stack:
         talks: list[Talk] = []
         while len({str(v).split(" ")[0] for v in await redis.hvals("presence:c")}) < 2:  # on two of them at least
@@ -64,14 +64,14 @@ async def test_several_processes_are_one_server(redis: Redis, server: PeykServer
 
 
 async def test_a_worker_that_dies_is_replaced_and_all_end_together(redis: Redis, server: PeykServer) -> None:
-    await until(lambda: _nodes(redis, WORKERS), timeout=30)
+    await until(lambda: _nodes(redis, WORKERS))
     victim, *others = [p.pid for p in workers(server)]
     os.kill(victim, signal.SIGKILL)
-    await until(lambda: len(workers(server)) == WORKERS and victim not in [p.pid for p in workers(server)], timeout=30)
+    await until(lambda: len(workers(server)) == WORKERS and victim not in [p.pid for p in workers(server)])
     everybody = workers(server)
     assert set(others) <= {p.pid for p in everybody}
     server.stop()
-    _, alive = psutil.wait_procs(everybody, timeout=10)
+    _, alive = psutil.wait_procs(everybody, timeout=30)
     assert not alive
     assert await redis.zcard("nodes") <= 1  # the killed one, whose lease is not over
 
