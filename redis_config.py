@@ -60,6 +60,7 @@ class Settings(BaseSettings):
     history_length: int = Field(10_000, ge=1, description="messages a channel's stream keeps (about)")
     log_length: int = Field(100_000, ge=1, description="batches a partition's log holds; then publishing is refused")
     create_channels: bool = Field(True, description="whether the first join or publish makes a channel")
+    channel_limit: int = Field(100_000, ge=0, description="channels there may be, whoever makes them (0: no limit)")
     publish_timeout: float = Field(1.75, gt=0, description="seconds until a publisher hears that Redis is silent")
     retry_window: float = Field(10.0, gt=0, le=25, description="seconds a batch without a reply is sent again")
     idempotency_ttl: int = Field(300, ge=1, description="seconds an idempotency key is remembered")

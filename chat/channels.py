@@ -5,13 +5,14 @@ from typing import Any
 from redis.asyncio import Redis
 
 from chat.auth import GIVEN, KINDS
-from chat.errors import BadRequest, ChannelExists, UnknownChannel
+from chat.errors import BadRequest, ChannelExists, LimitExceeded, UnknownChannel
 from chat.models import Channel, User, channel_id, is_line
 from chat.policies import POLICY, Policies
 from pipeline.content import normal
 from pipeline.keys import CHANNELS, CONTROL, Keys
 from pipeline.producer import new_epoch
-from pipeline.resp import Command, Link, ReplyError
+from pipeline.resp import Link
+from redis_config import Settings
 
 DESCRIPTION_LIMIT = 500  # characters
 _TOMBSTONE = 3600  # seconds a node that missed the word "deleted" has to find it out
@@ -19,24 +20,27 @@ KICK = "kick "  # before the channel's id and the user's
 DELETED = "deleted "  # said on Pub/Sub `control`, before the channel's id
 
 # Set what is missing of a channel: whether it is new ("1"), then its fields and values. A race has one winner.
-# It is as old as Redis says, by whose clock messages are, too.
+# It is as old as Redis says, by whose clock messages are, too. Nothing, if it would be one more than ARGV[1] (0: any).
 _MAKE = """
-local new = 1 - redis.call('HEXISTS', KEYS[1], 'id')
+local new, limit = 1 - redis.call('HEXISTS', KEYS[1], 'id'), tonumber(ARGV[1])
+if new == 1 and limit > 0 and redis.call('SISMEMBER', KEYS[2], ARGV[2]) == 0
+    and redis.call('SCARD', KEYS[2]) >= limit then return {} end
+redis.call('SADD', KEYS[2], ARGV[2])
 local time = redis.call('TIME')
 redis.call('HSETNX', KEYS[1], 'created_at', string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000)))
-for i = 1, #ARGV, 2 do redis.call('HSETNX', KEYS[1], ARGV[i], ARGV[i + 1]) end
+for i = 3, #ARGV, 2 do redis.call('HSETNX', KEYS[1], ARGV[i], ARGV[i + 1]) end
 return {tostring(new), unpack(redis.call('HGETALL', KEYS[1]))}"""
 
 
 class Channels:
     """Create, update, delete, list. Every method takes a name in any spelling (chat.models.channel_id)."""
 
-    def __init__(self, redis: Redis, link: Link, keys: Keys, on_demand: bool, policies: Policies) -> None:
-        self._redis, self._link, self._keys = redis, link, keys
-        self._on_demand, self._policies = on_demand, policies
+    def __init__(self, redis: Redis, link: Link, settings: Settings, policies: Policies) -> None:
+        self._redis, self._link, self._keys = redis, link, Keys.of(settings)
+        self._on_demand, self._limit, self._policies = settings.create_channels, settings.channel_limit, policies
 
     async def create(self, name: str, description: str = "", owner: str = "", kind: str = "public") -> Channel:
-        """Make a channel. Raises ChannelExists and BadRequest."""
+        """Make a channel. Raises ChannelExists, LimitExceeded and BadRequest."""
         if _checked_kind(kind) != "public" and not owner:
             raise BadRequest(f"a {kind} channel needs an owner; sign in first")
         channel, new = await self._make(name, description, owner, kind)
@@ -45,7 +49,7 @@ class Channels:
         return channel
 
     async def ensure(self, name: str, owner: str) -> Channel:
-        """The channel, made on the spot if it is missing and CREATE_CHANNELS allows it. Raises UnknownChannel."""
+        """The channel, made on the spot if CREATE_CHANNELS allows it. Raises UnknownChannel and LimitExceeded."""
         if not self._on_demand:
             return await self.get(name)
         channel, _ = await self._make(name, "", owner, "public")
@@ -134,11 +138,9 @@ class Channels:
         fields = {"id": channel, "name": name, "description": _checked(description)}
         fields |= {"owner": owner, "kind": kind, "epoch": new_epoch(), "offset": "0"}
         made = [part for field in fields.items() for part in field]
-        commands: list[Command] = [["SADD", CHANNELS, channel], ["EVAL", _MAKE, 1, key, *made]]
-        listed, reply = await self._link.pipeline(commands)  # a crash between leaves a name that the listing skips
-        for error in (listed, reply):
-            if isinstance(error, ReplyError):
-                raise error
+        reply = await self._link.call("EVAL", _MAKE, 2, key, CHANNELS, self._limit, channel, *made)
+        if not reply:
+            raise LimitExceeded.of_channels(self._limit)
         new, *stored = [text.decode() for text in reply]
         if new == "1":
             await self._policy_changed(channel)

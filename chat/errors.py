@@ -42,6 +42,12 @@ class PeykError(Exception):
     limit = ""
     retry_after = 0.0  # seconds; shown over HTTP
 
+    def saying(self, message: str) -> "PeykError":
+        """This error with another message."""
+        error = type(self).__new__(type(self), message)
+        error.__dict__.update(self.__dict__)
+        return error
+
 
 class BadRequest(PeykError):
     code, status = 107, 400
@@ -124,6 +130,10 @@ class LimitExceeded(PeykError):
     def __init__(self, message: str, limit: str) -> None:
         super().__init__(message)
         self.limit = limit
+
+    @classmethod
+    def of_channels(cls, limit: int) -> "LimitExceeded":
+        return cls(f"there are {limit} channels, as many as may be; delete one, or raise CHANNEL_LIMIT", "channels")
 
 
 class Unroutable(PeykError):

@@ -17,6 +17,7 @@ REFUSALS = {
     "address_connections": "connections beyond what one address may have",
     "user_connections": "clients beyond what one user may have connected",
     "subscriptions": "subscriptions beyond what one client may have",
+    "channels": "channels beyond what there may be",
     "user_channels": "channels beyond what one user may belong to",
     "calls": "calls to other services beyond what one node may have under way",
     "handshake": "connections closed because no whole request came in time",

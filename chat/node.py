@@ -94,7 +94,7 @@ class Node:
         self.policies = Policies(door_link, self.keys, settings.check_interval, settings.channel_name_length)
         self.policies.start()
         stack.push_async_callback(self.policies.close)
-        self.channels = Channels(self.redis, self.link, self.keys, settings.create_channels, self.policies)
+        self.channels = Channels(self.redis, self.link, settings, self.policies)
         self.doors = Doors(settings, self.redis, door_link, self.keys)
         await self.doors.start()
         self.accounts = Accounts(settings, self.redis, self.keys, self.doors)

@@ -335,7 +335,7 @@ class Session:
     def _published(self, command_id: int, outcome: Position | PeykError) -> None:
         self._publishing -= 1
         if isinstance(outcome, PeykError):
-            self.reply(protocol.error_reply(command_id, outcome))
+            self._fail(command_id, outcome)
         else:
             self.reply(protocol.publish_reply(command_id))
         self._inbox.resume()
@@ -343,7 +343,7 @@ class Session:
     def _rpc_published(self, command_id: int, outcome: Position | PeykError) -> None:
         self._publishing -= 1
         if isinstance(outcome, PeykError):
-            self.reply(protocol.error_reply(command_id, outcome))
+            self._fail(command_id, outcome)
         else:
             self.reply(protocol.reply(command_id, "rpc", {"data": protocol.position_body(outcome)}))
         self._inbox.resume()

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 
+from chat.errors import PeykError
 from pipeline.event import Event, key_of
 from pipeline.producer import Producer
 
@@ -14,7 +15,7 @@ class StreamGateway:
         self._producer = producer
 
     async def publish(self, events: Sequence[Event]) -> None:
-        """Return when every event is in its stream. Raises UnknownChannel, StorageFull, Unavailable, OutcomeUnknown."""
+        """Return when every event is in its stream. Raises what Producer.publish does."""
         appends = [self._producer.publish(e.channel, e.data(), user=e.user, key=key_of(e.id)) for e in events]
         raise_failed(events, await asyncio.gather(*appends, return_exceptions=True))
 
@@ -25,7 +26,7 @@ def raise_failed(events: Sequence[Event], outcomes: Sequence[object]) -> None:
     if not failed:
         return
     error = failed[0][1]
-    if len(failed) < len(events) and isinstance(error, Exception):
+    if len(failed) < len(events) and isinstance(error, PeykError):
         ids = ", ".join(event.id for event, _ in failed[:20]) + (", …" if len(failed) > 20 else "")
-        raise type(error)(f"{len(failed)} of {len(events)} events were not queued ({ids}): {error}")
+        raise error.saying(f"{len(failed)} of {len(events)} events were not queued ({ids}): {error}")
     raise error

@@ -15,7 +15,7 @@ from functools import partial
 from importlib import resources
 from typing import Any, NamedTuple
 
-from chat.errors import OutcomeUnknown, PeykError, StorageFull, Unavailable, UnknownChannel
+from chat.errors import LimitExceeded, OutcomeUnknown, PeykError, StorageFull, Unavailable, UnknownChannel
 from pipeline.keys import CHANNELS, Keys
 from pipeline.lasting import lasting
 from pipeline.resp import Connection, ConnectionLost, ReplyError, connect, pack
@@ -61,14 +61,14 @@ Done = Callable[[Position | PeykError], None]
 class Append:
     """One message on its way in, and who wants to hear of it."""
 
-    __slots__ = ("channel", "client", "create", "data", "done", "key", "patient", "since", "store", "user")
+    __slots__ = ("channel", "client", "data", "done", "key", "patient", "since", "store", "user")
 
     def __init__(
         self, channel: str, data: bytes, user: str, client: str, key: str, store: bool, since: float, done: Done
     ) -> None:
         self.channel, self.data, self.user, self.client, self.key = channel, data, user, client, key
         self.store, self.since, self.done = store, since, done
-        self.create = self.patient = False
+        self.patient = False
 
     def settle(self, outcome: Position | PeykError) -> None:
         """Tell the publisher, once: what comes later (a reply after "unknown") is not told."""
@@ -83,10 +83,10 @@ def _told(outcome: Position | PeykError) -> None:
 class Batch:
     """One EVALSHA: the same bytes each time it is sent."""
 
-    __slots__ = ("appends", "packed", "registers", "since")
+    __slots__ = ("appends", "packed", "since")
 
-    def __init__(self, appends: list[Append], packed: bytes, registers: bool, since: float) -> None:
-        self.appends, self.packed, self.registers, self.since = appends, packed, registers, since
+    def __init__(self, appends: list[Append], packed: bytes, since: float) -> None:
+        self.appends, self.packed, self.since = appends, packed, since
 
 
 class Lane:
@@ -150,7 +150,7 @@ class Producer:
         """Append one message to `channel` (an id) and return its position once it is in the stream.
 
         `data` is one line of JSON. With `key`, the same key by the same user within 5 minutes gives the same
-        position and no second entry. Raises UnknownChannel, StorageFull and Unavailable (not stored) and
+        position and no second entry. Raises UnknownChannel, LimitExceeded, StorageFull and Unavailable (not stored) and
         OutcomeUnknown (retry with the same key).
         """
         future: asyncio.Future[Position] = self._loop.create_future()
@@ -215,20 +215,14 @@ class Producer:
             if lane.batch is None and lane.queue:
                 lane.batch = batch = self._next_batch(lane)
                 packed.append(batch.packed)
-                callbacks += self._callbacks(lane, batch)
+                callbacks.append(partial(self._on_reply, lane, batch))
         if packed:
             connection.write(b"".join(packed), callbacks)
-
-    def _callbacks(self, lane: Lane, batch: Batch) -> list[Callable[[Any], None]]:
-        """One for each command that `batch.packed` holds."""
-        answer = partial(self._on_reply, lane, batch)
-        return [_ignore, answer] if batch.registers else [answer]
 
     def _next_batch(self, lane: Lane) -> Batch:
         """Take what waits in `lane`, at most BATCH_MESSAGES and BATCH_BYTES, as one packed EVALSHA."""
         appends: list[Append] = []
         places: dict[str, int] = {}
-        create: set[str] = set()
         size, queue = 0, lane.queue
         while queue and len(appends) < BATCH_MESSAGES and (not appends or size + len(queue[0].data) <= BATCH_BYTES):
             append = queue.popleft()
@@ -236,26 +230,20 @@ class Producer:
             lane.size -= len(append.data)
             appends.append(append)
             places.setdefault(append.channel, len(places) + 1)
-            if append.create:
-                create.add(append.channel)
-        keys = [self._keys.log(lane.number), self._keys.batch(lane.number, secrets.token_hex(8))]
+        keys = [self._keys.log(lane.number), self._keys.batch(lane.number, secrets.token_hex(8)), CHANNELS]
         s = self._settings
         args: list[str | bytes | int] = [s.history_length, s.log_length, s.idempotency_ttl * 1000, SAVED_REPLY_MS]
-        args += [new_epoch(), len(places)]
+        args += [new_epoch(), s.channel_limit if s.create_channels else -1, len(places)]
         for channel in places:
             keys += [self._keys.channel(channel), self._keys.history(channel)]
-            args += [channel, int(channel in create), *self._highest(channel)]
+            args += [channel, *self._highest(channel)]
         for append in appends:
             place = 0
             if append.key:
                 keys.append(self._keys.idempotency(append.channel, append.user, append.key))
                 place = len(keys)
             args += [places[append.channel], place, int(append.store), append.user, append.client, append.data]
-        packed = pack(["EVALSHA", _SHA, len(keys), *keys, *args])
-        if create:
-            # First in the list of channels, then made: a crash between leaves a name the listing skips.
-            packed = pack(["SADD", CHANNELS, *create]) + packed
-        return Batch(appends, packed, bool(create), self._loop.time())
+        return Batch(appends, pack(["EVALSHA", _SHA, len(keys), *keys, *args]), self._loop.time())
 
     def _highest(self, channel: str) -> tuple[str, int]:
         """The highest position this node knows of, so that a Redis which came back older is noticed."""
@@ -281,7 +269,6 @@ class Producer:
 
     def _settle(self, lane: Lane, batch: Batch, reply: bytes) -> None:
         """Give each message of the batch its line of the reply."""
-        unknown: list[Append] = []
         for append, line in zip(batch.appends, reply.decode().split("\n"), strict=True):
             offset, ms, *rest = line.split(" ", 3)
             if offset != "!":
@@ -289,14 +276,12 @@ class Producer:
                 if append.store and not position.duplicate:
                     self._seen[append.channel] = (position.epoch, position.offset)
                 append.settle(position)
-            elif ms == "UNKNOWN" and self._settings.create_channels and not append.create:
-                append.create = True
-                unknown.append(append)
             elif ms == "UNKNOWN":
                 append.settle(UnknownChannel.named(append.channel))
+            elif ms == "LIMIT":
+                append.settle(LimitExceeded.of_channels(self._settings.channel_limit))
             else:
                 append.settle(Unavailable(f"Redis refused the message: {line[2:]}"))
-        self._put_back(lane, unknown)
         while len(self._seen) > SEEN_CHANNELS:
             del self._seen[next(iter(self._seen))]
 
@@ -328,7 +313,7 @@ class Producer:
 
     def _send(self, lane: Lane, batch: Batch) -> None:
         if self._connection is not None and lane.batch is batch:
-            self._connection.write(batch.packed, self._callbacks(lane, batch))
+            self._connection.write(batch.packed, [partial(self._on_reply, lane, batch)])
 
     # -- time and faults
 

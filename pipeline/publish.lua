@@ -1,10 +1,10 @@
 -- Append one batch of messages of one partition: to each channel's history, then once to the partition's log.
 --
--- KEYS  1 log, 2 the batch's saved reply, then a channel's hash and history for each channel,
+-- KEYS  1 log, 2 the batch's saved reply, 3 the set of channels, then a channel's hash and history for each channel,
 --       then the idempotency keys that messages refer to by their place in KEYS.
 -- ARGV  1 history length, 2 log length, 3 idempotency ms, 4 saved reply ms, 5 epoch for a channel that needs a new one,
---       6 number of channels, then for each channel: id, create (1: make the channel if it is missing),
---       epoch and offset the node has seen;
+--       6 channels there may be (0: any number, -1: none is made here), 7 number of channels of this batch,
+--       then for each channel: id, epoch and offset the node has seen;
 --       then for each message: channel number, idempotency key's place (0: none), store (1, or 0: show only),
 --       user, client, data.
 -- Reply: one line a message: "<offset> <ms> <epoch>", with " dup" behind when the key was known already,
@@ -18,25 +18,34 @@ end
 
 local time = redis.call('TIME')
 local ms = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
-local count = tonumber(ARGV[6])
-local channels, arg = {}, 7
+local limit, made = tonumber(ARGV[6]), 0
+
+-- Why a channel that is missing is not made; nil: it is.
+local function refusal(id)
+  if limit < 0 then return 'UNKNOWN' end
+  if limit == 0 or redis.call('SISMEMBER', KEYS[3], id) == 1 then return nil end
+  made = made + 1
+  if redis.call('SCARD', KEYS[3]) + made > limit then return 'LIMIT' end
+end
+
+local count = tonumber(ARGV[7])
+local channels, arg = {}, 8
 for i = 1, count do
-  local hash = redis.pcall('HMGET', KEYS[1 + 2 * i], 'epoch', 'offset')
-  local channel = {id = ARGV[arg], hash = KEYS[1 + 2 * i], history = KEYS[2 + 2 * i], changed = false}
+  local hash = redis.pcall('HMGET', KEYS[2 + 2 * i], 'epoch', 'offset')
+  local channel = {id = ARGV[arg], hash = KEYS[2 + 2 * i], history = KEYS[3 + 2 * i], changed = false}
   if hash.err then
     channel.broken = hash.err
   elseif hash[1] then
     channel.epoch, channel.offset = hash[1], tonumber(hash[2]) or 0
-    local seen = tonumber(ARGV[arg + 3])
-    if ARGV[arg + 2] == channel.epoch and seen > channel.offset then -- Redis came back older than what was shown
+    local seen = tonumber(ARGV[arg + 2])
+    if ARGV[arg + 1] == channel.epoch and seen > channel.offset then -- Redis came back older than what was shown
       channel.epoch, channel.offset = ARGV[5], seen
     end
-  elseif ARGV[arg + 1] == '1' then
-    channel.epoch, channel.offset, channel.new = ARGV[5], 0, true
   else
-    channel.broken = 'UNKNOWN'
+    channel.broken = refusal(channel.id)
+    channel.epoch, channel.offset, channel.new = ARGV[5], 0, true
   end
-  channels[i], arg = channel, arg + 4
+  channels[i], arg = channel, arg + 3
 end
 
 local function store(channel, user, client, data)
@@ -98,7 +107,10 @@ for i = 1, count do
   local channel = channels[i]
   if channel.changed then
     redis.pcall('HSET', channel.hash, 'epoch', channel.epoch, 'offset', string.format('%.0f', channel.offset))
-    if channel.new then redis.pcall('HSET', channel.hash, 'id', channel.id, 'name', channel.id, 'created_at', ms) end
+    if channel.new then
+      redis.pcall('HSET', channel.hash, 'id', channel.id, 'name', channel.id, 'created_at', ms)
+      redis.pcall('SADD', KEYS[3], channel.id)
+    end
   end
 end
 if #log > 0 then

@@ -150,6 +150,31 @@ async def test_channels_of_a_user(server: PeykServer, http: httpx.AsyncClient, r
         assert (await http.put("/api/channels/one-more/subscribers/joiner")).status_code == 201
 
 
+async def test_channels_there_may_be() -> None:
+    """By whichever door the one too many is made; what is there goes on, and one that is deleted makes room."""
+    text = "there are 2 channels, as many as may be; delete one, or raise CHANNEL_LIMIT"
+    with PeykServer({"CHANNEL_LIMIT": "2"}) as full:
+        async with httpx.AsyncClient(base_url=full.url, trust_env=False) as http, dial(full, "maker") as talk:
+            assert (await http.post("/api/channels", json={"name": "one"})).status_code == 201
+            assert "publish" in await talk.ask(publish={"channel": "two", "data": 1})
+            event = {"type": "x", "channel": "three", "payload": 1}
+            for path, body in (
+                ("/api/channels", {"name": "three"}),
+                ("/api/channels/three/messages", {"text": "x"}),
+                ("/api/events", event),
+            ):
+                reply = await http.post(path, json=body)
+                assert reply.status_code == 429 and reply.json()["error"] == {"code": 106, "message": text}, path
+            for command in ("publish", "subscribe"):
+                assert await talk.fail(**{command: {"channel": "three", "data": 1}}) == (106, text)
+            assert [channel["id"] for channel in (await http.get("/api/channels")).json()] == ["one", "two"]
+            assert "subscribe" in await talk.ask(subscribe={"channel": "one"})
+            assert (await http.post("/api/channels/two/messages", json={"text": "x"})).status_code == 201
+            assert (await http.delete("/api/channels/one")).status_code == 204
+            assert "publish" in await talk.ask(publish={"channel": "three", "data": 1})
+        assert await refused(full, "channels") == 5
+
+
 # -- sizes
 
 

@@ -10,7 +10,7 @@ import pytest
 from redis.asyncio import Redis
 from starlette.testclient import TestClient
 
-from chat.errors import Unavailable
+from chat.errors import LimitExceeded, Unavailable
 from chat.server import application
 from chat.settings import ServerSettings
 from pipeline.consumer import Away
@@ -202,3 +202,6 @@ def test_an_error_among_many_names_those_it_is_about() -> None:
         raise_failed(events, [None, Unavailable("away"), None])
     with pytest.raises(Unavailable, match=r"^away$"):
         raise_failed(events[:1], [Unavailable("away")])
+    with pytest.raises(LimitExceeded, match=r"1 of 3 events were not queued \(e0\): full") as raised:
+        raise_failed(events, [LimitExceeded("full", "channels"), None, None])
+    assert (raised.value.limit, raised.value.code) == ("channels", 106)

@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 import redis
 
-from chat.errors import OutcomeUnknown, StorageFull, Unavailable, UnknownChannel
+from chat.errors import LimitExceeded, OutcomeUnknown, StorageFull, Unavailable, UnknownChannel
 from pipeline.keys import Keys
 from pipeline.lease import RENEWALS
 from pipeline.producer import BATCH_MESSAGES, TICK, Append, Batch, Lane, Position, Producer
@@ -272,6 +272,22 @@ async def test_the_hash_is_lost_while_the_stream_lives(producer: Producer, redis
     assert after.offset == 4 and after.epoch != before.epoch
 
 
+async def test_there_are_not_more_channels_than_may_be(redis_client: RedisClient, quick: Settings) -> None:
+    """However many ask at once, in whichever partition. One whose hash was lost is none more."""
+    limited = quick.model_copy(update={"channel_limit": 3})
+    async with Producer(Address.parse(limited), limited) as producer:
+        names = [f"c{number}" for number in range(20)]
+        outcomes = await asyncio.gather(*[publish(producer, name) for name in names * 2], return_exceptions=True)
+        made = {name for name, outcome in zip(names * 2, outcomes, strict=True) if isinstance(outcome, Position)}
+        refused = [str(outcome) for outcome in outcomes if isinstance(outcome, LimitExceeded)]
+        assert len(made) == 3 and made == await redis_client.smembers("channels") and len(refused) == 40 - 6
+        assert refused[0] == "there are 3 channels, as many as may be; delete one, or raise CHANNEL_LIMIT"
+        assert len(await redis_client.keys("message:*")) == 3
+        one = made.pop()
+        await redis_client.delete(f"channel:{one}")
+        assert (await publish(producer, one)).offset == 3
+
+
 async def test_redis_comes_back_older_than_what_was_shown(producer: Producer, redis_client: RedisClient) -> None:
     before = [await publish(producer) for _ in range(5)][-1]
     await redis_client.hset("channel:c", "offset", "2")
@@ -376,7 +392,7 @@ async def test_a_publisher_hears_within_its_own_time_however_long_it_stood_in_li
         now = asyncio.get_running_loop().time()
         asked = now - quick.publish_timeout
         lane = Lane(0)
-        lane.batch = Batch([waits("first", asked - 0.1), waits("last", asked + 0.1)], b"", False, now - 0.05)
+        lane.batch = Batch([waits("first", asked - 0.1), waits("last", asked + 0.1)], b"", now - 0.05)
         producer._give_up(lane, now)
         assert told == {}
         producer._give_up(lane, now + 0.06)

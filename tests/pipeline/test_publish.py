@@ -15,11 +15,11 @@ class Script:
         self.redis: RedisClient = fakeredis.FakeRedis(decode_responses=True)
 
     def __call__(
-        self, *messages: tuple[str, str], batch: str = "b", seen: tuple[str, int] = ("", 0), create: int = 1
+        self, *messages: tuple[str, str], batch: str = "b", seen: tuple[str, int] = ("", 0), limit: int = 0
     ) -> list[str]:
         """`messages` are (idempotency key or "", data); data beginning with ~ is only shown."""
-        keys = ["log:0", f"batch:0:{batch}", "channel:c", "message:c"]
-        args: list[str | int] = [1000, 10, 300_000, 30_000, f"epoch-{batch}", 1, "c", create, *seen]
+        keys = ["log:0", f"batch:0:{batch}", "channels", "channel:c", "message:c"]
+        args: list[str | int] = [1000, 10, 300_000, 30_000, f"epoch-{batch}", limit, 1, "c", *seen]
         for key, data in messages:
             place = 0
             if key:
@@ -64,8 +64,17 @@ def test_what_is_only_shown_takes_no_offset(script: Script) -> None:
 
 
 def test_an_unknown_channel_is_named_and_not_made(script: Script) -> None:
-    assert script(("", "1"), create=0) == ["! UNKNOWN"]
+    assert script(("", "1"), limit=-1) == ["! UNKNOWN"]
     assert script.redis.keys("*") == ["batch:0:b"]
+
+
+def test_there_are_not_more_channels_than_may_be(script: Script) -> None:
+    script.redis.sadd("channels", "other")
+    assert script(("", "1"), limit=1) == ["! LIMIT"]
+    assert sorted(script.redis.keys("*")) == ["batch:0:b", "channels"]
+    assert offsets(script(("", "1"), batch="one more", limit=2)) == [1]
+    assert script.redis.smembers("channels") == {"c", "other"}
+    assert offsets(script(("", "1"), batch="it is there", limit=1)) == [2]
 
 
 def test_a_full_log_refuses_before_anything_is_written(script: Script) -> None:
