@@ -266,6 +266,8 @@ def parser() -> argparse.ArgumentParser:
     revoke = sub.add_parser("revoke", help="shut out a user's tokens issued until now, or one token")
     revoke.add_argument("name", metavar="USER", nargs="?", default="")
     revoke.add_argument("--token", default="", metavar="ID", help="the token's id (jti) instead of a user")
+    password = sub.add_parser("password", help="give an account a new password, print it, and end its sessions")
+    password.add_argument("name", metavar="USER")
     groups = sub.add_parser("groups", help="end a consumer group that nobody plays any more")
     groups.add_argument("action", choices=("drop",))
     groups.add_argument("group")
@@ -342,6 +344,8 @@ def run(options: argparse.Namespace) -> int:
         print(tokens_of(settings).issue(options.name, options.ttl, list(channels), list(caps)))
     elif options.command == "revoke":
         asyncio.run(commands.revoke(settings, options.name, options.token))
+    elif options.command == "password":
+        asyncio.run(commands.reset_password(settings, options.name))
     elif options.command == "rpc":
         asyncio.run(call(settings, options.action, options.data, options.send))
     elif options.command == "groups":

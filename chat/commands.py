@@ -157,6 +157,12 @@ async def revoke(settings: ServerSettings, user: str, token: str) -> None:
         print(f"shut out on every node: {user or token}")
 
 
+async def reset_password(settings: ServerSettings, user: str) -> None:
+    """Give an account a new password, and print it. Raises BadRequest."""
+    async with Node(settings, "tool") as node:
+        print(await node.accounts.reset_password(user))
+
+
 async def drop_group(settings: ServerSettings, group: str) -> None:
     """Remove a consumer group from every log, so that the logs no longer wait for it. Raises BadRequest."""
     async with Node(settings, "tool") as node:

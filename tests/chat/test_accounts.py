@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 
 import httpx2 as httpx
@@ -11,7 +13,7 @@ from websockets.asyncio.client import connect
 
 from chat.accounts import ATTEMPTS
 from tests.chat.conftest import Talk
-from tests.services import PeykServer, RedisProcess
+from tests.services import ROOT, PeykServer, RedisProcess, clean_environment, until
 
 PASSWORD = "a long password"
 GONE = 3500, "this name has an account now"
@@ -147,6 +149,39 @@ async def test_a_new_password_ends_the_other_sessions(http: httpx.AsyncClient, s
     assert await as_cookie(server, http.cookies["peyk"]) == "changing"
     old = await http.post("/api/session", json={"username": "changing", "password": PASSWORD})
     assert old.status_code == 401
+
+
+async def test_who_lost_their_password_is_given_another(
+    http: httpx.AsyncClient, server: PeykServer, redis_of_module: RedisProcess
+) -> None:
+    """Also where somebody keeps guessing at the name; whoever came in with the old one goes."""
+    await register(http, "forgetful")
+    lost = http.cookies["peyk"]
+    guess = {"username": "forgetful", "password": "not this one"}
+    while (await http.post("/api/session", json=guess)).status_code != 429:
+        pass
+
+    async def reset(name: str) -> subprocess.CompletedProcess[str]:
+        command, env = [sys.executable, "app.py", "password", name], {"REDIS_URL": redis_of_module.url}
+        return await asyncio.to_thread(
+            subprocess.run, command, cwd=ROOT, env=clean_environment(env), capture_output=True, text=True, timeout=60
+        )
+
+    done = await reset("Forgetful")
+    assert done.returncode == 0, done.stderr
+    new = {"username": "forgetful", "password": done.stdout.strip()}
+    await until(lambda: _comes_in_with(http, server, new))
+    assert await as_cookie(server, lost) == "101"
+    assert (await http.post("/api/session", json=new | {"password": PASSWORD})).status_code == 401
+    unknown = await reset("nobody-here")
+    assert unknown.returncode == 1 and unknown.stderr == "peyk: nobody registered the name nobody-here\n"
+
+
+async def _comes_in_with(http: httpx.AsyncClient, server: PeykServer, account: dict[str, str]) -> bool:
+    """Not in the very second of the revocation."""
+    reply = await http.post("/api/session", json=account)
+    assert reply.status_code == 201 or "revoked" in reply.text, reply.text
+    return reply.status_code == 201 and await as_cookie(server, http.cookies["peyk"]) == "forgetful"
 
 
 async def test_passwords_are_not_kept_and_not_logged(
