@@ -44,7 +44,7 @@ class ConfigError(Exception):
 class Settings(BaseSettings):
     """What may be said about Redis, in the environment or `.env`."""
 
-    model_config = SettingsConfigDict(env_file=".env", extra="ignore")
+    model_config = SettingsConfigDict(env_file=".env", extra="ignore", allow_inf_nan=False)
 
     redis_url: str = Field("", description="redis://, rediss:// or unix:// URL; instead of the four below")
     redis_host: str = Field("localhost", description="Redis server")
@@ -63,7 +63,7 @@ class Settings(BaseSettings):
     channel_limit: int = Field(100_000, ge=0, description="channels there may be, whoever makes them (0: no limit)")
     publish_timeout: float = Field(1.75, gt=0, description="seconds until a publisher hears that Redis is silent")
     retry_window: float = Field(10.0, gt=0, le=25, description="seconds a batch without a reply is sent again")
-    idempotency_ttl: int = Field(300, ge=1, description="seconds an idempotency key is remembered")
+    idempotency_ttl: int = Field(300, ge=1, le=366 * 86400, description="seconds an idempotency key is remembered")
     poison_attempts: int = Field(5, ge=1, description="times a message is handled alone before it is a dead letter")
     presence_ttl: float = Field(30.0, gt=0, description="seconds until a dead node's clients have left")
     join_leave_limit: int = Field(

@@ -22,6 +22,11 @@ from pipeline.keys import Keys
 PASSWORD_LIMITS = 8, 256  # characters
 ATTEMPTS = 10  # wrong passwords for one name in ATTEMPT_SECONDS
 ATTEMPT_SECONDS = 60
+_WRONG = "name or password is wrong"
+_REPLACE = """
+if redis.call('HGET', KEYS[1], 'password') ~= ARGV[1] then return 0 end
+redis.call('HSET', KEYS[1], 'password', ARGV[2])
+return 1"""
 _AT_ONCE = 2  # passwords hashed at a time: each costs 20 MB and some 30 ms of a core
 
 
@@ -58,16 +63,20 @@ class Accounts:
     async def sign_in(self, username: str, password: str) -> str:
         """A token for who knows the password. Raises Unauthorized, and TooManyRequests after too many wrong ones."""
         user = User.named(username)
-        await self._verify(user, password)
-        name = await self._redis.hget(self._keys.account(user.id), "username")
-        return self._doors.tokens.issue(str(name or user.username), self._ttl)
+        verified = await self._verify(user, password)
+        now = int(time.time())  # before it is read: who sets another password later shuts this token out
+        known, name = await self._redis.hmget(self._keys.account(user.id), ["password", "username"])
+        if known != verified:
+            raise Unauthorized(_WRONG)
+        return self._doors.tokens.issue(str(name or user.username), self._ttl, at=now)
 
     async def change_password(self, user: User, old: str, new: str) -> str:
         """Set a new password and end every session but this one's, which goes on with the token returned."""
-        await self._verify(user, old)
-        await self._redis.hset(self._keys.account(user.id), "password", await self._hash(new))
+        verified, hashed = await self._verify(user, old), await self._hash(new)
+        if not await self._redis.eval(_REPLACE, 1, self._keys.account(user.id), verified, hashed):
+            raise Unauthorized(_WRONG)  # by now
         await self._doors.revoke(user=user.username)
-        return self._doors.tokens.issue(user.username, self._ttl, after=True)
+        return self._doors.tokens.issue(user.username, self._ttl, at=int(time.time()) + 1)
 
     async def reset_password(self, username: str) -> str:
         """A new password for who lost theirs; it is returned, and every session of theirs ends. Raises BadRequest."""
@@ -80,7 +89,8 @@ class Accounts:
         await self._doors.revoke(user=user.username)
         return new
 
-    async def _verify(self, user: User, password: str) -> None:
+    async def _verify(self, user: User, password: str) -> str:
+        """The hash that the password was right for, which need not be the account's any more when this returns."""
         if await self._attempt(user, 1) > ATTEMPTS:  # before it is known: else those who ask at once all may
             raise TooManyRequests(
                 f"too many wrong passwords for {user.username}; try again in a minute", "attempts", ATTEMPT_SECONDS
@@ -88,8 +98,9 @@ class Accounts:
         known = await self._redis.hget(self._keys.account(user.id), "password")
         # Whether there is such an account must not be told by how long the answer takes.
         if not await self._matches(str(known or self._nobody), password) or not known:
-            raise Unauthorized("name or password is wrong")
+            raise Unauthorized(_WRONG)
         await self._attempt(user, -1)
+        return str(known)
 
     async def _attempt(self, user: User, by: int) -> int:
         """Count an attempt, or take it back; how many there are."""

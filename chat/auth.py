@@ -57,6 +57,7 @@ class Identity(msgspec.Struct, frozen=True):
     channels: tuple[str, ...] | None = None
     caps: frozenset[str] | None = None
     guest: bool = False
+    local: bool = False  # a guest on a laptop, where everybody is one
     admin: bool = False  # may do everything everywhere
     program: bool = False  # came with an API key: may speak for any user
     info: bytes = b""  # shown in presence, joins and leaves: one line of JSON, or nothing
@@ -130,7 +131,7 @@ def role_of(identity: Identity, policy: Policy) -> str:
 
 def _everybodys(identity: Identity, policy: Policy, role: str) -> bool:
     """A public channel without an owner belongs to everybody where everybody is a guest: on a laptop."""
-    return identity.guest and policy.kind == "public" and not policy.owner and role == "stranger"
+    return identity.local and policy.kind == "public" and not policy.owner and role == "stranger"
 
 
 def _covers(patterns: Collection[str], channel: str) -> bool:
@@ -203,14 +204,17 @@ class Tokens:
         channels: Sequence[str] = (),
         caps: Sequence[str] = (),
         admin: bool = False,
-        after: bool = False,
+        at: int = 0,
     ) -> str:
-        """A token signed with AUTH_SECRET. `ttl` is in seconds, 0: for ever. Raises ConfigError and BadRequest."""
+        """A token signed with AUTH_SECRET. `ttl` is in seconds, 0: for ever; `at` is Unix s, 0: now.
+
+        Raises ConfigError and BadRequest.
+        """
         if not self._secret:
             raise ConfigError("tokens are made with AUTH_SECRET, which is not set; make one: openssl rand -hex 32")
         if unknown := set(caps) - set(CAPS):
             raise BadRequest(f"caps are {', '.join(CAPS)}; not {', '.join(sorted(unknown))}")
-        now = int(time.time()) + after  # `after` a revocation of this very second
+        now = at or int(time.time())
         claims: dict[str, Any] = {"sub": User.named(username).username, "iat": now, "jti": secrets.token_hex(9)}
         claims |= {"exp": now + ttl} if ttl else {}
         claims |= {"channels": [fold(name) for name in channels]} if channels else {}
@@ -262,7 +266,11 @@ class ApiKeys:
     def __init__(self, text: str = "") -> None:
         self._keys: list[tuple[bytes, tuple[str, ...] | None]] = []
         for item in filter(None, map(str.strip, text.split(","))):
-            key, _, patterns = item.partition("=")
+            key, narrowed, patterns = item.partition("=")
+            if narrowed and (not patterns or patterns.startswith("=")):
+                raise ConfigError(
+                    "a key in API_KEY is KEY or KEY=PATTERN, and holds no '=' itself: openssl rand -hex 16"
+                )
             scope = tuple(map(fold, patterns.split("|"))) if patterns else None
             if len(key) < SECRET_LIMIT // 2:
                 raise ConfigError(f"a key in API_KEY has at least {SECRET_LIMIT // 2} letters: openssl rand -hex 16")

@@ -19,16 +19,18 @@ _TOMBSTONE = 3600  # seconds a node that missed the word "deleted" has to find i
 KICK = "kick "  # before the channel's id and the user's
 DELETED = "deleted "  # said on Pub/Sub `control`, before the channel's id
 
-# Set what is missing of a channel: whether it is new ("1"), then its fields and values. A race has one winner.
+# Make a channel if there is none: whether it is new ("1"), then its fields and values. What is there stays as it is.
 # It is as old as Redis says, by whose clock messages are, too. Nothing, if it would be one more than ARGV[1] (0: any).
 _MAKE = """
 local new, limit = 1 - redis.call('HEXISTS', KEYS[1], 'id'), tonumber(ARGV[1])
 if new == 1 and limit > 0 and redis.call('SISMEMBER', KEYS[2], ARGV[2]) == 0
     and redis.call('SCARD', KEYS[2]) >= limit then return {} end
 redis.call('SADD', KEYS[2], ARGV[2])
-local time = redis.call('TIME')
-redis.call('HSETNX', KEYS[1], 'created_at', string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000)))
-for i = 3, #ARGV, 2 do redis.call('HSETNX', KEYS[1], ARGV[i], ARGV[i + 1]) end
+if new == 1 then
+    local time = redis.call('TIME')
+    redis.call('HSETNX', KEYS[1], 'created_at', string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000)))
+    for i = 3, #ARGV, 2 do redis.call('HSETNX', KEYS[1], ARGV[i], ARGV[i + 1]) end
+end
 return {tostring(new), unpack(redis.call('HGETALL', KEYS[1]))}"""
 
 

@@ -36,6 +36,8 @@ class Doors:
         self._names_given = settings.names_given  # guests must not look like who has one
         self.api_keys = ApiKeys(settings.api_key.get_secret_value())
         self.guests = settings.guests == "yes" or (settings.guests == "auto" and settings.on_loopback)
+        self.secret = ""
+        """Of this installation: nobody outside knows it. There once `start` has run."""
         self._revoked: dict[str, float] = {}
         self.changed: Callable[[], None] = lambda: None
         self._interval = settings.check_interval
@@ -43,9 +45,10 @@ class Doors:
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
+        await self._redis.set(SECRET, secrets.token_hex(32), nx=True)
+        self.secret = str(await self._redis.get(SECRET))
         if not self._settings.auth_secret.get_secret_value():  # sessions of accounts are signed all the same
-            await self._redis.set(SECRET, secrets.token_hex(32), nx=True)
-            self.tokens = Tokens(str(await self._redis.get(SECRET)), self._settings.auth_keys)
+            self.tokens = Tokens(self.secret, self._settings.auth_keys)
         await self._load()
         self._task = lasting(self._watch)
 
@@ -69,7 +72,8 @@ class Doors:
         """A guest who wants no name of their own. Raises Unauthorized where guests are not let in."""
         if not self.guests:
             raise Unauthorized("guests are not let in here; sign in, or bring a token or an API key")
-        return Identity(User.named(name or GUEST_PREFIX + secrets.token_hex(3)), guest=True)
+        local = self._settings.on_loopback and not self._names_given
+        return Identity(User.named(name or GUEST_PREFIX + secrets.token_hex(3)), guest=True, local=local)
 
     async def guest(self, name: str) -> Identity:
         """A guest by a name, which must be nobody's account. Raises Unauthorized and BadRequest."""

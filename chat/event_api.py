@@ -9,7 +9,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from chat.api import DEFAULT_PAGE, author
-from chat.errors import BadRequest, NotAvailable, TooLarge, Unavailable, UnknownChannel, UnknownEvent
+from chat.errors import (
+    BadRequest,
+    NotAvailable,
+    PermissionDenied,
+    TooLarge,
+    Unavailable,
+    UnknownChannel,
+    UnknownEvent,
+)
 from chat.models import channel_id, is_line
 from chat.requests import JSON, NDJSON, access_of, address_of, answer, media_type, node_of, number, raw_body
 from pipeline.consumer import Away
@@ -108,7 +116,10 @@ async def get_event(request: Request) -> Response:
         raise Unavailable(f"the archive is away: {error}; try again") from None
     event = _stored(message) if message is not None else None
     if event is not None:
-        await node_of(request).allow(access_of(request), "history", event.channel)
+        try:
+            await node_of(request).allow(access_of(request), "history", event.channel)
+        except PermissionDenied:
+            event = None  # nor may they learn that it is there
     if event is None or event.time < await _began(request, event.channel):
         raise UnknownEvent(f"there is no event {id[:ID_LIMIT]!r}; one just queued is stored in a moment")
     reply = answer(event)

@@ -25,9 +25,10 @@ def _is_name(text: str) -> bool:
 
 
 def fold(name: str) -> str:
-    """What different spellings of `name` have in common."""
-    folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
-    return folded.translate(_ARABIC_TO_PERSIAN).replace(_ZWNJ, "")
+    """What different spellings of `name` have in common. It is its own: who may do a thing is asked of one spelling,
+    and the thing done by another."""
+    bare = unicodedata.normalize("NFC", name.replace(_ZWNJ, ""))  # first: a letter and its mark may meet
+    return unicodedata.normalize("NFC", bare.casefold()).translate(_ARABIC_TO_PERSIAN)
 
 
 @lru_cache(maxsize=8192)

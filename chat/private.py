@@ -13,9 +13,10 @@ if TYPE_CHECKING:
 PREFIX = "dm-"
 
 
-def private_id(one: User, other: User) -> str:
-    """The channel of two users, in whichever order."""
-    return PREFIX + blake2b("\n".join(sorted((one.id, other.id))).encode(), digest_size=12).hexdigest()
+def private_id(secret: str, one: User, other: User) -> str:
+    """The channel of two users, in whichever order. Without the installation's secret nobody can ask for it."""
+    names = "\n".join(sorted((one.id, other.id))).encode()
+    return PREFIX + blake2b(names, digest_size=12, key=secret.encode()[:64]).hexdigest()
 
 
 async def open_private(node: "Node", access: Access, name: str) -> Channel:
@@ -30,7 +31,7 @@ async def open_private(node: "Node", access: Access, name: str) -> Channel:
         raise PermissionDenied("guests have no private channels, since anybody may take their name; sign in first")
     if me.id == other.id:
         raise BadRequest("that is you; name somebody else")
-    channel = private_id(me, other)
+    channel = private_id(node.doors.secret, me, other)
     try:
         await node.allow(access, "create", channel)
         made = await node.channels.create(channel, f"{me.username} {other.username}", me.id, "private")

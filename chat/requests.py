@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from chat.access import Access
 from chat.auth import Identity
-from chat.doors import ANONYMOUS, COOKIE, Doors
+from chat.doors import ANONYMOUS, COOKIE, GUEST_PREFIX, Doors
 from chat.errors import BadRequest, PermissionDenied, PeykError, TooLarge, Unauthorized, Unavailable
 from chat.metrics import count
 from chat.models import User, channel_id
@@ -103,8 +103,8 @@ async def asked_user(request: Request) -> User:
     user, identity = User.named(request.path_params["user"]), access_of(request).identity
     if not (identity.guest or identity.program or identity.user.id == user.id):
         raise PermissionDenied(f"you are {identity.user.username}, and act for yourself only")
-    if identity.guest:
-        await node_of(request).doors.check_free(user)
+    if identity.guest and (await node_of(request).doors.guest(user.username)).user != user:
+        raise PermissionDenied(f"names come with tokens here; a guest's begins with {GUEST_PREFIX}")
     return user
 
 

@@ -146,6 +146,7 @@ class Session:
             self.subscriber.unsubscribe(command.id, command.unsubscribe, self.user)
         elif command.refresh is not None:
             self.access.refresh(command.refresh.token)
+            self.subscriber.recheck()
             result = {"client": self.client, "version": VERSION, **protocol.expiry(self.access.identity.ttl)}
             self.reply(protocol.reply(command.id, "refresh", result))
         elif command.sub_refresh is not None:

@@ -61,21 +61,23 @@ class ServerSettings(Settings):
     )
     session_ttl: int = Field(14 * 86400, ge=60, description="seconds after which who registered signs in again")
     http_workers: int = Field(1, ge=1, description="server processes that share the port")
-    message_limit: int = Field(64 * 1024, description="largest message, bytes of JSON")
+    message_limit: int = Field(64 * 1024, ge=1, description="largest message, bytes of JSON")
     event_batch: int = Field(1000, ge=1, description="events in one batch posted to /api/events")
     batch_bytes: int = Field(1024 * 1024, ge=1, description="largest body posted to /api/events")
     json_depth: int = Field(32, ge=1, description="levels of arrays and objects a message may have")
-    frame_limit: int = Field(1024 * 1024, description="largest WebSocket frame, bytes")
-    high_water: int = Field(256 * 1024, description="unread bytes of a socket before it is no longer pushed to")
-    reader_timeout: float = Field(20, description="seconds a full socket may stand still before it is dropped")
-    recovery_limit: int = Field(1000, description="messages a reconnecting client is sent; beyond, it pages history")
-    page_limit: int = Field(1000, description="messages in one page of history")
-    page_bytes: int = Field(1024 * 1024, description="bytes in one page of history")
-    pending_limit: int = Field(1024, description="publishes of one client that may await their stream")
-    ping_interval: int = Field(25, description="seconds between the server's pings")
-    connect_timeout: int = Field(10, description="seconds a socket has to say its first command")
-    check_interval: float = Field(5, description="seconds between comparisons of positions with Redis")
-    shutdown_timeout: int = Field(10, description="seconds clients have to leave at shutdown")
+    frame_limit: int = Field(1024 * 1024, ge=1, description="largest WebSocket frame, bytes")
+    high_water: int = Field(256 * 1024, ge=1, description="unread bytes of a socket before it is no longer pushed to")
+    reader_timeout: float = Field(20, gt=0, description="seconds a full socket may stand still before it is dropped")
+    recovery_limit: int = Field(
+        1000, ge=0, description="messages a reconnecting client is sent; beyond, it pages history"
+    )
+    page_limit: int = Field(1000, ge=1, description="messages in one page of history")
+    page_bytes: int = Field(1024 * 1024, ge=1, description="bytes in one page of history")
+    pending_limit: int = Field(1024, ge=1, description="publishes of one client that may await their stream")
+    ping_interval: int = Field(25, ge=1, description="seconds between the server's pings")
+    connect_timeout: int = Field(10, ge=1, description="seconds a socket has to say its first command")
+    check_interval: float = Field(5, gt=0, description="seconds between comparisons of positions with Redis")
+    shutdown_timeout: int = Field(10, ge=0, description="seconds clients have to leave at shutdown")
     header_limit: int = Field(65536, ge=1, description="largest first line and headers of a request, bytes")
     handshake_timeout: float = Field(10, gt=0, description="seconds a connection has to send a whole request")
     allowed_origins: str = Field("", description="other web origins whose pages may connect, separated by commas")
@@ -106,6 +108,17 @@ class ServerSettings(Settings):
         for origin in listed(value):
             if not is_origin(origin):
                 raise ValueError(f"{origin[:80]!r} is not an origin; write https://chat.example.com, no path, no slash")
+        return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, value: str) -> str:
+        for item in listed(value) - {"*"}:
+            try:
+                ipaddress.ip_network(item)
+            except ValueError as error:
+                text = f"{item[:80]!r} is no address or network ({error}); write 10.0.0.1, 10.0.0.0/8, fd00::/8 or *"
+                raise ValueError(text) from None
         return value
 
     @property

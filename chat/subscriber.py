@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from chat import protocol
 from chat.errors import AlreadySubscribed, BadRequest, PeykError, UnknownChannel, Unrecoverable
+from chat.hub import NOT_PERMITTED
 from chat.local import Joined, Subscription
 from chat.models import NAME_LIMIT, User, channel_id
 from pipeline.encode import publication_of
@@ -51,6 +52,15 @@ class Subscriber:
         if isinstance(subscription, Subscription):
             self._node.hub.unsubscribe(subscription)
         self.forget(channel)
+
+    def recheck(self) -> None:
+        """The client came with another token: what it does not allow ends."""
+        for subscription in self.subscriptions():
+            channel = subscription.channel.id
+            policy = self._node.policies.known(channel)
+            if policy is not None and not self._session.access.may("subscribe", channel, policy):
+                self._node.hub.unsubscribe(subscription)
+                self._session.unsubscribed(channel, *NOT_PERMITTED)
 
     def forget(self, channel: str) -> None:
         """The hub knows no longer of it."""

@@ -3,7 +3,7 @@
 from binascii import crc_hqx
 from dataclasses import dataclass
 
-from redis_config import Settings
+from redis_config import ConfigError, Settings
 
 CONTROL = "control"
 NODES = "nodes"
@@ -11,6 +11,10 @@ CHANNELS = "channels"
 REVOKED = "revoked"
 SECRET = "secret"
 _SENDER = "_sender"
+_OTHERS = (
+    CONTROL, NODES, CHANNELS, REVOKED, SECRET, "presence:", "node:", "user:", "account:", "attempts:", "log:", "lease:",
+    "dead:", "archive:", "idem:", "batch:", "event:", "rpc:",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +27,12 @@ class Keys:
 
     @classmethod
     def of(cls, settings: Settings) -> "Keys":
+        """Raises ConfigError if a prefix could make a key, or a Pub/Sub name, that is another's."""
+        names = {"CHANNEL_PREFIX": settings.channel_prefix, "MESSAGE_PREFIX": settings.message_prefix}
+        for name, prefix in names.items():
+            for other in (*_OTHERS, *(p for n, p in names.items() if n != name)):
+                if prefix.startswith(other) or other.startswith(prefix):
+                    raise ConfigError(f"{name}={prefix} could make a key that begins with {other}; take another prefix")
         return cls(settings.channel_prefix, settings.message_prefix, settings.partitions)
 
     def partition(self, channel: str) -> int:

@@ -247,4 +247,4 @@ export function translate(root) {
 
 /** What different spellings of a name or a word have in common (the server's rule, chat/models.py). */
 export const folded = (text) =>
-  text.normalize().toLowerCase().normalize().replaceAll("ي", "ی").replaceAll("ك", "ک").replaceAll("\u200c", "");
+  text.replaceAll("\u200c", "").normalize().toLowerCase().normalize().replaceAll("ي", "ی").replaceAll("ك", "ک");

@@ -12,6 +12,10 @@ import redis
 from websockets.asyncio.client import connect
 
 from chat.accounts import ATTEMPTS
+from chat.errors import Unauthorized
+from chat.models import User
+from chat.node import Node
+from chat.settings import ServerSettings
 from tests.chat.conftest import Talk
 from tests.services import ROOT, PeykServer, RedisProcess, clean_environment, until
 
@@ -182,6 +186,31 @@ async def _comes_in_with(http: httpx.AsyncClient, server: PeykServer, account: d
     reply = await http.post("/api/session", json=account)
     assert reply.status_code == 201 or "revoked" in reply.text, reply.text
     return reply.status_code == 201 and await as_cookie(server, http.cookies["peyk"]) == "forgetful"
+
+
+async def test_a_password_that_is_replaced_while_it_is_looked_at_opens_nothing(
+    redis_of_module: RedisProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hashing takes its time, and more where many sign in."""
+    async with Node(ServerSettings(redis_url=redis_of_module.url, _env_file=None), "tool") as node:
+        accounts, user = node.accounts, User.named("overtaken")
+        await accounts.register(user.username, PASSWORD)
+        matches, given = accounts._matches, [PASSWORD]
+
+        async def overtaken(hashed: str, password: str) -> bool:
+            matched = await matches(hashed, password)
+            given.append(await accounts.reset_password(user.username))
+            return matched
+
+        monkeypatch.setattr(accounts, "_matches", overtaken)
+        with pytest.raises(Unauthorized):
+            await accounts.sign_in(user.username, given[-1])
+        with pytest.raises(Unauthorized):
+            await accounts.change_password(user, given[-1], PASSWORD)
+        monkeypatch.undo()
+        with pytest.raises(Unauthorized):
+            await accounts.sign_in(user.username, PASSWORD)
+        assert await accounts.sign_in(user.username, given[-1])
 
 
 async def test_passwords_are_not_kept_and_not_logged(

@@ -214,6 +214,9 @@ def test_api_keys() -> None:
     assert not ApiKeys("").enabled
     with pytest.raises(ConfigError, match="at least 16 letters"):
         ApiKeys("short")
+    for odd in ("0123456789abcdef=", "MDEyMzQ1Njc4OWFiY2RlZg=="):  # all channels, where some were meant; base64
+        with pytest.raises(ConfigError, match="KEY or KEY=PATTERN"):
+            ApiKeys(odd)
 
 
 @pytest.mark.parametrize(

@@ -141,6 +141,19 @@ async def test_an_expired_connection_is_closed_unless_it_refreshes(server: PeykS
         assert "ping" in await stays.ask(ping={})
 
 
+async def test_a_narrower_token_ends_what_it_does_not_allow(talk: Talk, http: httpx.AsyncClient) -> None:
+    await talk.ask(connect={"token": token(channels=["wide", "narrow"])})
+    for channel in ("wide", "narrow"):
+        assert "subscribe" in await talk.ask(subscribe={"channel": channel})
+    assert "refresh" in await talk.ask(refresh={"token": token(channels=["narrow"])})
+    ended = await talk.push("unsubscribe")
+    assert ended["channel"] == "wide" and ended["unsubscribe"]["code"] == 2001
+    for channel in ("wide", "narrow"):
+        path = f"/api/channels/{channel}/messages"
+        assert (await http.post(path, json={"text": "x"}, headers=bearer(token()))).status_code == 201
+    assert (await talk.push("pub"))["channel"] == "narrow"
+
+
 def grant(user: str, channel: str, ttl: int = 60, **claims: Any) -> str:
     """A token for one subscription."""
     return jwt.encode({"sub": user, "channel": channel, "exp": int(time.time()) + ttl, **claims}, SECRET, "HS256")
@@ -227,7 +240,7 @@ async def test_a_revoked_subscription_token(
 ) -> None:
     name, now = f"revoked-{by}-{private}", int(time.time())
     given = grant(name, private, jti=f"of {name}", iat=now)
-    await talk.ask(connect={"token": TOKENS.issue(name, 60, after=True)})  # outlives that of its user
+    await talk.ask(connect={"token": TOKENS.issue(name, 60, at=now + 1)})  # outlives that of its user
     assert "subscribe" in await talk.ask(subscribe={"channel": private, "token": given})
     settings = ServerSettings(redis_url=environment["REDIS_URL"], _env_file=None)
     async with Node(settings, "tool") as node:

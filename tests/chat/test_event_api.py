@@ -150,7 +150,7 @@ async def test_events_end_with_their_channel(server: PeykServer, redis_of_module
         made = await owner.post("/api/channels", json={"name": "board", "kind": "private"})
         assert (await owner.post("/api/events", json=event)).status_code == 202 and made.status_code == 201
         await until(lambda: direct.exists("event:pay-1"))
-        assert (await answers(guest), await answers(owner)) == ([403, 403], [200, 200])
+        assert (await answers(guest), await answers(owner)) == ([403, 404], [200, 200])
         assert (await owner.delete("/api/channels/board")).status_code == 204
         assert await answers(guest) == await answers(owner) == [404, 404]
         assert await direct.delete("event:pay-1") == 1

@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import quote
 
 import httpx2 as httpx
 import jwt
@@ -164,7 +165,8 @@ async def test_the_doors_of_events(http: httpx.AsyncClient, kind: str, role: str
     ):
         reply = await http.request(method, path, json=body, headers=credentials(role))
         assert (reply.status_code < 300) is may(kind, role, action), (action, method, path, reply.text)
-        assert reply.status_code < 300 or reply.status_code == 403
+        hidden = 404 if path.endswith(id) else 403  # an id can be guessed, and says that there is an event, and where
+        assert reply.status_code < 300 or reply.status_code == hidden
 
 
 SOCKET_DOORS: list[tuple[str, Callable[[str], dict[str, Any]]]] = [
@@ -324,6 +326,50 @@ async def test_moderators_do_not_judge_moderators(http: httpx.AsyncClient, serve
         assert reply.status_code == 403
     crown = await http.put(f"/api/channels/{channel}/roles/x", json={"role": "king"}, headers=credentials("owner"))
     assert crown.status_code == 400 and "a role is one of member" in crown.json()["error"]["message"]
+
+
+async def test_a_channel_that_is_there_does_not_change_hands(http: httpx.AsyncClient) -> None:
+    """A program's publish made it: nobody owns it, and whoever wants to make it again is told so, and no more."""
+    posted = await http.post("/api/channels/orders/messages", json={"text": "x"}, headers=credentials("program"))
+    assert posted.status_code == 201
+    before = (await http.get("/api/channels/orders", headers=credentials("member"))).json()
+    assert (before["owner"], before["kind"]) == ("", "public")
+    body = {"name": "orders", "kind": "private", "description": "mine"}
+    assert (await http.post("/api/channels", json=body, headers=credentials("stranger"))).status_code == 409
+    assert (await http.get("/api/channels/orders", headers=credentials("member"))).json() == before
+
+
+@pytest.mark.parametrize("spelling", ["cafe\u200c\u0301", "CAFE\u200c\u0301", "cafe\u0301"])
+async def test_no_spelling_goes_round_a_door(http: httpx.AsyncClient, spelling: str) -> None:
+    body = {"name": "café", "kind": "private"}
+    await http.post("/api/channels", json=body, headers=credentials("owner"))  # of the first of these tests
+    place, nobody = f"/api/channels/{quote(spelling)}", credentials("stranger")
+    for method, path, json in (
+        ("GET", "", None),
+        ("GET", "/messages", None),
+        ("GET", "/subscribers", None),
+        ("PUT", "/subscribers/stranger", None),
+        ("PATCH", "", {"description": "hacked"}),
+        ("DELETE", "", None),
+    ):
+        reply = await http.request(method, place + path, json=json, headers=nobody)
+        assert reply.status_code == 403, (method, path, reply.text)
+
+
+async def test_guests_on_a_network_are_nobody(redis_of_module: RedisProcess) -> None:
+    """They may not do more than who signed in, nor act for people whose names come with tokens."""
+    env = {"REDIS_URL": redis_of_module.url, "AUTH_SECRET": SECRET, "GUESTS": "yes"}
+    with PeykServer(env) as open_server:
+        async with httpx.AsyncClient(base_url=open_server.url, trust_env=False) as http:
+            assert (await http.post("/api/channels/square/messages", json={"text": "x"})).status_code == 201
+            await http.put("/api/channels/square/subscribers/stranger", headers=credentials("stranger"))
+            for headers in ({}, credentials("stranger")):
+                assert (await http.delete("/api/channels/square", headers=headers)).status_code == 403
+            for method in ("PUT", "DELETE"):
+                reply = await http.request(method, "/api/channels/square/subscribers/stranger")
+                assert reply.status_code == 403 and "begins with guest-" in reply.text
+            assert (await http.get("/api/channels/square/subscribers")).json() == ["stranger"]
+            assert (await http.put("/api/channels/square/subscribers/guest-1")).status_code == 201
 
 
 async def test_guests_own_nothing(redis_of_module: RedisProcess) -> None:

@@ -1,4 +1,4 @@
-"""Log lines cannot be forged."""
+"""Settings that cannot be are refused. Log lines cannot be forged."""
 
 import logging
 import sys
@@ -8,8 +8,9 @@ import urllib.request
 
 import pytest
 import redis
+from pydantic import ValidationError
 
-from chat.settings import Lines
+from chat.settings import Lines, ServerSettings
 from tests.services import PeykServer, RedisProcess, wait_until
 
 FORGED = "\n2026-01-01 00:00:00,000 ERROR chat.forged: forged\r\x1b[2J\x1b]52;c;aGk=\x07\x9b31m\u202e\u2028\ud800"
@@ -18,6 +19,28 @@ FORGED = "\n2026-01-01 00:00:00,000 ERROR chat.forged: forged\r\x1b[2J\x1b]52;c;
 def written(*args: object, exc_info: bool = False) -> str:
     record = logging.LogRecord("chat.x", logging.INFO, __file__, 1, "a %s", args, sys.exc_info() if exc_info else None)
     return Lines("%(asctime)s %(levelname)s %(name)s: %(message)s").format(record)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *[("trusted_proxies", value) for value in ("127.0.0.1/8", "10.0.0.0/33", "nonsense", "::1, 10.0.0.256")],
+        *[(name, "nan") for name in ("check_interval", "rate_burst", "lease_ttl", "reader_timeout")],
+        *[(name, "inf") for name in ("check_interval", "rate_burst", "handshake_timeout")],
+        *[(name, "0") for name in ("check_interval", "pending_limit", "frame_limit", "page_bytes", "ping_interval")],
+        *[(name, "-1") for name in ("high_water", "message_limit", "page_limit", "recovery_limit", "shutdown_timeout")],
+        ("idempotency_ttl", "99999999999999999"),
+    ],
+)
+def test_what_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(name.upper(), value)
+    with pytest.raises(ValidationError, match=name):
+        ServerSettings(_env_file=None)
+
+
+@pytest.mark.parametrize("value", ["", "*", "127.0.0.1", "10.0.0.0/8, fd00::/8, ::1"])
+def test_proxies_are_addresses_and_networks(value: str) -> None:
+    assert ServerSettings(trusted_proxies=value, _env_file=None).trusted_proxies == value
 
 
 def test_a_record_is_one_line_of_visible_characters() -> None:

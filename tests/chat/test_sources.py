@@ -14,6 +14,7 @@ from chat.lines import Lines
 from chat.models import User
 from chat.node import Node
 from chat.opening import opened
+from chat.private import private_id
 from chat.remote import Remote, sign_in
 from chat.settings import ServerSettings
 from chat.slash import Slash
@@ -114,6 +115,12 @@ async def _who(person: Person) -> bool:
     """Whether /who names both: being there is told within moments, not at once."""
     await person.enter("/who")
     return "* 2 here: babak, sara" in person.lines
+
+
+def test_who_talks_with_whom_is_not_for_others_to_ask() -> None:
+    """Whether a channel of two is there can be asked by whoever knows its name."""
+    one, other = User.named("Sara"), User.named("بابک")
+    assert private_id("a", one, other) == private_id("a", other, one) != private_id("b", one, other)
 
 
 async def test_a_private_channel_is_for_two(node: Node) -> None:

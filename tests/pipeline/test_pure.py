@@ -11,6 +11,7 @@ from pipeline.fanout import RUN_BYTES, FanOut
 from pipeline.keys import Keys
 from pipeline.lease import share
 from pipeline.replay import unseen
+from redis_config import ConfigError, Settings
 
 KEYS = Keys("channel:", "message:", 8)
 
@@ -35,6 +36,15 @@ def test_keys_are_those_of_the_design() -> None:
 def test_prefixes_change_the_first_two() -> None:
     other = Keys("c/", "m/", 8)
     assert (other.channel("x"), other.history("x"), other.log(1)) == ("c/x", "m/x", "log:1")
+
+
+@pytest.mark.parametrize(
+    ("channel", "message"),
+    [("m:", "m:"), ("", "m:"), ("c:", ""), ("chan", "m:"), ("c:", "user:"), ("c:", "c:m:"), ("log:1", "m:")],
+)
+def test_prefixes_that_would_meet_other_keys_are_refused(channel: str, message: str) -> None:
+    with pytest.raises(ConfigError, match="_PREFIX="):
+        Keys.of(Settings(channel_prefix=channel, message_prefix=message, _env_file=None))
 
 
 def test_the_partition_is_redis_own_hash() -> None:
