@@ -15,12 +15,12 @@ class Source(Protocol):
 class Inbox:
     """Hands lines to `handle` while `busy()` is false; what came already waits here, and no more is read meanwhile."""
 
-    __slots__ = ("_busy", "_handle", "_source", "_waiting", "closed")
+    __slots__ = ("_busy", "_handle", "_resuming", "_source", "_waiting", "closed")
 
     def __init__(self, source: Source, handle: Callable[[bytes], None], busy: Callable[[], bool]) -> None:
         self._source, self._handle, self._busy = source, handle, busy
         self._waiting: deque[bytes] | None = None  # an empty one is 760 bytes, and most clients never need it
-        self.closed = False
+        self.closed = self._resuming = False
 
     @property
     def waits(self) -> bool:
@@ -46,11 +46,15 @@ class Inbox:
 
     def resume(self) -> None:
         """Go on with lines that waited, and read again when there are none."""
-        if not self._waiting:
+        if not self._waiting or self._resuming:  # a line that is answered at once resumes as well
             return
-        while self._waiting and not self.closed and not self._busy():
-            if line := self._waiting.popleft():
-                self._handle(line)
+        self._resuming = True
+        try:
+            while self._waiting and not self.closed and not self._busy():
+                if line := self._waiting.popleft():
+                    self._handle(line)
+        finally:
+            self._resuming = False
         if not self._waiting and not self.closed:
             self._waiting = None
             self._source.resume_reading()
