@@ -115,17 +115,19 @@ class Channels:
         """Remove the channel, its history and its subscriptions, and tell every node. Raises UnknownChannel."""
         channel = await self.get(name)
         members = await self._redis.smembers(self._keys.subscribers(channel.id))
-        async with self._redis.pipeline(transaction=False) as pipe:
+        async with self._redis.pipeline(transaction=True) as pipe:  # who publishes meanwhile makes a whole new one
             pipe.delete(self._keys.channel(channel.id))
             pipe.delete(self._keys.presence(channel.id))
             pipe.delete(self._keys.roles(channel.id))
             pipe.delete(self._keys.history(channel.id))
             pipe.delete(self._keys.subscribers(channel.id))
-            for member in members:
-                pipe.srem(self._keys.user_channels(str(member)), channel.id)
             pipe.srem(CHANNELS, channel.id)
             pipe.set(self._keys.tombstone(channel.id), 1, ex=_TOMBSTONE)
             pipe.publish(CONTROL, DELETED + channel.id)
+            await pipe.execute()
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for member in members:
+                pipe.srem(self._keys.user_channels(str(member)), channel.id)
             await pipe.execute()
         await self._policy_changed(channel.id)
 

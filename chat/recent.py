@@ -12,7 +12,7 @@ class Stretch:
     __slots__ = ("epoch", "first", "lines", "size")
 
     def __init__(self, epoch: str, first: int, lines: list[bytes]) -> None:
-        self.epoch, self.first, self.lines = epoch, first, lines
+        self.epoch, self.first, self.lines = epoch, first, [*lines]  # ours alone: they are cut
         self.size = sum(map(len, lines))
 
     @property

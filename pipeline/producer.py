@@ -73,7 +73,10 @@ class Append:
     def settle(self, outcome: Position | PeykError) -> None:
         """Tell the publisher, once: what comes later (a reply after "unknown") is not told."""
         done, self.done = self.done, _told
-        done(outcome)
+        try:
+            done(outcome)
+        except Exception:  # the others of its batch are told all the same
+            logger.exception("channel %s: a publisher could not be told its outcome", self.channel)
 
 
 def _told(outcome: Position | PeykError) -> None:

@@ -73,6 +73,23 @@ async def test_subscribers(http: Http, redis_of_module: RedisProcess) -> None:
     assert (await http.get(f"{path}/sara")).json()["subscribed"] is False
 
 
+async def test_a_channel_made_while_it_is_deleted_is_whole(http: Http, redis_of_module: RedisProcess) -> None:
+    """Somebody publishes all the while; those who belonged to the old one do not belong to the new."""
+    with redis.Redis(port=redis_of_module.port, decode_responses=True) as client, client.pipeline() as pipe:
+        for room in (f"phoenix-{number}" for number in range(3)):
+            first = await post(http, room, "x")
+            for number in range(3000):
+                pipe.sadd(f"channel:{room}:subscribers", f"u{number}").sadd(f"user:u{number}:channels", room)
+            pipe.execute()
+            deletion = asyncio.create_task(http.delete(f"/api/channels/{room}"))
+            while (last := await post(http, room, "x"))["epoch"] == first["epoch"] or not deletion.done():
+                pass
+            assert (await deletion).status_code == 204
+            assert client.hget(f"channel:{room}", "epoch") == last["epoch"] and client.sismember("channels", room)
+            assert await offsets(http, room) == list(range(1, last["offset"] + 1))
+            assert not client.smembers(f"channel:{room}:subscribers") and not client.smembers("user:u2999:channels")
+
+
 # -- messages
 
 

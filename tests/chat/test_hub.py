@@ -7,6 +7,7 @@ import pytest
 
 from chat.hub import Hub
 from chat.local import Joined, Subscription
+from chat.recent import Recent
 from chat.settings import ServerSettings
 from pipeline.encode import Message
 from pipeline.fanout import PRESENCE, Run
@@ -138,6 +139,20 @@ async def test_a_hole_among_what_waits_is_filled_in_its_place(scene: Scene) -> N
     await scene.fan_out(2, 3, 5)
     await until(lambda: scene.reader.offsets[-1:] == [5])
     assert scene.reader.offsets == [2, 3, 4, 5]
+
+
+async def test_more_than_is_remembered_is_read_whole(scene: Scene) -> None:
+    """Both who recovers and who was level before a hole."""
+    begun: list[Joined] = []
+    scene.hub._recent = Recent(200)  # bytes: fewer than three lines
+    position = scene.hub.position("c")
+    assert position is not None
+    await scene.hub.subscribe(Reader(scene.clock), "c", begun.append, (position[0], 0))
+    await scene.fan_out(5)
+    await until(lambda: begun and scene.reader.offsets[-1:] == [5])
+    assert scene.reader.offsets == [2, 3, 4, 5]
+    shown = [json.loads(line)["push"]["pub"]["offset"] for line in begun[0].lines]
+    assert shown == list(range(1, len(shown) + 1)) and shown
 
 
 async def test_who_is_filled_by_an_announcement_takes_nothing_from_the_others(scene: Scene) -> None:

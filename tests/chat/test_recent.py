@@ -47,3 +47,10 @@ def test_what_touches_is_joined() -> None:
     assert "c" in recent
     recent.forget("c")
     assert "c" not in recent and recent._size == 0
+
+
+def test_what_was_read_stays_its_readers() -> None:
+    recent, read = Recent(LIMIT), lines("x", 1, 30)
+    recent.add("c", "x", 1, read)  # more than it keeps
+    assert read == lines("x", 1, 30)
+    assert recent.between("c", "x", 29, 100) == lines("x", 30, 1)

@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 import redis
 
-from chat.errors import LimitExceeded, OutcomeUnknown, StorageFull, Unavailable, UnknownChannel
+from chat.errors import LimitExceeded, OutcomeUnknown, PeykError, StorageFull, Unavailable, UnknownChannel
 from pipeline.keys import Keys
 from pipeline.lease import RENEWALS
 from pipeline.producer import BATCH_MESSAGES, TICK, Append, Batch, Lane, Position, Producer
@@ -310,6 +310,26 @@ async def test_what_waits_for_redis_has_a_limit(
     assert all("does not answer" in str(o) for o in outcomes)  # there is room again
     await producer.close()
     assert await redis_client.exists("message:c") == 0
+
+
+async def test_whoever_fails_to_listen_keeps_nobody_from_being_told(producer: Producer, quick: Settings) -> None:
+    """Whether their messages are stored, or given up together."""
+
+    def fail(outcome: Position | PeykError) -> None:
+        failed.append(outcome)
+        raise RecursionError
+
+    failed, told = list[Position | PeykError](), list[Position | PeykError]()
+    away = Producer(Address("127.0.0.1", free_port()), quick)  # nobody there
+    await away.start()
+    for to in (producer, away):
+        failed.clear()
+        told.clear()
+        for done in (fail, told.append, fail, told.append):
+            to.append("c", DATA, "sara", "f00", "", True, done)
+        await until(lambda: len(told) == 2)
+        assert [type(outcome) for outcome in failed] == [type(outcome) for outcome in told]
+    await away.close()
 
 
 async def test_a_batch_has_a_weight(producer: Producer, redis_client: RedisClient) -> None:

@@ -1,0 +1,106 @@
+"""Lines of commands that wait: taken in order, one after the other, and never more than were sent."""
+
+import tracemalloc
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chat.inbox import Inbox
+
+MANY = 5000  # lines; more than Python's calls may be deep
+
+
+class Scene:
+    """A client that may be busy, and the inbox of its lines."""
+
+    def __init__(self) -> None:
+        self.busy = self.paused = False
+        self.taken: list[bytes] = []
+        self.inbox = Inbox(self, self.take, lambda: self.busy)
+
+    def take(self, line: bytes) -> None:
+        self.taken.append(line)
+
+    def pause_reading(self) -> None:
+        self.paused = True
+
+    def resume_reading(self) -> None:
+        self.paused = False
+
+
+@pytest.fixture
+def scene() -> Scene:
+    return Scene()
+
+
+def test_lines_that_are_answered_at_once_are_taken_one_after_the_other(scene: Scene) -> None:
+    class Prompt(Scene):
+        def take(self, line: bytes) -> None:
+            super().take(line)
+            self.inbox.resume()
+
+    scene, lines = Prompt(), [b"%d" % number for number in range(MANY)]
+    scene.busy = True
+    scene.inbox.receive(b"\n".join(lines))
+    assert scene.inbox.waits and scene.paused and not scene.taken
+    scene.busy = False
+    scene.inbox.resume()
+    assert scene.taken == lines and not scene.inbox.waits and not scene.paused
+
+
+@given(
+    frames=st.lists(st.lists(st.sampled_from([b"", b"a", b"bc", b"{}"]), min_size=1, max_size=6)),
+    turns=st.lists(st.integers(0, 5)),
+)
+def test_every_line_is_taken_in_order_however_often_the_client_is_busy(
+    frames: list[list[bytes]], turns: list[int]
+) -> None:
+    """Whoever is busy after so many lines goes on behind the next frame."""
+
+    class Tired(Scene):
+        left = 0
+
+        def take(self, line: bytes) -> None:
+            super().take(line)
+            self.rest(self.left - 1)
+
+        def rest(self, left: int) -> None:
+            self.left, self.busy = left, left == 0
+
+    scene = Tired()
+    for number, lines in enumerate(frames):
+        scene.inbox.receive(b"\n".join(lines))
+        assert scene.paused == scene.inbox.waits
+        scene.rest(turns[number] if number < len(turns) else 1)
+        scene.inbox.resume()
+    scene.rest(-1)
+    scene.inbox.resume()
+    assert scene.taken == [line for lines in frames for line in lines if line]
+    assert not scene.inbox.waits and not scene.paused
+
+
+def test_what_waits_weighs_what_was_sent(scene: Scene) -> None:
+    data = b"{}\n" * 349_000
+    scene.busy = True
+    tracemalloc.start()
+    try:
+        scene.inbox.receive(data)
+        size, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert scene.inbox.waits and size < 1.1 * len(data) and peak < 2.2 * len(data)
+
+
+def test_nothing_is_taken_once_it_is_closed(scene: Scene) -> None:
+    class Ended(Scene):
+        def take(self, line: bytes) -> None:
+            super().take(line)
+            self.inbox.close()
+
+    for scene, wait in ((Ended(), False), (Ended(), True)):
+        scene.busy = wait
+        scene.inbox.receive(b"a\nb")
+        scene.busy = False
+        scene.inbox.resume()
+        assert scene.taken == [b"a"] and not scene.inbox.waits
