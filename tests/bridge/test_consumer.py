@@ -157,6 +157,20 @@ async def test_a_node_that_ends_acks_what_it_has_set_aside(fakes: Fakes) -> None
     assert fakes.acked == [1, 2] and len(fakes.dead) == 1
 
 
+async def test_a_node_that_ends_sets_aside_what_can_never_be_stored_and_nothing_else(fakes: Fakes) -> None:
+    """Unacked, what is stored behind it would come again."""
+    fakes.ready.set()
+    await fakes.deliver({"n": 0}, {"n": 1}, {"n": 2})
+    fakes.consumer.stop()
+    ending = asyncio.create_task(fakes.consumer._finish(fakes, "tag", fakes.life))  # type: ignore[arg-type]
+    await until(lambda: fakes.cancelled == "tag")
+    fakes.done[0](UnknownChannel.named("c"))
+    fakes.done[1](STORED)
+    fakes.done[2](Unavailable("the producer ends"))
+    await ending
+    assert fakes.acked[-1] == 2 and [body for body, _ in fakes.dead] == [b'{"n": 0}']
+
+
 async def test_a_fault_of_ours_is_set_aside_too(fakes: Fakes, monkeypatch: pytest.MonkeyPatch) -> None:
     fakes.ready.set()
     monkeypatch.setattr(fakes.consumer._reader, "process_message", lambda delivery: 1 / 0)
