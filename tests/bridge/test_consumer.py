@@ -195,12 +195,15 @@ async def test_what_is_given_back_has_its_first_key_and_nothing_that_the_broker_
     """Of the broker's own, what its header says; headers like ours only where it had been given back before."""
     death: Any = {"queue": "q", "exchange": exchange, "reason": "delivery_limit"}
     ours = {"peyk-queue": "other", "peyk-reason": "?", "peyk-key": "a.b", "peyk-exchange": "first"}
-    letter = message(1, headers={"x-death": [death], "x-first-death-queue": "else", "CC": ["z"], **ours}, user_id="u")
+    brokers = {"x-death": [death], "x-first-death-queue": "else", "x-last-death-reason": "?"}
+    brokers |= {"x-delivery-count": 3, "x-acquired-count": 4}
+    kept = {"x-region": "eu", "x-deathly": True}
+    letter = message(1, headers={**brokers, **kept, "CC": ["z"], **ours}, user_id="u")
     channel = Taker()
     await _give_back(channel, letter)  # type: ignore[arg-type]
     first = ("logs", "k") if exchange else ("first", "a.b")
     headers = dict(zip(("peyk-exchange", "peyk-key"), first, strict=True))
-    assert channel.taken == [("", "q", None, headers)]
+    assert channel.taken == [("", "q", None, kept | headers)]
     assert delivery_of(message(1, exchange="", key="q", headers=headers), "q")[2:4] == first
 
 
