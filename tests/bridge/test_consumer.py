@@ -195,7 +195,7 @@ async def test_what_is_given_back_has_its_first_key_and_nothing_that_the_broker_
     """Of the broker's own, what its header says; headers like ours only where it had been given back before."""
     death: Any = {"queue": "q", "exchange": exchange, "reason": "delivery_limit"}
     ours = {"peyk-queue": "other", "peyk-reason": "?", "peyk-key": "a.b", "peyk-exchange": "first"}
-    brokers = {"x-death": [death], "x-first-death-queue": "else", "x-last-death-reason": "?"}
+    brokers: dict[str, Any] = {"x-death": [death], "x-first-death-queue": "else", "x-last-death-reason": "?"}
     brokers |= {"x-delivery-count": 3, "x-acquired-count": 4}
     kept = {"x-region": "eu", "x-deathly": True}
     letter = message(1, headers={**brokers, **kept, "CC": ["z"], **ours}, user_id="u")
