@@ -1,13 +1,13 @@
 """The SQL archive, PostgreSQL or SQLite: one row a message, however often it is given, and one for its event."""
 
 import sqlite3
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
-from sqlalchemy import URL, Connection, Row, Select, event, func, make_url
+from sqlalchemy import URL, Connection, Row, Select, event, func, make_url, or_
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError, StatementError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -120,15 +120,16 @@ class SqlArchive(Database):
 
     async def since(self, channel: str, epoch: str, ms: int) -> int | None:
         """The offset just before the first message at or after `ms` (Unix ms); None: there is none."""
-        time = _EPOCH + timedelta(milliseconds=min(ms, 253_402_300_799_000))  # the year 9999 ends
-        query = _of(channel, epoch, col(Stream.offset)).where(col(Stream.timestamp) >= time)
+        query = _of(channel, epoch, col(Stream.offset)).where(col(Stream.timestamp) >= _time(ms))
         found = await self._scalar(query.order_by(col(Stream.timestamp), col(Stream.offset)).limit(1))
         return None if found is None else found - 1
 
-    async def event(self, id: str) -> Message | None:
-        """The message that carries the event; of several, the first that came."""
-        query = _with_events().where(col(StoredEvent.event_id) == id).order_by(col(StoredEvent.timestamp)).limit(1)
-        found = await self._messages(query)
+    async def event(self, id: str, gone: Mapping[str, float] = {}) -> Message | None:
+        """The message that carries the event; of several that are not gone, the first that came."""
+        query = _with_events().where(col(StoredEvent.event_id) == id)
+        for channel, began in gone.items():
+            query = query.where(or_(col(StoredEvent.channel_id) != channel, col(StoredEvent.timestamp) >= _time(began)))
+        found = await self._messages(query.order_by(col(StoredEvent.timestamp)).limit(1))
         return found[0] if found else None
 
     async def events(self, channel: str, type: str, limit: int) -> list[Message]:
@@ -190,6 +191,11 @@ class SqlArchive(Database):
                     yield connection
         except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             raise self._away(_line(error)) from error
+
+
+def _time(ms: float) -> datetime:
+    """Unix milliseconds, until the year 9999 ends."""
+    return _EPOCH + timedelta(milliseconds=min(ms, 253_402_300_799_000))
 
 
 def _of(channel: str, epoch: str, *columns: Any) -> Select[Any]:
