@@ -211,7 +211,13 @@ def _engine(url: URL) -> AsyncEngine:
     """The payload of an event is kept as the line of JSON it came as: no value is decoded to be encoded again."""
     line: Any = {"json_serializer": bytes.decode, "json_deserializer": str.encode}
     if url.drivername.startswith("postgresql"):
-        connect = {"timeout": _CONNECT, "command_timeout": TIMEOUT, "server_settings": {"application_name": "peyk"}}
+        name, timeout = url.query.get("application_name", "peyk"), url.query.get("connect_timeout", _CONNECT)
+        url = url.difference_update_query(["application_name", "connect_timeout"])
+        connect = {
+            "timeout": float(str(timeout)),
+            "command_timeout": TIMEOUT,
+            "server_settings": {"application_name": name},
+        }
         return create_async_engine(url, pool_size=2, max_overflow=8, pool_pre_ping=True, connect_args=connect, **line)
     # A connection for each transaction: one that is kept goes on writing into a file that somebody moved away.
     engine = create_async_engine(url, poolclass=NullPool, **line)
