@@ -6,11 +6,16 @@ from pathlib import Path
 
 import pytest
 
+from app import AppSettings
 from bridge.archives import Archives, Store
 from bridge.sql import SqlArchive
 from chat.models import Stream
 from pipeline.consumer import Away
 from pipeline.encode import Message
+from pipeline.keys import Keys
+from pipeline.reconcile import Reconciler
+from pipeline.resp import Link
+from redis_config import Address
 from tests.bridge.conftest import event, message
 
 
@@ -116,3 +121,19 @@ async def test_the_second_database_answers_where_the_first_does_not(tmp_path: Pa
         assert await Archives([there]).event("2") is None
     with pytest.raises(Away, match="ARCHIVE=1"):
         await Archives([]).first("c", "e")
+
+
+async def test_reconcile_sees_gaps_that_look_alike(
+    bridge_settings: AppSettings, archive: Store, tmp_path: Path
+) -> None:
+    """Each lacks another message, so both have as many, the same first and the same last."""
+    link = Link(Address.parse(bridge_settings))
+    async with SqlArchive(f"sqlite+aiosqlite:///{tmp_path}/other.sqlite") as other:
+        other.group = "other"
+        await archive.store([message(n) for n in range(1, 11) if n != 4])
+        await other.store([message(n) for n in range(1, 11) if n != 7])
+        rows = await Reconciler(link, Keys.of(bridge_settings), [archive, other]).run([])
+        assert [row[3:] for row in rows] == [("10", "1", "10", "1", "0")] * 2
+        for store in (archive, other):
+            assert offsets(await store.after("c", "e", 0, 99)) == list(range(1, 11))
+    link.close()
