@@ -77,6 +77,13 @@ def off(settings: BridgeSettings) -> dict[str, str]:
     return hints if settings.mongo_url else hints | {MONGO: "MONGO_URL"}
 
 
+def make_directory(settings: BridgeSettings) -> None:
+    """Where the SQLite file is that nobody named; else nothing."""
+    if not settings.database_url:
+        with contextlib.suppress(OSError):  # the file says what is wrong
+            settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
 @asynccontextmanager
 async def open_archives(settings: BridgeSettings, link: Link, keys: Keys, fills: bool) -> AsyncIterator[Archives]:
     """The archives that are on; for who only reads, those that anything was archived in.
@@ -85,9 +92,8 @@ async def open_archives(settings: BridgeSettings, link: Link, keys: Keys, fills:
     waited for later. Raises ConfigError for one that was named and cannot be used; only the SQLite file that nobody
     named is left alone then, with an error in the log.
     """
-    if fills and SQL not in off(settings) and not settings.database_url:
-        with contextlib.suppress(OSError):  # the file says what is wrong
-            settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if fills and SQL not in off(settings):
+        make_directory(settings)
     async with AsyncExitStack() as stack:
         stores: list[Store] = []
         for group in (SQL, MONGO):
