@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from bridge.archives import off, open_archives
+from bridge.archives import make_directory, off, open_archives
 from bridge.cache import EventCache, FillingSink
 from bridge.delivery import Limits
 from bridge.publisher import Publisher, RabbitGateway
@@ -100,7 +100,8 @@ async def _join_archives(node: Node, settings: AppSettings, parts: Parts, stack:
     filling = asyncio.create_task(Reconciler(node.link, node.keys, archives.fresh).fill(channels))
     stack.push_async_callback(asyncio.wait, [filling])
     stack.callback(filling.cancel)
-    cache = await stack.enter_async_context(EventCache(archives, node.redis_server.address, settings))
+    events = EventCache(archives, node.channels.began, node.redis_server.address, settings)
+    cache = await stack.enter_async_context(events)
     parts.archive, parts.events = archives, cache
     parts.sinks = [FillingSink(sink, cache) for sink in archives.sinks]
     parts.measures.append(cache.measures)
@@ -205,12 +206,16 @@ async def consume_message(channel_id: str) -> str:
     settings = node.settings
     assert isinstance(settings, AppSettings)
     known = KnownDatabase(node.link, node.keys, SqlArchive.group)
+    make_directory(settings)
     async with SqlArchive(database(settings.database_url, settings.data_dir), known) as archive:
         page = await node.replay.after(channel, 0, 0, 0)
         offset = await archive.last_offset(channel, page.epoch)
         while (chunk := await node.replay.chunk(channel, offset)) and chunk.messages:
-            await archive.store(chunk.messages)
-            offset, count = chunk.messages[-1].offset, count + len(chunk.messages)
+            first, offset = chunk.messages[0].offset, chunk.messages[-1].offset
+            there = await archive.ids(channel, first, offset)  # of older epochs, too
+            new = [message for message in chunk.messages if message.id not in there]
+            await archive.store(new)
+            count += len(new)
     return f"Consumed {count} messages from channel {channel}"
 
 

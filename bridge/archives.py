@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
@@ -45,18 +45,18 @@ class Archives:
     async def since(self, channel: str, epoch: str, ms: int) -> int | None:
         return await self._ask(lambda store: store.since(channel, epoch, ms))
 
-    async def event(self, id: str) -> tuple[Message | None, bool]:
-        """The message that carries an event, from whichever database has it; there is no cache here."""
+    async def event(self, id: str, gone: Mapping[str, float] = {}) -> Message | None:
+        """The first message that carries an event and is not gone, from whichever database has it."""
         away: Away | None = None
         for store in self.stores:
             try:
-                if message := await store.event(id):
-                    return message, False
+                if message := await store.event(id, gone):
+                    return message
             except Away as error:
                 away = error
         if away is not None:  # where it may be
             raise away
-        return None, False
+        return None
 
     async def events(self, channel: str, type: str, limit: int) -> list[Message]:
         return await self._ask(lambda store: store.events(channel, type, limit))
@@ -77,6 +77,13 @@ def off(settings: BridgeSettings) -> dict[str, str]:
     return hints if settings.mongo_url else hints | {MONGO: "MONGO_URL"}
 
 
+def make_directory(settings: BridgeSettings) -> None:
+    """Where the SQLite file is that nobody named; else nothing."""
+    if not settings.database_url:
+        with contextlib.suppress(OSError):  # the file says what is wrong
+            settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
 @asynccontextmanager
 async def open_archives(settings: BridgeSettings, link: Link, keys: Keys, fills: bool) -> AsyncIterator[Archives]:
     """The archives that are on; for who only reads, those that anything was archived in.
@@ -85,9 +92,8 @@ async def open_archives(settings: BridgeSettings, link: Link, keys: Keys, fills:
     waited for later. Raises ConfigError for one that was named and cannot be used; only the SQLite file that nobody
     named is left alone then, with an error in the log.
     """
-    if fills and SQL not in off(settings) and not settings.database_url:
-        with contextlib.suppress(OSError):  # the file says what is wrong
-            settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if fills and SQL not in off(settings):
+        make_directory(settings)
     async with AsyncExitStack() as stack:
         stores: list[Store] = []
         for group in (SQL, MONGO):

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterator
+from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -221,12 +222,20 @@ def _short_string(value: bytes) -> tuple[int, str]:
 
 
 def _table(value: bytes) -> tuple[int, Any]:
-    """As pamqp's; a table with names that are not UTF-8 is one that says so."""
+    """As pamqp's; a table that cannot be read, such as one with names that are not UTF-8, is one that says so."""
     try:
         return pamqp.decode.field_table(value)
-    except UnicodeDecodeError:
+    except (ValueError, OverflowError, RecursionError):
         return 4 + int.from_bytes(value[:4], "big"), {UNREADABLE_HEADERS: True}
 
 
-pamqp.decode.METHODS |= {"shortstr": _short_string, "table": _table}
-pamqp.decode.TABLE_MAPPING[b"F"] = _table
+def _timestamp(value: bytes) -> tuple[int, datetime | None]:
+    """As pamqp's; what is no time, such as one in microseconds, is None."""
+    try:
+        return pamqp.decode.timestamp(value)
+    except (ValueError, OverflowError, OSError):
+        return 8, None
+
+
+pamqp.decode.METHODS |= {"shortstr": _short_string, "table": _table, "timestamp": _timestamp}
+pamqp.decode.TABLE_MAPPING |= {b"F": _table, b"T": _timestamp}

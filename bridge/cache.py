@@ -1,28 +1,32 @@
 """Cache-aside for events: Redis first, then the databases, and what they say is kept in Redis for a while.
 
 The worker that stored an event puts it there as well. The databases stay the truth: a cache that is away, slow or full
-costs time, never an answer. Of several events with one id the first that was stored counts, there as here.
+costs time, never an answer. Of several events with one id the first that was stored counts, there as here; those of
+a channel that was deleted do not.
 """
 
 import asyncio
 import logging
 import re
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 from bridge.settings import BridgeSettings
 from pipeline.encode import Message, from_log, to_log
 from pipeline.event import ID_LIMIT, event_of
 from pipeline.keys import Keys
-from pipeline.ports import EventStore, Measures, Sink
+from pipeline.ports import Measures, Sink
 from pipeline.resp import Command, ConnectionLost, Link, ReplyError
 from redis_config import Address
 
 logger = logging.getLogger(__name__)
 
 Found = tuple[Message | None, bool]
+Began = Callable[[str], Awaitable[float]]
+"""When a channel was made (Unix ms); infinite: there is none."""
 _IMPOSSIBLE = re.compile("[\x00\ud800-\udfff]")  # what no database can be asked for
 _ABSENT = b"-"  # what stands for an event that the databases do not have
+_GONE = 100  # channels that are passed over to find an event
 _PAUSE = 1.0  # seconds a cache that failed is left alone
 _OVERHEAD = 150  # bytes Redis needs for an entry beside its key and value
 COUNTED = {
@@ -43,11 +47,24 @@ def unpacked(value: bytes) -> Message:
     return from_log(channel, rest)
 
 
-class EventCache:
-    """An EventStore before another. Use `async with`."""
+class Databases(Protocol):
+    """What is asked where the cache has no answer."""
 
-    def __init__(self, store: EventStore, address: Address, settings: BridgeSettings) -> None:
-        self._store, self._keys = store, Keys.of(settings)
+    async def event(self, id: str, gone: Mapping[str, float]) -> Message | None:
+        """The first message that carries the event. Raises Away.
+
+        Without those that are `gone`: of these channels, and older than what it says (Unix ms; infinite: all).
+        """
+
+    async def events(self, channel: str, type: str, limit: int) -> list[Message]:
+        """As EventStore's."""
+
+
+class EventCache:
+    """An EventStore before the databases. Use `async with`."""
+
+    def __init__(self, store: Databases, began: Began, address: Address, settings: BridgeSettings) -> None:
+        self._store, self._began, self._keys = store, began, Keys.of(settings)
         self._ttl, self._absent_ttl = settings.cache_ttl, max(1, int(settings.cache_absent_ttl * 1000))
         self._largest, self._budget = settings.cache_bytes, settings.cache_size // 2
         self._link = Link(address, settings.cache_timeout)
@@ -102,12 +119,27 @@ class EventCache:
             except ValueError as error:
                 logger.warning("the cache holds damaged data at %s: %s", key, error)
             else:
-                self._counts["hits"] += 1
-                return message, True
+                if message.ms >= await self._began(message.channel):
+                    self._counts["hits"] += 1
+                    return message, True
+                await self._ask([["DEL", key]])  # nor may it keep out one that comes now
         self._counts["misses"] += 1
-        found = (await self._store.event(id))[0]
+        found = await self._first(id)
         await self._keep(key, found)
         return found, False
+
+    async def _first(self, id: str) -> Message | None:
+        """The first message that carries the event, of a channel that there is. Raises Away."""
+        gone: dict[str, float] = {}
+        for _ in range(_GONE):
+            message = await self._store.event(id, gone)
+            if message is None:
+                break
+            began = await self._began(message.channel)
+            if message.ms >= began:
+                return message
+            gone[message.channel] = began
+        return None
 
     async def _keep(self, key: str, found: Message | None) -> None:
         """Remember what the databases said. That there is no event must not hide one that was stored meanwhile."""

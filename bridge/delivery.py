@@ -21,7 +21,7 @@ from pipeline.event import Event, checked, key_of
 
 USER_HEADER = "peyk-user"  # who an event is from
 NOBODY = "rabbitmq"  # who it is from if nothing says so
-UNREADABLE_HEADERS = ""  # the one header of a message whose headers are not UTF-8 (bridge.broker)
+UNREADABLE_HEADERS = ""  # the one header of a message whose headers cannot be read (bridge.broker)
 _PLACE = re.compile(r"\{([^{}]*)\}")
 
 
@@ -75,7 +75,7 @@ class Reader:
     def process_message(self, delivery: Delivery) -> Incoming:
         """The event in `delivery`. Raises BadRequest with the reason if there can never be one."""
         if UNREADABLE_HEADERS in delivery.headers:
-            raise BadRequest("the headers are not UTF-8")
+            raise BadRequest("the headers cannot be read: not UTF-8, or no table of AMQP's")
         try:
             body = _ours(delivery.body)
         except UNREADABLE:

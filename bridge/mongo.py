@@ -167,9 +167,12 @@ class MongoArchive(Database):
         found = await self._find(self._messages, query, [("ms", ASCENDING), ("offset", ASCENDING)], 1)
         return found[0].offset - 1 if found else None
 
-    async def event(self, id: str) -> Message | None:
-        """The message that carries the event; of several, the first that came."""
-        found = await self._with_events({"event": id}, ASCENDING, 1)
+    async def event(self, id: str, gone: Mapping[str, float] = {}) -> Message | None:
+        """The message that carries the event; of several that are not gone, the first that came."""
+        query: Document = {"event": id}
+        if gone:
+            query["$nor"] = [{"channel": channel, "ms": {"$lt": began}} for channel, began in gone.items()]
+        found = await self._with_events(query, ASCENDING, 1)
         return found[0] if found else None
 
     async def events(self, channel: str, type: str, limit: int) -> list[Message]:

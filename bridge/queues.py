@@ -5,6 +5,7 @@ import base64
 import hashlib
 import json
 import logging
+import re
 import urllib.request
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -24,6 +25,8 @@ from pipeline.dead import DeadLetter
 from pipeline.ports import QueueState
 
 logger = logging.getLogger(__name__)
+
+_BROKERS = re.compile(r"x-death|x-(first|last)-death-.*|x-(delivery|acquired)-count")  # headers it writes itself
 
 
 def management(broker: URL) -> str:
@@ -162,7 +165,7 @@ async def _give_back(channel: AbstractChannel, message: DeliveredMessage) -> Non
     """To its queue, with what it came with; without what would have the broker copy or refuse it."""
     properties, origin = message.header.properties, _origin(message)
     kept = (properties.headers or {}).items()
-    headers = {k: v for k, v in kept if k not in (REASON, FROM_QUEUE, "CC", "BCC") and not k.startswith("x-")}
+    headers = {k: v for k, v in kept if k not in (REASON, FROM_QUEUE, "CC", "BCC") and not _BROKERS.fullmatch(k)}
     properties.headers = headers | {FROM_EXCHANGE: origin.exchange, FROM_KEY: origin.key}
     properties.user_id = None
     try:

@@ -22,7 +22,7 @@ from bridge.broker import BACKOFF, FAILURES, PATIENCE, Broker, Connection, close
 from bridge.delivery import Delivery, Limits, Reader
 from bridge.publisher import Publisher
 from bridge.topology import Queue, Topology
-from chat.errors import BadRequest, PeykError
+from chat.errors import BadRequest, PeykError, Temporary
 from pipeline.ports import Measures
 from pipeline.producer import Done, Position
 
@@ -179,7 +179,7 @@ class QueueConsumer:
         if isinstance(outcome, Position):
             self.counts["duplicate" if outcome.duplicate else "stored"] += 1
             life.done(item)
-        elif not self._stop.is_set():
+        elif not (self._stop.is_set() and isinstance(outcome, Temporary)):  # a producer that ends: it comes again
             life.rejected.put_nowait((item, str(outcome)))
 
     async def _ack(self, channel: AbstractChannel, life: Life) -> None:

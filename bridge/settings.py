@@ -1,5 +1,7 @@
 """What may be said about the outside systems, in the environment or `.env`."""
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -11,6 +13,14 @@ from redis_config import Settings
 
 SQL, MONGO = "sql", "mongo"  # the sinks, by the names of their consumer groups
 _POSTGRESQL = ("postgresql", "postgres")
+_PARAMETERS = {  # of libpq, that a postgresql:// URL may have: what is allowed, and in words
+    "sslmode": (
+        "disable|allow|prefer|require|verify-ca|verify-full",
+        "disable, allow, prefer, require, verify-ca or verify-full",
+    ),
+    "application_name": (r"(?s).+", "a name"),
+    "connect_timeout": ("[1-9][0-9]{0,3}", "1 to 9999 seconds"),
+}
 
 
 def database(url: str, data_dir: Path) -> URL:
@@ -24,15 +34,24 @@ def database(url: str, data_dir: Path) -> URL:
         scheme = ""
     if scheme in _POSTGRESQL and address.database:
         address = address.set(drivername="postgresql+asyncpg")
-        if mode := address.query.get("sslmode"):  # libpq's word; asyncpg takes the same values under its own
-            address = address.difference_update_query(["sslmode"]).update_query_dict({"ssl": str(mode)})
-        return address
+        return address.set(query=_parameters(address.query))
     if scheme == "sqlite" and address.database and address.database != ":memory:":
         return address.set(drivername="sqlite+aiosqlite")
     raise ValueError(
         "must look like postgresql://user:password@host:5432/database or sqlite:///path/to/file; "
         f"this one begins with {url.partition(':')[0][:20]!r}"
     )
+
+
+def _parameters(query: Mapping[str, str | tuple[str, ...]]) -> dict[str, str]:
+    """libpq's; `sslmode` under asyncpg's name, the others are taken off in bridge.sql. Raises ValueError."""
+    given = {name: value if isinstance(value, str) else value[-1] for name, value in query.items()}
+    for name, value in given.items():
+        if name not in _PARAMETERS:
+            raise ValueError(f"has no parameter {name!r}; there are {', '.join(_PARAMETERS)}")
+        if not re.fullmatch(_PARAMETERS[name][0], value):
+            raise ValueError(f"{name} is {_PARAMETERS[name][1]}, not {value!r}")
+    return {"ssl" if name == "sslmode" else name: value for name, value in given.items()}
 
 
 class BridgeSettings(Settings):

@@ -1,13 +1,13 @@
 """The SQL archive, PostgreSQL or SQLite: one row a message, however often it is given, and one for its event."""
 
 import sqlite3
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
-from sqlalchemy import URL, Connection, Row, Select, event, func, make_url
+from sqlalchemy import URL, Connection, Row, Select, event, func, make_url, or_
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError, StatementError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -120,15 +120,16 @@ class SqlArchive(Database):
 
     async def since(self, channel: str, epoch: str, ms: int) -> int | None:
         """The offset just before the first message at or after `ms` (Unix ms); None: there is none."""
-        time = _EPOCH + timedelta(milliseconds=min(ms, 253_402_300_799_000))  # the year 9999 ends
-        query = _of(channel, epoch, col(Stream.offset)).where(col(Stream.timestamp) >= time)
+        query = _of(channel, epoch, col(Stream.offset)).where(col(Stream.timestamp) >= _time(ms))
         found = await self._scalar(query.order_by(col(Stream.timestamp), col(Stream.offset)).limit(1))
         return None if found is None else found - 1
 
-    async def event(self, id: str) -> Message | None:
-        """The message that carries the event; of several, the first that came."""
-        query = _with_events().where(col(StoredEvent.event_id) == id).order_by(col(StoredEvent.timestamp)).limit(1)
-        found = await self._messages(query)
+    async def event(self, id: str, gone: Mapping[str, float] = {}) -> Message | None:
+        """The message that carries the event; of several that are not gone, the first that came."""
+        query = _with_events().where(col(StoredEvent.event_id) == id)
+        for channel, began in gone.items():
+            query = query.where(or_(col(StoredEvent.channel_id) != channel, col(StoredEvent.timestamp) >= _time(began)))
+        found = await self._messages(query.order_by(col(StoredEvent.timestamp)).limit(1))
         return found[0] if found else None
 
     async def events(self, channel: str, type: str, limit: int) -> list[Message]:
@@ -192,6 +193,11 @@ class SqlArchive(Database):
             raise self._away(_line(error)) from error
 
 
+def _time(ms: float) -> datetime:
+    """Unix milliseconds, until the year 9999 ends."""
+    return _EPOCH + timedelta(milliseconds=min(ms, 253_402_300_799_000))
+
+
 def _of(channel: str, epoch: str, *columns: Any) -> Select[Any]:
     return select(*columns).where(col(Stream.channel_id) == channel, col(Stream.epoch) == epoch)  # type: ignore[no-any-return]
 
@@ -205,7 +211,13 @@ def _engine(url: URL) -> AsyncEngine:
     """The payload of an event is kept as the line of JSON it came as: no value is decoded to be encoded again."""
     line: Any = {"json_serializer": bytes.decode, "json_deserializer": str.encode}
     if url.drivername.startswith("postgresql"):
-        connect = {"timeout": _CONNECT, "command_timeout": TIMEOUT, "server_settings": {"application_name": "peyk"}}
+        name, timeout = url.query.get("application_name", "peyk"), url.query.get("connect_timeout", _CONNECT)
+        url = url.difference_update_query(["application_name", "connect_timeout"])
+        connect = {
+            "timeout": float(str(timeout)),
+            "command_timeout": TIMEOUT,
+            "server_settings": {"application_name": name},
+        }
         return create_async_engine(url, pool_size=2, max_overflow=8, pool_pre_ping=True, connect_args=connect, **line)
     # A connection for each transaction: one that is kept goes on writing into a file that somebody moved away.
     engine = create_async_engine(url, poolclass=NullPool, **line)

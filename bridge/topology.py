@@ -5,13 +5,15 @@ What a field may hold is said once, in its description here: errors and the READ
 
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import msgspec
 from msgspec import Meta
 
+from chat.errors import BadRequest
+from chat.models import channel_id
 from redis_config import ConfigError
 
 DEFAULT_FILE = Path(__file__).parent.parent / "bridge.toml"
@@ -114,6 +116,7 @@ PLACES = {
 """What a template may hold."""
 GATEWAY_PLACES = "type", "channel", "user"
 _PLACE = re.compile(r"\{([^{}]*)\}")
+_INTEGERS = range(-(2**63), 2**63)  # what AMQP's tables hold
 
 
 def parse(text: str, file: str = "bridge.toml") -> Topology:
@@ -247,9 +250,8 @@ def _contradictions(topology: Topology) -> Iterator[Trouble]:
     if topology.gateway is not None:
         if topology.gateway.exchange not in kinds:
             yield ["gateway", "exchange"], _no_exchange(topology.gateway.exchange, kinds)
-        for place in _PLACE.findall(topology.gateway.key):
-            if place not in GATEWAY_PLACES:
-                yield ["gateway", "key"], f"{{{place}}} is not known; there are {{type}}, {{channel}} and {{user}}"
+        places = "{type}, {channel} and {user}"
+        yield from _template(topology.gateway.key, GATEWAY_PLACES.__contains__, places, ["gateway", "key"])
 
 
 def _twice(table: str, names: list[str], before: int = 0) -> Iterator[Trouble]:
@@ -264,7 +266,9 @@ def _twice(table: str, names: list[str], before: int = 0) -> Iterator[Trouble]:
 
 def _long(topology: Topology) -> Iterator[Trouble]:
     """Names are counted in bytes, which msgspec does not do."""
-    names = [(["exchange", str(i), "name"], exchange.name) for i, exchange in enumerate(topology.exchange)]
+    dead = topology.dead_letters
+    names = [(["dead_letters", "exchange"], dead.exchange), (["dead_letters", "queue"], dead.queue)]
+    names += [(["exchange", str(i), "name"], exchange.name) for i, exchange in enumerate(topology.exchange)]
     for i, queue in enumerate(topology.queue):
         names.append((["queue", str(i), "name"], queue.name))
         names += [(["queue", str(i), "bind", str(j), "key"], bind.key) for j, bind in enumerate(queue.bind)]
@@ -278,9 +282,27 @@ def _queue(queue: Queue, where: list[str]) -> Iterator[Trouble]:
         field = "exclusive" if queue.exclusive else "auto_delete"
         yield [*where, field], f'a quorum queue is durable and cannot be {field}; say kind = "classic", or leave it out'
     for field, template in (("channel", queue.channel), ("event_type", queue.event_type)):
-        for place in _PLACE.findall(template):
-            if not _is_place(place):
-                yield [*where, field], f"{{{place}}} is not known; there are {'; '.join(PLACES.values())}"
+        yield from _template(template, _is_place, "; ".join(PLACES.values()), [*where, field])
+    if queue.channel:
+        try:
+            channel_id(_PLACE.sub("x", queue.channel))  # whatever comes there
+        except BadRequest as error:
+            yield [*where, "channel"], str(error)
+    yield from _integers(queue.arguments, [*where, "arguments"])
+
+
+def _template(template: str, is_place: Callable[[str], bool], places: str, where: list[str]) -> Iterator[Trouble]:
+    for place in _PLACE.findall(template):
+        if not is_place(place):
+            yield where, f"{{{place}}} is not known; there are {places}"
+    if brace := re.search("[{}]", _PLACE.sub("", template)):
+        yield where, f"a {brace[0]} stands alone; there are {places}"
+
+
+def _integers(table: Mapping[str, str | int | bool], where: list[str]) -> Iterator[Trouble]:
+    for name, value in table.items():
+        if isinstance(value, int) and value not in _INTEGERS:
+            yield [*where, name], f"an integer has at most 64 bits, with its sign; {value} has more"
 
 
 def _is_place(place: str) -> bool:
@@ -291,6 +313,7 @@ def _is_place(place: str) -> bool:
 
 
 def _bind(bind: Bind, kinds: Mapping[str, str], where: list[str]) -> Iterator[Trouble]:
+    yield from _integers(bind.headers, [*where, "headers"])
     kind = kinds.get(bind.exchange)
     if kind is None:
         yield [*where, "exchange"], _no_exchange(bind.exchange, kinds)

@@ -1,5 +1,6 @@
 """Channels: Redis hashes, and the set that lists them."""
 
+import math
 from typing import Any
 
 from redis.asyncio import Redis
@@ -63,6 +64,13 @@ class Channels:
         if channel is None:
             raise UnknownChannel.named(channel_id(name))
         return channel
+
+    async def began(self, name: str) -> float:
+        """When it was made (Unix ms), infinite without it: older messages are of one that was deleted."""
+        try:
+            return (await self.get(name)).created_at
+        except UnknownChannel:
+            return math.inf
 
     async def list(self) -> list[Channel]:
         """Every channel, by name."""

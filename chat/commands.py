@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import uvloop
 
-from chat.errors import BadRequest, Unavailable
+from chat.errors import BadRequest, Unavailable, Unrecoverable
 from chat.events import EventStream
 from chat.models import channel_id
 from chat.node import Join, Node
@@ -45,20 +45,26 @@ def work(settings: ServerSettings, join: Join, kind: str) -> None:
 
 
 async def replay(settings: ServerSettings, join: Join, name: str, after: int, since: str | None, follow: bool) -> None:
-    """Write a channel's history to standard output as NDJSON publications, and with `follow` go on with what comes."""
+    """Write a channel's history to standard output as NDJSON publications, and with `follow` go on with what comes.
+
+    Raises UnknownChannel, and Unrecoverable where the channel began anew meanwhile.
+    """
     channel = channel_id(name)
     async with Node(settings, "terminal" if follow else "tool", join) as node:
         if since is not None:
             after = await node.replay.since(channel, moment(since))
+        epoch = ""
         while True:
             page = await node.replay.after(channel, after, CHUNK, settings.page_bytes)
+            if page.epoch != (epoch := epoch or page.epoch):
+                raise Unrecoverable(f"{channel} began anew while it was read; replay it again")
             for message in page.messages:
                 print(publication(message).decode(), flush=follow)
             if not page.messages:
                 break
             after = page.messages[-1].offset
         if follow:
-            await _follow(node, channel, (page.epoch, after))
+            await _follow(node, channel, (epoch, after))
 
 
 async def _follow(node: Node, channel: str, since: tuple[str, int]) -> None:

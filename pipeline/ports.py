@@ -57,7 +57,8 @@ class EventStore(Protocol):
     """Events by their id, and the newest ones."""
 
     async def event(self, id: str) -> tuple[Message | None, bool]:
-        """The message that carries the event, and whether a cache answered. Raises Away."""
+        """The message that carries the event, and whether a cache answered; of several in channels that there are, the
+        first. Raises Away."""
 
     async def events(self, channel: str, type: str, limit: int) -> list[Message]:
         """The newest events of a channel, of one type unless `type` is empty. Raises Away."""

@@ -38,6 +38,11 @@ class Refilled(NamedTuple):
         return Refilled(self.stored + other.stored, self.refused + other.refused)
 
 
+def _has_gaps(extent: Extent) -> bool:
+    """Two that lack as many, each others, look alike."""
+    return extent.size < extent.last - extent.first + 1
+
+
 class Reconciler:
     """Compares and refills. May run beside nodes that archive: what they store meanwhile is there once all the same."""
 
@@ -68,7 +73,7 @@ class Reconciler:
             for store in self._stores:
                 if store is not source:
                     for key, extent in extents[source.group].items():
-                        if extents[store.group].get(key) != extent:
+                        if extents[store.group].get(key) != extent or _has_gaps(extent):
                             await self._from_archive(store, source, extent)
         return [*[row for channel in channels for row in await self._stream_row(channel)], *await self._archive_rows()]
 

@@ -131,6 +131,7 @@ class Replay:
     async def _collect(self, channel: str, at: int | None, limit: int, size: int, forward: bool) -> Page:
         weight = 0
         messages: list[Message] = []
+        begun: Page | None = None
         if limit <= 0:
             position = await self.position(channel)
             if position is None:
@@ -138,6 +139,9 @@ class Replay:
             return Page(*position, [])
         while True:
             page, more = await self._step(channel, at, min(CHUNK, limit - len(messages)), forward)
+            begun = begun or page
+            if page.epoch != begun.epoch:  # deleted and made again meanwhile: these offsets are of other messages
+                return begun._replace(messages=messages)
             for message in page.messages:
                 weight += len(publication(message)) + 1
                 if weight > size and messages:

@@ -11,13 +11,14 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+import redis
 
 import app
 from bridge.settings import database
 from bridge.sql import SqlArchive
 from chat.errors import BadRequest, UnknownChannel
 from chat.node import Node
-from tests.services import ROOT, PeykServer, clean_environment, end_embedded, free_port, until
+from tests.services import ROOT, PeykServer, RedisProcess, clean_environment, end_embedded, free_port, until
 
 
 @pytest.fixture
@@ -64,6 +65,27 @@ class TestFunctions:
         assert await app.consume_message("general") == "Consumed 1 messages from channel general"
         async with SqlArchive(database("", data_dir)) as archive:
             assert [row.offset for row in await archive.messages("general")] == list(range(1, 302))
+
+    async def test_what_is_stored_is_not_stored_again_when_redis_came_back_older(
+        self, data_dir: Path, valkey_process: RedisProcess, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Its directory need not be there either."""
+        monkeypatch.setenv("REDIS_URL", valkey_process.url)
+        monkeypatch.setenv("DATA_DIR", str(data_dir / "new"))
+        with redis.Redis(port=valkey_process.port) as client:
+            client.flushall()
+            for n in range(3):
+                await app.produce_message("c", str(n))
+            assert await app.consume_message("c") == "Consumed 3 messages from channel c"
+            ((last, _),) = client.xrevrange("message:c", count=1)
+            client.xdel("message:c", last)
+            client.hset("channel:c", "offset", 2)
+        await app.produce_message("c", "3")
+        assert await app.consume_message("c") == "Consumed 1 messages from channel c"
+        async with SqlArchive(database("", data_dir / "new")) as archive:
+            rows = await archive.messages("c")
+        assert [row.message for row in rows] == [f'{{"text":"{n}"}}' for n in range(4)]
+        assert len({row.epoch for row in rows}) == 2
 
     async def test_consumed_messages_are_broadcast_to_subscribers(self) -> None:
         """What is produced to the stream the consumer group takes, and broadcasts to who subscribed."""

@@ -1,15 +1,21 @@
 """What every archive does, whichever database it is: each message once, read back in order, events found."""
 
 import asyncio
+from math import inf
 from pathlib import Path
 
 import pytest
 
+from app import AppSettings
 from bridge.archives import Archives, Store
 from bridge.sql import SqlArchive
 from chat.models import Stream
 from pipeline.consumer import Away
 from pipeline.encode import Message
+from pipeline.keys import Keys
+from pipeline.reconcile import Reconciler
+from pipeline.resp import Link
+from redis_config import Address
 from tests.bridge.conftest import event, message
 
 
@@ -62,6 +68,8 @@ async def test_events_are_found_by_id_channel_and_type(archive: Store) -> None:
     await archive.store([event(i, type=f"t{i % 2}") for i in range(1, 7)])
     await archive.store([message(7), event(8, channel="d"), event(9, id="2")])
     assert await archive.event("2") == event(2, type="t0")  # the first that came by that id
+    assert await archive.event("2", {"c": 1_795_000_000_009, "d": inf}) == event(9, id="2")  # c was made again
+    assert await archive.event("2", {"c": 1_795_000_000_010}) is await archive.event("8", {"d": inf}) is None
     assert await archive.event("7") is None and await archive.event("") is None
     assert offsets(await archive.events("c", "", 3)) == [9, 6, 5]
     assert offsets(await archive.events("c", "t1", 9)) == [5, 3, 1]
@@ -107,9 +115,25 @@ async def test_the_second_database_answers_where_the_first_does_not(tmp_path: Pa
         both = Archives([gone, there])
         assert offsets(await both.after("c", "e", 0, 9)) == [1] == offsets(await both.before("c", "e", 9, 9))
         assert await both.first("c", "e") == 1 and await both.since("c", "e", 0) == 0
-        assert await both.event("1") == (event(1), False) and offsets(await both.events("c", "", 9)) == [1]
+        assert await both.event("1") == event(1) and offsets(await both.events("c", "", 9)) == [1]
         with pytest.raises(Away):
             await both.event("2")  # perhaps the first has it
-        assert await Archives([there]).event("2") == (None, False)
+        assert await Archives([there]).event("2") is None
     with pytest.raises(Away, match="ARCHIVE=1"):
         await Archives([]).first("c", "e")
+
+
+async def test_reconcile_sees_gaps_that_look_alike(
+    bridge_settings: AppSettings, archive: Store, tmp_path: Path
+) -> None:
+    """Each lacks another message, so both have as many, the same first and the same last."""
+    link = Link(Address.parse(bridge_settings))
+    async with SqlArchive(f"sqlite+aiosqlite:///{tmp_path}/other.sqlite") as other:
+        other.group = "other"
+        await archive.store([message(n) for n in range(1, 11) if n != 4])
+        await other.store([message(n) for n in range(1, 11) if n != 7])
+        rows = await Reconciler(link, Keys.of(bridge_settings), [archive, other]).run([])
+        assert [row[3:] for row in rows] == [("10", "1", "10", "1", "0")] * 2
+        for store in (archive, other):
+            assert offsets(await store.after("c", "e", 0, 99)) == list(range(1, 11))
+    link.close()

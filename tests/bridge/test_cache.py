@@ -1,8 +1,9 @@
 """Cache-aside on a real Redis, with databases that count what they are asked."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from math import inf
 
 import httpx2 as httpx
 import pytest
@@ -32,6 +33,7 @@ class Databases:
 
     def __init__(self) -> None:
         self.rows: dict[str, Message] = {}
+        self.made: dict[str, float] = {}
         self.asked: list[str] = []
         self.away = False
         self.gate = asyncio.Event()
@@ -41,13 +43,18 @@ class Databases:
         for message in messages:
             self.rows.setdefault(message.data.decode().split('"')[3], message)
 
-    async def event(self, id: str) -> tuple[Message | None, bool]:
+    async def began(self, channel: str) -> float:
+        return self.made.get(channel, 0)
+
+    async def event(self, id: str, gone: Mapping[str, float]) -> Message | None:
         self.asked.append(id)
         found = self.rows.get(id)
+        if found is not None and found.ms < gone.get(found.channel, 0):
+            found = None
         await self.gate.wait()
         if self.away:
             raise Away("the databases are away")
-        return found, False
+        return found
 
     async def events(self, channel: str, type: str, limit: int) -> list[Message]:
         return list(self.rows.values())[:limit]
@@ -62,7 +69,7 @@ async def client(bridge_settings: AppSettings) -> AsyncIterator[Redis]:
 @asynccontextmanager
 async def caching(settings: AppSettings, **changes: object) -> AsyncIterator[tuple[EventCache, Databases]]:
     databases, settings = Databases(), settings.model_copy(update={"cache_timeout": PATIENCE, **changes})
-    async with EventCache(databases, Address.parse(settings), settings) as cache:
+    async with EventCache(databases, databases.began, Address.parse(settings), settings) as cache:
         yield cache, databases
 
 
@@ -152,6 +159,21 @@ async def test_of_events_with_one_id_the_first_counts(bridge_settings: AppSettin
         await sink.store([event("e1"), event("e1", 2, "another")])
         await sink.store([event("e1", 1, "a third", channel="mine")])
         assert (await cache.event("e1"))[0] == event("e1")
+
+
+async def test_an_event_of_a_channel_that_is_gone_does_not_stay(bridge_settings: AppSettings, client: Redis) -> None:
+    async with caching(bridge_settings) as (cache, databases):
+        sink = FillingSink(databases, cache)
+        await sink.store([event("e1"), event("e2")])
+        databases.made["news"] = inf
+        tasks = [asyncio.create_task(cache.event("e1")) for _ in range(10)]
+        assert set(await asyncio.gather(*tasks)) == {(None, False)} and databases.asked == ["e1", "e1"]
+        assert await cache.event("e1") == (None, True)
+        databases.rows.clear()
+        again = event("e2", 1, "another", channel="other")
+        await sink.store([again])  # while the cache has the one that is gone
+        assert await cache.event("e2") == (again, False)
+        assert await cache.event("e2") == (again, True)
 
 
 async def test_databases_that_are_away_are_never_taken_for_an_absence(
@@ -250,7 +272,8 @@ async def test_a_cache_that_hangs_holds_nobody_up_for_long(bridge_settings: AppS
 async def test_before_real_databases(bridge_settings: AppSettings, archive: Store, client: Redis) -> None:
     """SQLite, PostgreSQL and MongoDB each: filled when stored, read on a miss, the first of one id."""
     settings = bridge_settings.model_copy(update={"cache_timeout": PATIENCE})
-    async with EventCache(Archives([archive]), Address.parse(settings), settings) as cache:
+    databases = Databases()
+    async with EventCache(Archives([archive]), databases.began, Address.parse(settings), settings) as cache:
         assert await cache.event("e1") == (None, False)
         await FillingSink(archive, cache).store([event("e1"), event("e2", 2), event("e1", 3, "again")])
         assert await cache.event("e1") == (event("e1"), True)
@@ -259,6 +282,16 @@ async def test_before_real_databases(bridge_settings: AppSettings, archive: Stor
         assert set(results) == {(event("e1"), False)}
         assert cache.measures()["cache_misses_total"][1] == 2
         assert [message.offset for message in await cache.events("news", "order.paid", 2)] == [3, 2]
+        # The channel is deleted, made again, and somebody says another event of that id there.
+        databases.made["news"] = inf
+        assert await cache.event("e1") == (None, False) and await client.get("event:e1") == "-"
+        databases.made["news"] = 1_795_000_000_001
+        again = event("e1", 1, "the second life")._replace(ms=1_795_000_000_001, epoch="later")
+        await FillingSink(archive, cache).store([again])
+        assert await cache.event("e1") == (again, True)
+        await client.flushall()
+        assert await cache.event("e1") == (again, False)
+        assert await cache.event("e1") == (again, True)
 
 
 async def test_a_server_fills_the_cache(client: Redis, bridge_settings: AppSettings) -> None:

@@ -157,6 +157,20 @@ async def test_a_node_that_ends_acks_what_it_has_set_aside(fakes: Fakes) -> None
     assert fakes.acked == [1, 2] and len(fakes.dead) == 1
 
 
+async def test_a_node_that_ends_sets_aside_what_can_never_be_stored_and_nothing_else(fakes: Fakes) -> None:
+    """Unacked, what is stored behind it would come again."""
+    fakes.ready.set()
+    await fakes.deliver({"n": 0}, {"n": 1}, {"n": 2})
+    fakes.consumer.stop()
+    ending = asyncio.create_task(fakes.consumer._finish(fakes, "tag", fakes.life))  # type: ignore[arg-type]
+    await until(lambda: fakes.cancelled == "tag")
+    fakes.done[0](UnknownChannel.named("c"))
+    fakes.done[1](STORED)
+    fakes.done[2](Unavailable("the producer ends"))
+    await ending
+    assert fakes.acked[-1] == 2 and [body for body, _ in fakes.dead] == [b'{"n": 0}']
+
+
 async def test_a_fault_of_ours_is_set_aside_too(fakes: Fakes, monkeypatch: pytest.MonkeyPatch) -> None:
     fakes.ready.set()
     monkeypatch.setattr(fakes.consumer._reader, "process_message", lambda delivery: 1 / 0)
@@ -181,12 +195,15 @@ async def test_what_is_given_back_has_its_first_key_and_nothing_that_the_broker_
     """Of the broker's own, what its header says; headers like ours only where it had been given back before."""
     death: Any = {"queue": "q", "exchange": exchange, "reason": "delivery_limit"}
     ours = {"peyk-queue": "other", "peyk-reason": "?", "peyk-key": "a.b", "peyk-exchange": "first"}
-    letter = message(1, headers={"x-death": [death], "x-first-death-queue": "else", "CC": ["z"], **ours}, user_id="u")
+    brokers: dict[str, Any] = {"x-death": [death], "x-first-death-queue": "else", "x-last-death-reason": "?"}
+    brokers |= {"x-delivery-count": 3, "x-acquired-count": 4}
+    kept = {"x-region": "eu", "x-deathly": True}
+    letter = message(1, headers={**brokers, **kept, "CC": ["z"], **ours}, user_id="u")
     channel = Taker()
     await _give_back(channel, letter)  # type: ignore[arg-type]
     first = ("logs", "k") if exchange else ("first", "a.b")
     headers = dict(zip(("peyk-exchange", "peyk-key"), first, strict=True))
-    assert channel.taken == [("", "q", None, headers)]
+    assert channel.taken == [("", "q", None, kept | headers)]
     assert delivery_of(message(1, exchange="", key="q", headers=headers), "q")[2:4] == first
 
 

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -210,7 +211,43 @@ async def test_properties_in_another_encoding_do_not_end_the_connection(
         await arrives(valkey, 0, 1)
         await until(lambda: host.ready("peyk.dead") == 1)
     ((_, headers),) = host.take("peyk.dead")
-    assert headers["peyk-reason"] == "the headers are not UTF-8"
+    assert "not UTF-8" in headers["peyk-reason"]
+
+
+@pytest.mark.parametrize("time", [1_795_000_000_000_000, 2**64 - 1])
+async def test_a_time_that_is_none_does_not_end_the_connection(
+    time: int, host: Host, valkey: RedisProcess, tmp_path: Path
+) -> None:
+    """One in microseconds, or before 1970: as property and as header, of an event and of a dead letter."""
+
+    class Late(pika.BasicProperties):  # type: ignore[misc]
+        def encode(self) -> list[bytes]:
+            return [b"".join(super().encode()).replace((77).to_bytes(8, "big"), time.to_bytes(8, "big"))]
+
+    async with bridge(host, valkey, tmp_path) as node:
+        with host.channel() as channel:
+            channel.confirm_delivery()
+            for n, body in enumerate([b'{"n":0}', b'{"n":1}', b"poison", b'{"n":2}']):
+                times = {"a": datetime.fromtimestamp(77, UTC), "b": {"c": [datetime.fromtimestamp(77, UTC)]}}
+                properties = Late(timestamp=77) if n else Late(headers=times)
+                channel.basic_publish("amq.direct", "k", body, properties)
+        await arrives(valkey, 0, 1, 2)
+        await until(lambda: host.ready("peyk.dead") == 1)
+        assert node.parts.queues is not None
+        (letter,) = await node.parts.queues.list()
+        assert letter.message == b"poison" and "not JSON" in letter.reason
+
+
+async def test_headers_nested_without_end_do_not_end_the_connection(
+    host: Host, valkey: RedisProcess, tmp_path: Path
+) -> None:
+    deep: dict[str, Any] = {}
+    for _ in range(400):
+        deep = {"a": deep}
+    async with bridge(host, valkey, tmp_path):
+        await asyncio.to_thread(host.send, "amq.direct", [("", {"n": 0}), ("", b"poison"), ("", {"n": 1})], "k", deep)
+        await arrives(valkey, 0, 1)
+        await until(lambda: host.ready("peyk.dead") == 1)
 
 
 # -- dead letters and queues, as a person sees them

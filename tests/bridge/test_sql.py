@@ -1,5 +1,7 @@
 """What only SQL has: where the database is, tables that come about by themselves, and what it can never take."""
 
+import asyncio
+import socket
 import sqlite3
 import threading
 from collections.abc import AsyncIterator
@@ -36,7 +38,10 @@ async def threads_end() -> AsyncIterator[None]:
         ("", "sqlite+aiosqlite:////data/peyk.sqlite"),
         ("sqlite:///x.db", "sqlite+aiosqlite:///x.db"),
         ("postgres://a:b@h/d", "postgresql+asyncpg://a:b@h/d"),
-        ("postgresql://h:1/d?sslmode=require", "postgresql+asyncpg://h:1/d?ssl=require"),
+        *[
+            (f"postgresql://h:1/d?sslmode={mode}", f"postgresql+asyncpg://h:1/d?ssl={mode}")
+            for mode in ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+        ],
     ],
 )
 def test_where_the_database_is(url: str, becomes: str) -> None:
@@ -51,6 +56,33 @@ def test_a_url_that_is_none_is_an_error_that_names_it(url: str) -> None:
         BridgeSettings(database_url=url, _env_file=None)
     with pytest.raises(ValidationError, match=r"(?s)mongo_url.*must look like mongodb://"):
         BridgeSettings(mongo_url="http://h/d", _env_file=None)
+
+
+@pytest.mark.parametrize(
+    ("parameter", "remedy"),
+    [
+        ("connect_timeout=0", "connect_timeout is 1 to 9999 seconds, not '0'"),
+        ("sslmode=on", "sslmode is disable, allow, .*, not 'on'"),
+        (
+            "application_name=a&options=-cx",
+            "no parameter 'options'; there are sslmode, application_name, connect_timeo",
+        ),
+    ],
+)
+def test_a_parameter_that_is_none_is_an_error_that_names_it(parameter: str, remedy: str) -> None:
+    with pytest.raises(ValidationError, match=f"(?s)database_url.*{remedy}"):
+        BridgeSettings(database_url=f"postgresql://h/d?{parameter}", _env_file=None)
+
+
+async def test_the_parameters_of_libpq(postgres_url: str) -> None:
+    url = f"{postgres_url}?application_name=shop&sslmode=prefer"
+    async with SqlArchive(database(url, Path())) as archive, archive._begin() as connection:
+        assert (await connection.exec_driver_sql("SHOW application_name")).scalar() == "shop"
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"postgresql://app@127.0.0.1:{silent.getsockname()[1]}/d?connect_timeout=1&sslmode=disable"
+        async with asyncio.timeout(4):  # without the parameter it is five seconds
+            with pytest.raises(Away):
+                await SqlArchive(database(url, Path())).open()
 
 
 def test_a_password_is_never_shown() -> None:

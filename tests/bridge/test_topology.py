@@ -86,6 +86,19 @@ ERRORS = [
     ('[gateway]\nexchange = "e"', 2, "no exchange 'e'"),
     (SHOP + '[gateway]\nexchange = "shop"\nkey = "{typ}"', 6, r"\{typ\} is not known; there are \{type\}"),
     ("[dead_letters]\nexchange = 5", 2, "a name of 1 to 255 bytes"),
+    (f'[dead_letters]\nexchange = "d"\nqueue = "{"ش" * 128}"', 3, "at most 255 bytes; this has 256"),
+    ('[[queue]]\nname = "a"\nchannel = "bad name!"', 3, "channel: a channel name has 1 to 64 letters"),
+    ('[[queue]]\nname = "a"\nchannel = "bad name-{body.x}"', 3, "channel: a channel name has 1 to 64 letters"),
+    ('[[queue]]\nname = "a"\nchannel = "c-{body.x"', 3, r"channel: a \{ stands alone; there are \{body.FIELD\}"),
+    ('[[queue]]\nname = "a"\nevent_type = "{queue}}"', 3, r"event_type: a \} stands alone"),
+    (SHOP + '[gateway]\nexchange = "shop"\nkey = "{type"', 6, r"key: a \{ stands alone; there are \{type\}"),
+    (f'[[queue]]\nname = "a"\narguments = {{ x-n = {2**63} }}', 3, "an integer has at most 64 bits"),
+    (f'[[queue]]\nname = "a"\n[queue.arguments]\nx-n = {-(2**63) - 1}', 4, "x-n: an integer has at most 64 bits"),
+    (
+        f'[[queue]]\nname = "a"\n[[queue.bind]]\nexchange = "amq.headers"\nheaders = {{ a = {2**64} }}',
+        5,
+        "an integer has at most 64 bits",
+    ),
 ]
 
 

@@ -164,6 +164,14 @@ async def test_events_end_with_their_channel(server: PeykServer, redis_of_module
         await direct.hset("channel:board", "epoch", "later")  # Redis came back older: the channel is the same
         assert await listed() == ["pay-2"] and (await guest.get("/api/events/pay-2")).status_code == 200
 
+        await guest.post("/api/events", json={**event, "payload": {"sara": 2}})  # the id of one that is gone
+
+        async def is_there() -> bool:
+            return (await guest.get(paths[1])).status_code == 200
+
+        await until(is_there)
+        assert (await guest.get(paths[1])).json()["payload"] == {"sara": 2}
+
 
 async def test_stored_events_are_read_back(settings: ServerSettings, redis_client: Redis) -> None:
     store = Store()

@@ -1,16 +1,19 @@
 """Reading a history: from an offset, before one, since a time, within limits."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any
 
 import pytest
 
-from chat.errors import UnknownChannel
+from chat.commands import replay as replay_command
+from chat.errors import UnknownChannel, Unrecoverable
+from chat.node import alone
 from chat.settings import ServerSettings
 from pipeline.keys import Keys
 from pipeline.producer import Producer
-from pipeline.replay import Replay
-from pipeline.resp import Link
+from pipeline.replay import CHUNK, Page, Replay
+from pipeline.resp import Command, Link
 from redis_config import Address
 from tests.services import RedisClient
 
@@ -47,6 +50,60 @@ async def test_after_before_and_limits(replay: Replay, settings: ServerSettings)
     assert await before(None, 1000) == list(range(300, 0, -1))
     page = await replay.after("c", 0, 0, SIZE)
     assert page.messages == [] and page.top == 300 and page.epoch
+
+
+class Between(Link):
+    """A connection on which something happens before its second question."""
+
+    def __init__(self, address: Address, happens: Callable[[], Awaitable[None]]) -> None:
+        super().__init__(address)
+        self._happens, self._asked = happens, 0
+
+    async def pipeline(self, commands: Sequence[Command]) -> list[Any]:
+        self._asked += 1
+        if self._asked == 2:
+            await self._happens()
+        return await super().pipeline(commands)
+
+
+@pytest.mark.parametrize("forward", [True, False])
+async def test_a_page_is_of_one_life_of_its_channel(
+    forward: bool, settings: ServerSettings, redis_client: RedisClient
+) -> None:
+    """Deleted and made again between two chunks of a page, it has other messages at the same offsets."""
+
+    async def begin_anew() -> None:
+        await redis_client.delete("channel:c", "message:c")
+        await fill(settings, 310, b'"new"')
+
+    await fill(settings, 300, b'"old"')
+    epoch = await redis_client.hget("channel:c", "epoch")
+    link = Between(Address.parse(settings), begin_anew)
+    read = Replay(link, Keys.of(settings))
+    page = await (read.after("c", 0, 300, SIZE) if forward else read.before("c", None, 300, SIZE))
+    link.close()
+    assert (page.epoch, page.top, {m.data for m in page.messages}) == (epoch, 300, {b'"old"'})
+    offsets = range(1, CHUNK + 1) if forward else range(300, 300 - CHUNK, -1)
+    assert [m.offset for m in page.messages] == list(offsets)
+
+
+async def test_replay_of_a_channel_that_begins_anew_says_so(
+    settings: ServerSettings, redis_client: RedisClient, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    after = Replay.after
+
+    async def once(self: Replay, *where: Any) -> Page:
+        page = await after(self, *where)
+        await redis_client.delete("channel:c", "message:c")
+        await fill(settings, 310, b'"new"')
+        return page
+
+    await fill(settings, 300, b'"old"')
+    monkeypatch.setattr(Replay, "after", once)
+    with pytest.raises(Unrecoverable, match="began anew"):
+        await replay_command(settings, alone, "c", 0, None, follow=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == CHUNK and all('"old"' in line for line in lines)
 
 
 async def test_a_page_has_a_size_and_at_least_one_message(replay: Replay, settings: ServerSettings) -> None:
