@@ -26,6 +26,8 @@ from chat.themes import THEMES, Palette
 from chat.transcript import View
 from chat.words import Told, Words
 
+logger = logging.getLogger(__name__)
+
 _FRAME = 0.03  # seconds in which changes are drawn together
 INTERRUPTED = 130  # exit code of Ctrl-C
 
@@ -93,7 +95,7 @@ class Screen(App[None]):
         self.slash.table["/theme"] = Command("/theme <name>", self._theme)
         self._dirty = asyncio.Event()
         self._drawing: asyncio.Task[None] | None = None
-        self._hint = ""
+        self._hint, self._trouble = "", ""
         self._asked_to_leave = False
 
     # -- what it is made of
@@ -177,7 +179,12 @@ class Screen(App[None]):
             await self._dirty.wait()
             await asyncio.sleep(_FRAME)
             self._dirty.clear()
-            self._draw()
+            try:
+                self._draw()
+            except Exception as error:  # one message that cannot be drawn is not to end all drawing
+                if repr(error) != self._trouble:  # told once: telling it draws again
+                    self._trouble = repr(error)
+                    logger.exception("not everything could be drawn: %s", self._trouble)
 
     def _draw(self) -> None:
         self.log_view.refresh_rows()

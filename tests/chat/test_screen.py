@@ -7,6 +7,7 @@ import pytest
 from textual import events
 
 from chat.node import Node
+from chat.plain import width
 from tests.chat.screens import fill, impatience, node, screen_of
 from tests.services import until
 
@@ -178,6 +179,36 @@ async def test_in_persian(node: Node) -> None:
         assert any(re.match("\\[[۰-۲][۰-۹]:[۰-۵][۰-۹]\\] سارا: سلام", row) for row in seen.log())
         await seen.enter("/join a b")
         await seen.sees("! نام کانال ۱ تا ۶۴ حرف")
+
+
+@pytest.mark.parametrize("size", [(120, 30), (100, 30), (60, 15), (40, 12)])
+async def test_the_longest_name_leaves_room_for_what_it_says(node: Node, size: tuple[int, int]) -> None:
+    name = "n" * 64
+    async with screen_of(node, name, size=size) as seen:
+        await say(node, "general", "first of all", "山" * 42)
+        await say(node, "general", "last", "babak")
+        await seen.sees("babak: last")
+        await seen.enter("own words")
+        for word in ("first", "all", "own", "words"):
+            await seen.sees(word)
+        await until(lambda: not seen.app.terminal.unsent)
+        assert all(width(row) == size[0] for row in seen.rows())
+
+
+async def test_what_cannot_be_drawn_does_not_end_the_drawing(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with screen_of(node, "sara") as seen:
+        tries = []
+
+        def fail() -> None:
+            tries.append(1)
+            raise IndexError("such a message")
+
+        with monkeypatch.context() as broken:
+            broken.setattr(seen.app.log_view, "refresh_rows", fail)
+            await say(node, "general", "one")
+            await until(lambda: tries)
+        await say(node, "general", "two")
+        await seen.sees("babak: two")
 
 
 @pytest.mark.parametrize(
