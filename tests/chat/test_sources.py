@@ -226,6 +226,17 @@ async def test_a_server_goes_and_comes_back(tmp_path: Path) -> None:
                 assert babak.messages() == ["before", "meanwhile", "while it was away"] == sara.messages()
 
 
+async def test_what_a_server_pushes_arrives_over_one_connection(tmp_path: Path) -> None:
+    with PeykServer({"DATA_DIR": str(tmp_path)}) as server:
+        sara, babak = Person(await remote(server, "sara")), Person(await remote(server, "babak"))
+        async with sara, babak:
+            for text in ("one", "two", "three"):
+                await sara.enter(text)
+                await babak.reads(f"] sara: {text}")
+            assert len(babak.source.clients) == 1 == len(sara.source.clients), "nobody had to come back for them"
+            assert sara.terminal.up and babak.terminal.up
+
+
 async def test_a_message_whose_answer_was_lost_is_stored_once(node: Node) -> None:
     source = direct(node, "sara")
     source.clients = set()  # its own messages do not tell it either
