@@ -152,6 +152,11 @@ async def test_completion_history_and_several_lines(node: Node) -> None:
         assert composer.text == "first"
         await sara.press("down", "down")
         assert composer.text == "draft"
+        composer.put("")
+        sara.app.post_message(events.Paste("پیش\r\nنویس"))
+        await until(lambda: composer.text)
+        await sara.pilot.pause()
+        assert composer.text == "پیش\nنویس", "once"
         composer.put("می")
         composer.post_message(events.Key("zero_width_non_joiner", "\u200c"))  # Pilot has no name for it
         await until(lambda: composer.text == "می\u200c")
