@@ -116,6 +116,61 @@ async def _who(person: Person) -> bool:
     return "* 2 here: babak, sara" in person.lines
 
 
+class Held:
+    """Something asked of a source that gets no answer before `goes_on` is set."""
+
+    def __init__(self, source: Direct | Remote, name: str) -> None:
+        self.asked, self.goes_on = asyncio.Event(), asyncio.Event()
+        self._work = getattr(source, name)
+        setattr(source, name, self)
+
+    async def __call__(self, *what: object) -> object:
+        self.asked.set()
+        await self.goes_on.wait()
+        return await self._work(*what)
+
+
+async def test_what_is_typed_behind_a_join_is_for_where_it_leads(node: Node) -> None:
+    async with Person(direct(node, "sara")) as sara:
+        join = Held(sara.source, "subscribe")
+        lines = ("/join room", "for the room", "/topic Of the room")
+        typed = [asyncio.create_task(sara.enter(line)) for line in lines]
+        await join.asked.wait()
+        await sara.enter("/quit")
+        assert sara.face.running is False, "it waits for nothing"
+        join.goes_on.set()
+        await asyncio.gather(*typed)
+        await sara.terminal.outbox.settled()
+        room = sara.terminal.current
+        assert room is not None and (room.channel.id, room.channel.description) == ("room", "Of the room")
+        assert sara.messages() == ["for the room"]
+
+
+@pytest.mark.parametrize(
+    ("held", "lines", "text"),
+    [("before", ("/search x", "here"), "here"), ("present", ("/msg babak to him",), "to him")],
+)
+async def test_what_is_typed_goes_there_whatever_is_shown_meanwhile(
+    node: Node, held: str, lines: tuple[str, ...], text: str
+) -> None:
+    async with Person(direct(node, "sara")) as sara:
+        await sara.enter("/join other")
+        other = sara.terminal.views["other"]
+        await sara.enter("/join general")
+        slow = Held(sara.source, held)
+        typed = [asyncio.create_task(sara.enter(line)) for line in lines]
+        await slow.asked.wait()
+        place = sara.terminal.current
+        shown = asyncio.create_task(sara.terminal.show(other))  # Alt+Down
+        await until(lambda: sara.terminal.current is other)
+        slow.goes_on.set()
+        await asyncio.gather(*typed, shown)
+        await sara.terminal.outbox.settled()
+        assert place is not None and place is not other
+        assert [entry.text for entry in place.transcript.entries if entry.said is not None] == [text]
+        assert sara.messages() == []
+
+
 async def test_a_private_channel_is_for_two(node: Node) -> None:
     sara, babak, omid = [Person(direct(node, name)) for name in ("Sara", "بابک", "omid")]
     async with sara, babak, omid:
