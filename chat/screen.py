@@ -167,6 +167,13 @@ class Screen(App[None]):
     def older(self, view: View) -> None:
         self.log_view.page(-1)
 
+    def moved(self) -> None:
+        """Show what was being written there; what is typed already stays, as it was typed behind a /join."""
+        view = self.terminal.current
+        if view is not None and not self.composer.text:
+            self.composer.put(view.draft)
+            view.draft = ""
+
     def rang(self) -> None:
         self.bell()
 
@@ -260,16 +267,26 @@ class Screen(App[None]):
         if view is not None:
             await self._show(view)
         else:
-            self.terminal.spawn(self.slash.enter(f"/join {event.channel.name}"))
+            self._put_aside()
+            self.terminal.spawn(self._join(event.channel.name))
+
+    async def _join(self, name: str) -> None:
+        await self.slash.enter(f"/join {name}")
+        self.moved()  # or not: the draft is back then
 
     async def _show(self, view: View) -> None:
         if view is self.terminal.current:
             return
-        if self.terminal.current is not None:
-            self.terminal.current.draft = self.composer.text
+        self._put_aside()
         self.terminal.attended = True
-        self.composer.put(view.draft)
         self.terminal.spawn(self.terminal.show(view))
+
+    def _put_aside(self) -> None:
+        """Keep what is being written with its channel."""
+        view = self.terminal.current
+        if view is not None:
+            view.draft = "\n".join(filter(None, (view.draft, self.composer.text)))
+            self.composer.put("")
 
     # -- keys
 

@@ -1,5 +1,6 @@
 """The screen, driven as by a person, on a real Redis: what it looks like, what keys do, what is unread."""
 
+import asyncio
 import json
 import re
 
@@ -251,3 +252,43 @@ async def test_drafts_stay_with_their_channel(node: Node) -> None:
         await seen.press("alt+down")
         await seen.sees(" › other")
         assert seen.app.composer.text == "draft"
+        await seen.press("alt+up")
+        await seen.sees(" › general")
+        await seen.enter("/join other")
+        await seen.sees(" › other")
+        assert seen.app.composer.text == "draft", "also for who comes back by name"
+        await seen.press("alt+up")
+        await seen.sees(" › general")
+        await seen.press("alt+down")
+        await seen.sees(" › other")
+        assert seen.app.composer.text == "draft"
+
+
+async def test_a_draft_waits_while_one_types_ahead(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    await node.channels.ensure("third", "")
+    async with screen_of(node, "sara") as seen:
+        composer = seen.app.composer
+        await seen.press(*"draft")
+        y = next(y for y, row in enumerate(seen.rows()) if row.startswith("   third"))
+        await seen.pilot.click("#channels", offset=(4, y - 1))
+        await seen.sees("* joined third")
+        assert composer.text == ""
+        goes_on = asyncio.Event()
+
+        async def join(name: str) -> None:
+            await goes_on.wait()
+            await seen.app.terminal.show(seen.app.terminal.views[name])
+
+        monkeypatch.setattr(seen.app.terminal, "join", join)
+        await seen.enter("/join general")
+        await seen.press(*"ahead")
+        goes_on.set()
+        await seen.sees(" › general")
+        assert composer.text == "ahead"
+        await seen.press("enter")
+        await seen.sees("sara: ahead")
+        await seen.press("alt+down")
+        await seen.sees(" › third")
+        await seen.press("alt+up")
+        await seen.sees(" › general")
+        assert composer.text == "draft"
