@@ -63,6 +63,7 @@ class Composer(TextArea):
 
     async def _on_paste(self, event: events.Paste) -> None:
         event.text = _UNWANTED.sub("", event.text.replace("\r\n", "\n").replace("\r", "\n"))
+        event.prevent_default()  # else Textual calls the inherited one once more, and the text is there twice
         await super()._on_paste(event)
 
     def put(self, text: str) -> None:

@@ -80,7 +80,7 @@ def addresses(url: str) -> tuple[str, str]:
 
 class _Push(msgspec.Struct):
     channel: str = ""
-    pub: msgspec.Raw | None = None
+    pub: msgspec.Raw = msgspec.Raw()
     unsubscribe: dict[str, Any] | None = None
 
 
@@ -263,7 +263,7 @@ class Connection:
                 future.set_exception(error_of(item.error)) if item.error else future.set_result(item)
 
     def _on_push(self, push: _Push) -> None:
-        if push.pub is not None:
+        if bytes(push.pub):
             said = Said.read(push.pub)
             if said.offset and push.channel in self.positions:
                 self.positions[push.channel] = self.positions[push.channel][0], said.offset

@@ -8,11 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from chat.api import DEFAULT_PAGE, author
-        try:
-            await node_of(request).allow(access_of(request), "history", event.channel)
-        except PermissionDenied:
-            event = None  # nor may they learn that it is there
-    if event is None or event.time < await node_of(request).channels.began(event.channel):  # meanwhile
+from chat.errors import BadRequest, NotAvailable, PermissionDenied, TooLarge, Unavailable, UnknownEvent
 from chat.models import channel_id, is_line
 from chat.requests import JSON, NDJSON, access_of, address_of, answer, media_type, node_of, number, raw_body
 from pipeline.consumer import Away
@@ -111,16 +107,11 @@ async def get_event(request: Request) -> Response:
         raise Unavailable(f"the archive is away: {error}; try again") from None
     event = _stored(message) if message is not None else None
     if event is not None:
-<<<<<<< HEAD
         try:
             await node_of(request).allow(access_of(request), "history", event.channel)
         except PermissionDenied:
             event = None  # nor may they learn that it is there
-    if event is None or event.time < await _began(request, event.channel):
-=======
-        await node_of(request).allow(access_of(request), "history", event.channel)
     if event is None or event.time < await node_of(request).channels.began(event.channel):  # meanwhile
->>>>>>> mend-bridge
         raise UnknownEvent(f"there is no event {id[:ID_LIMIT]!r}; one just queued is stored in a moment")
     reply = answer(event)
     reply.headers["x-cache"] = "hit" if hit else "miss"

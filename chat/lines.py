@@ -47,6 +47,9 @@ class Lines:
             if isinstance(item, Entry) and item.said is not None and (line := self._line(item)) is not None:
                 self.show(line)
 
+    def moved(self) -> None:
+        pass
+
     def rang(self) -> None:
         pass
 

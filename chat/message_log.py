@@ -228,12 +228,17 @@ class MessageLog(Widget):
         quiet = Style(color=palette.mention_text if entry.mentions else palette.log_quiet, bgcolor=back)
         name_colour = palette.mention_text if entry.mentions else colour_of(said.user, palette)
         name = Style(color=name_colour, bgcolor=back, bold=True)
-        name_text = glyphs(said.user)
+        name_text = self._called(said.user)
         head = [Segment(f"[{self._words.clock(said.time)}] ", quiet)]
         head += [Segment(f"* {name_text} ", name)] if said.is_action else [Segment(f"{name_text}: ", name)]
         if not isinstance(said.data, dict) or not isinstance(said.data.get("text"), str):
             text = quiet  # an event, shown as its JSON
         return self._lay(head, entry.text, text, _INDENT)
+
+    def _called(self, user: str) -> str:
+        """A name, cut where it would leave its message no room."""
+        name, room = glyphs(user), max(8, (self.size.width - EDGE - _INDENT) // 2)
+        return name if width(name) <= room else fit(name, room)
 
     def _lay(self, head: list[Segment], text: str, style: Style, indent: int) -> list[Strip]:
         """A head, and a text that goes on below it, indented: nobody can begin a line that looks like another's."""
@@ -259,7 +264,7 @@ class MessageLog(Widget):
         mark = {"sending": "·····", "waiting": "··…··", "failed": "  !  "}[outgoing.state]
         name = Style(color=palette.log_quiet, bgcolor=palette.log, bold=True)
         star = "* {} " if outgoing.said.is_action else "{}: "
-        head = [Segment(f"[{mark}] ", quiet), Segment(star.format(glyphs(outgoing.said.user)), name)]
+        head = [Segment(f"[{mark}] ", quiet), Segment(star.format(self._called(outgoing.said.user)), name)]
         strips = self._lay(head, outgoing.text, style, _INDENT)
         if outgoing.state != "sending":
             say = self._words(outgoing.state, reason=glyphs(outgoing.reason))

@@ -47,7 +47,7 @@ def width(text: str) -> int:
 
 def wrap(text: str, cells: int) -> list[str]:
     """`text` in lines of at most `cells` cells: broken at spaces, and inside words that are longer than a line."""
-    lines, line = [], ""
+    cells, lines, line = max(1, cells), [], ""
     for word in re.findall(" +|[^ ]+", text):
         if width(line) + width(word) <= cells:
             line += word

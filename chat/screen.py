@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from rich.segment import Segment
 from rich.style import Style
-from textual import on
+from textual import events, on
 from textual.app import App, ComposeResult
 from textual.binding import Binding
 from textual.containers import Horizontal
@@ -25,6 +25,8 @@ from chat.terminal import VERSION, Terminal
 from chat.themes import THEMES, Palette
 from chat.transcript import View
 from chat.words import Told, Words
+
+logger = logging.getLogger(__name__)
 
 _FRAME = 0.03  # seconds in which changes are drawn together
 INTERRUPTED = 130  # exit code of Ctrl-C
@@ -93,7 +95,7 @@ class Screen(App[None]):
         self.slash.table["/theme"] = Command("/theme <name>", self._theme)
         self._dirty = asyncio.Event()
         self._drawing: asyncio.Task[None] | None = None
-        self._hint = ""
+        self._hint, self._trouble = "", ""
         self._asked_to_leave = False
 
     # -- what it is made of
@@ -165,6 +167,13 @@ class Screen(App[None]):
     def older(self, view: View) -> None:
         self.log_view.page(-1)
 
+    def moved(self) -> None:
+        """Show what was being written there; what is typed already stays, as it was typed behind a /join."""
+        view = self.terminal.current
+        if view is not None and not self.composer.text:
+            self.composer.put(view.draft)
+            view.draft = ""
+
     def rang(self) -> None:
         self.bell()
 
@@ -177,7 +186,12 @@ class Screen(App[None]):
             await self._dirty.wait()
             await asyncio.sleep(_FRAME)
             self._dirty.clear()
-            self._draw()
+            try:
+                self._draw()
+            except Exception as error:  # one message that cannot be drawn is not to end all drawing
+                if repr(error) != self._trouble:  # told once: telling it draws again
+                    self._trouble = repr(error)
+                    logger.exception("not everything could be drawn: %s", self._trouble)
 
     def _draw(self) -> None:
         self.log_view.refresh_rows()
@@ -201,7 +215,7 @@ class Screen(App[None]):
     async def on_mount(self) -> None:
         self.title = f"{self.words('name')} {VERSION}"
         self.composer.focus()
-        self._measure()
+        self._measure(self.size.width)
         self._drawing = asyncio.create_task(self._draw_on())
         self.terminal.home.note(self.words("welcome"))
         self.terminal.spawn(self.terminal.start(self._channel))
@@ -210,12 +224,12 @@ class Screen(App[None]):
         if self._drawing is not None:
             self._drawing.cancel()
 
-    def on_resize(self) -> None:
-        self._measure()
+    def on_resize(self, event: events.Resize) -> None:
+        self._measure(event.size.width)
 
-    def _measure(self) -> None:
-        self.screen.set_class(self.size.width < 80, "narrow")
-        self.screen.set_class(self.size.width < 50, "tiny")
+    def _measure(self, columns: int) -> None:
+        self.screen.set_class(columns < 80, "narrow")
+        self.screen.set_class(columns < 50, "tiny")
 
     def on_app_focus(self) -> None:
         self.call_later(self._draw)
@@ -253,16 +267,26 @@ class Screen(App[None]):
         if view is not None:
             await self._show(view)
         else:
-            self.terminal.spawn(self.slash.enter(f"/join {event.channel.name}"))
+            self._put_aside()
+            self.terminal.spawn(self._join(event.channel.name))
+
+    async def _join(self, name: str) -> None:
+        await self.slash.enter(f"/join {name}")
+        self.moved()  # or not: the draft is back then
 
     async def _show(self, view: View) -> None:
         if view is self.terminal.current:
             return
-        if self.terminal.current is not None:
-            self.terminal.current.draft = self.composer.text
+        self._put_aside()
         self.terminal.attended = True
-        self.composer.put(view.draft)
         self.terminal.spawn(self.terminal.show(view))
+
+    def _put_aside(self) -> None:
+        """Keep what is being written with its channel."""
+        view = self.terminal.current
+        if view is not None:
+            view.draft = "\n".join(filter(None, (view.draft, self.composer.text)))
+            self.composer.put("")
 
     # -- keys
 

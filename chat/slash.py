@@ -1,5 +1,6 @@
 """What is typed: commands behind a slash, text to send, and how Tab completes both."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from pipeline.resp import FAILURES
 SEARCHED = 10_000  # messages that /search looks through, newest first
 HITS = 20  # of them shown
 LISTED = 60  # names and channels in one list
+_MOVES = ("/join", "/leave", "/msg")  # what is typed behind them is for where they lead
 
 
 class Command(NamedTuple):
@@ -29,6 +31,9 @@ class Slash:
 
     def __init__(self, terminal: Terminal) -> None:
         self._terminal, self._words = terminal, terminal.words
+        self._turn = asyncio.Lock()  # lines are worked off one by one
+        self._moves = 0  # that wait or are under way
+        self._view: View | None = None  # what was shown when the line was typed
         self.table: dict[str, Command] = {
             "/join": Command("/join <channel>", self._join, "channels"),
             "/leave": Command("/leave", self._leave),
@@ -48,6 +53,18 @@ class Slash:
     async def enter(self, line: str) -> None:
         """One line typed: a command, or text to send. What goes wrong is one quiet line."""
         word, _, rest = line.strip().partition(" ")
+        if word == "/quit":  # waits for nothing
+            return await self._quit(rest)
+        view, moves = None if self._moves else self._terminal.current, word in _MOVES
+        self._moves += moves
+        try:
+            async with self._turn:
+                self._view = view
+                await self._do(line, word, rest)
+        finally:
+            self._moves -= moves
+
+    async def _do(self, line: str, word: str, rest: str) -> None:
         try:
             if word in self.table:
                 await self.table[word].run(rest.strip())
@@ -61,9 +78,10 @@ class Slash:
             self._terminal.complain(error)
 
     def _here(self) -> View:
-        if self._terminal.current is None:
+        view = self._view or self._terminal.current
+        if view is None:
             raise Told(self._words("be_in"))
-        return self._terminal.current
+        return view
 
     def _given(self, text: str, command: str) -> str:
         if not text:
@@ -155,6 +173,7 @@ class Slash:
         self._terminal.known[channel.id] = channel
         if self._terminal.current is None or self._terminal.current.channel.id != channel.id:
             await self._terminal.join(channel.id)
+        self._view = self._terminal.views.get(channel.id)
         if text.strip():
             await self._send(text.strip())
 

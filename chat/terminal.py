@@ -35,6 +35,9 @@ class Face(Protocol):
     def older(self, view: View) -> None:
         """Older messages of a view were asked for and are there."""
 
+    def moved(self) -> None:
+        """Another channel is the current one."""
+
     def rang(self) -> None:
         """Somebody called this user by name."""
 
@@ -215,7 +218,9 @@ class Terminal:
             last.transcript.trim(KEPT_HIDDEN)
             if not last.subscribed:
                 self.views.pop(last.channel.id, None)
-        self.current = view
+        if view is not last:
+            self.current = view
+            self.face.moved()
         await self.marks.count([view.channel.id])
         view.transcript.marker = view.read if view.unread and view.read else None
         if len(view.transcript.entries) < PAGE:

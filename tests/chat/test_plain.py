@@ -74,6 +74,11 @@ def test_wrapped_lines_fit_and_hold_every_word(text: str, cells: int) -> None:
     assert "".join("".join(rows).split()) == "".join(line.split())
 
 
+@pytest.mark.parametrize("cells", [1, 0, -30])
+def test_where_there_is_no_room_a_line_has_one_letter(cells: int) -> None:
+    assert wrap("ab 日", cells) == ["a", "b", "日"]
+
+
 def test_words_stay_whole_where_they_fit() -> None:
     assert wrap("hello brave new world", 9) == ["hello", "brave new", "world"]
     assert wrap("abcdefgh", 3) == ["abc", "def", "gh"]

@@ -1,5 +1,6 @@
 """The screen, driven as by a person, on a real Redis: what it looks like, what keys do, what is unread."""
 
+import asyncio
 import json
 import re
 
@@ -7,6 +8,7 @@ import pytest
 from textual import events
 
 from chat.node import Node
+from chat.plain import width
 from tests.chat.screens import fill, impatience, node, screen_of
 from tests.services import until
 
@@ -101,9 +103,11 @@ async def test_a_resize_keeps_what_one_reads(node: Node) -> None:
     await fill(node, "general", 150, text="message {} " + "long " * 20)
     async with screen_of(node, "sara") as seen:
         await seen.sees("the last")
-        for size in ((60, 15), (140, 40), (80, 24)):
+        for size in ((60, 15), (140, 40), (45, 20), (80, 24)):
             await seen.pilot.resize_terminal(*size)
             await seen.sees("the last")
+            left = 0 if size[0] < 50 else 17 if size[0] < 80 else 24  # columns of the channel list
+            await until(lambda left=left: seen.app.log_view.region.x == left)
             assert len(seen.rows()) == size[1] and all(len(row) == size[0] for row in seen.rows())
         seen.app.log_view.scroll(-60)
         await seen.pilot.pause()
@@ -151,6 +155,11 @@ async def test_completion_history_and_several_lines(node: Node) -> None:
         assert composer.text == "first"
         await sara.press("down", "down")
         assert composer.text == "draft"
+        composer.put("")
+        sara.app.post_message(events.Paste("پیش\r\nنویس"))
+        await until(lambda: composer.text)
+        await sara.pilot.pause()
+        assert composer.text == "پیش\nنویس", "once"
         composer.put("می")
         composer.post_message(events.Key("zero_width_non_joiner", "\u200c"))  # Pilot has no name for it
         await until(lambda: composer.text == "می\u200c")
@@ -178,6 +187,36 @@ async def test_in_persian(node: Node) -> None:
         assert any(re.match("\\[[۰-۲][۰-۹]:[۰-۵][۰-۹]\\] سارا: سلام", row) for row in seen.log())
         await seen.enter("/join a b")
         await seen.sees("! نام کانال ۱ تا ۶۴ حرف")
+
+
+@pytest.mark.parametrize("size", [(120, 30), (100, 30), (60, 15), (40, 12)])
+async def test_the_longest_name_leaves_room_for_what_it_says(node: Node, size: tuple[int, int]) -> None:
+    name = "n" * 64
+    async with screen_of(node, name, size=size) as seen:
+        await say(node, "general", "first of all", "山" * 42)
+        await say(node, "general", "last", "babak")
+        await seen.sees("babak: last")
+        await seen.enter("own words")
+        for word in ("first", "all", "own", "words"):
+            await seen.sees(word)
+        await until(lambda: not seen.app.terminal.unsent)
+        assert all(width(row) == size[0] for row in seen.rows())
+
+
+async def test_what_cannot_be_drawn_does_not_end_the_drawing(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with screen_of(node, "sara") as seen:
+        tries = []
+
+        def fail() -> None:
+            tries.append(1)
+            raise IndexError("such a message")
+
+        with monkeypatch.context() as broken:
+            broken.setattr(seen.app.log_view, "refresh_rows", fail)
+            await say(node, "general", "one")
+            await until(lambda: tries)
+        await say(node, "general", "two")
+        await seen.sees("babak: two")
 
 
 @pytest.mark.parametrize(
@@ -215,3 +254,43 @@ async def test_drafts_stay_with_their_channel(node: Node) -> None:
         await seen.press("alt+down")
         await seen.sees(" › other")
         assert seen.app.composer.text == "draft"
+        await seen.press("alt+up")
+        await seen.sees(" › general")
+        await seen.enter("/join other")
+        await seen.sees(" › other")
+        assert seen.app.composer.text == "draft", "also for who comes back by name"
+        await seen.press("alt+up")
+        await seen.sees(" › general")
+        await seen.press("alt+down")
+        await seen.sees(" › other")
+        assert seen.app.composer.text == "draft"
+
+
+async def test_a_draft_waits_while_one_types_ahead(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    await node.channels.ensure("third", "")
+    async with screen_of(node, "sara") as seen:
+        composer = seen.app.composer
+        await seen.press(*"draft")
+        y = next(y for y, row in enumerate(seen.rows()) if row.startswith("   third"))
+        await seen.pilot.click("#channels", offset=(4, y - 1))
+        await seen.sees("* joined third")
+        assert composer.text == ""
+        goes_on = asyncio.Event()
+
+        async def join(name: str) -> None:
+            await goes_on.wait()
+            await seen.app.terminal.show(seen.app.terminal.views[name])
+
+        monkeypatch.setattr(seen.app.terminal, "join", join)
+        await seen.enter("/join general")
+        await seen.press(*"ahead")
+        goes_on.set()
+        await seen.sees(" › general")
+        assert composer.text == "ahead"
+        await seen.press("enter")
+        await seen.sees("sara: ahead")
+        await seen.press("alt+down")
+        await seen.sees(" › third")
+        await seen.press("alt+up")
+        await seen.sees(" › general")
+        assert composer.text == "draft"

@@ -123,6 +123,61 @@ def test_who_talks_with_whom_is_not_for_others_to_ask() -> None:
     assert private_id("a", one, other) == private_id("a", other, one) != private_id("b", one, other)
 
 
+class Held:
+    """Something asked of a source that gets no answer before `goes_on` is set."""
+
+    def __init__(self, source: Direct | Remote, name: str) -> None:
+        self.asked, self.goes_on = asyncio.Event(), asyncio.Event()
+        self._work = getattr(source, name)
+        setattr(source, name, self)
+
+    async def __call__(self, *what: object) -> object:
+        self.asked.set()
+        await self.goes_on.wait()
+        return await self._work(*what)
+
+
+async def test_what_is_typed_behind_a_join_is_for_where_it_leads(node: Node) -> None:
+    async with Person(direct(node, "sara")) as sara:
+        join = Held(sara.source, "subscribe")
+        lines = ("/join room", "for the room", "/topic Of the room")
+        typed = [asyncio.create_task(sara.enter(line)) for line in lines]
+        await join.asked.wait()
+        await sara.enter("/quit")
+        assert sara.face.running is False, "it waits for nothing"
+        join.goes_on.set()
+        await asyncio.gather(*typed)
+        await sara.terminal.outbox.settled()
+        room = sara.terminal.current
+        assert room is not None and (room.channel.id, room.channel.description) == ("room", "Of the room")
+        assert sara.messages() == ["for the room"]
+
+
+@pytest.mark.parametrize(
+    ("held", "lines", "text"),
+    [("before", ("/search x", "here"), "here"), ("present", ("/msg babak to him",), "to him")],
+)
+async def test_what_is_typed_goes_there_whatever_is_shown_meanwhile(
+    node: Node, held: str, lines: tuple[str, ...], text: str
+) -> None:
+    async with Person(direct(node, "sara")) as sara:
+        await sara.enter("/join other")
+        other = sara.terminal.views["other"]
+        await sara.enter("/join general")
+        slow = Held(sara.source, held)
+        typed = [asyncio.create_task(sara.enter(line)) for line in lines]
+        await slow.asked.wait()
+        place = sara.terminal.current
+        shown = asyncio.create_task(sara.terminal.show(other))  # Alt+Down
+        await until(lambda: sara.terminal.current is other)
+        slow.goes_on.set()
+        await asyncio.gather(*typed, shown)
+        await sara.terminal.outbox.settled()
+        assert place is not None and place is not other
+        assert [entry.text for entry in place.transcript.entries if entry.said is not None] == [text]
+        assert sara.messages() == []
+
+
 async def test_a_private_channel_is_for_two(node: Node) -> None:
     sara, babak, omid = [Person(direct(node, name)) for name in ("Sara", "بابک", "omid")]
     async with sara, babak, omid:
@@ -231,6 +286,17 @@ async def test_a_server_goes_and_comes_back(tmp_path: Path) -> None:
                 await babak.reads("] sara: while it was away")
                 await until(lambda: not sara.terminal.unsent)
                 assert babak.messages() == ["before", "meanwhile", "while it was away"] == sara.messages()
+
+
+async def test_what_a_server_pushes_arrives_over_one_connection(tmp_path: Path) -> None:
+    with PeykServer({"DATA_DIR": str(tmp_path)}) as server:
+        sara, babak = Person(await remote(server, "sara")), Person(await remote(server, "babak"))
+        async with sara, babak:
+            for text in ("one", "two", "three"):
+                await sara.enter(text)
+                await babak.reads(f"] sara: {text}")
+            assert len(babak.source.clients) == 1 == len(sara.source.clients), "nobody had to come back for them"
+            assert sara.terminal.up and babak.terminal.up
 
 
 async def test_a_message_whose_answer_was_lost_is_stored_once(node: Node) -> None:
