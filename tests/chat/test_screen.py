@@ -107,7 +107,7 @@ async def test_a_resize_keeps_what_one_reads(node: Node) -> None:
             await seen.pilot.resize_terminal(*size)
             await seen.sees("the last")
             left = 0 if size[0] < 50 else 17 if size[0] < 80 else 24  # columns of the channel list
-            await until(lambda left=left: seen.app.log_view.region.x == left)
+            await until(lambda left=left: seen.app.log_view.region.x == left)  # type: ignore[misc]
             assert len(seen.rows()) == size[1] and all(len(row) == size[0] for row in seen.rows())
         seen.app.log_view.scroll(-60)
         await seen.pilot.pause()
