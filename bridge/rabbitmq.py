@@ -11,7 +11,7 @@ import secrets
 from collections import deque
 from collections.abc import Mapping
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import pamqp.encode
 from aiormq.abc import AbstractChannel, DeliveredMessage
@@ -33,6 +33,7 @@ FROM_EXCHANGE, FROM_KEY = "peyk-exchange", "peyk-key"  # and of one that was giv
 DEATHS = "x-death"  # the header of one the broker set aside itself: how, the last time first
 _LEFT_OUT = "", "CC", "BCC", DEATHS
 _REASON_BYTES = 500
+HEADER_BYTES = 120 * 1024  # all properties of a message share one frame: RabbitMQ's has 128 KiB
 STOP_TIMEOUT = 2.0  # seconds for what is in hand to be stored or set aside when the node ends
 _LOCKED = 3.0  # seconds between tries for a queue that is another node's
 
@@ -234,17 +235,24 @@ def dead_letter(message: DeliveredMessage, queue: str, reason: str) -> Basic.Pro
     Without those that would have the broker refuse it, copy it or throw it away, or that say the broker set it aside.
     """
     old, delivery = message.header.properties, delivery_of(message, queue)
-    headers = {name: value for name, value in (old.headers or {}).items() if name not in _LEFT_OUT}
-    headers |= {REASON: reason.encode()[:_REASON_BYTES].decode(errors="ignore"), FROM_QUEUE: queue}
-    headers |= {FROM_EXCHANGE: delivery.exchange, FROM_KEY: delivery.routing_key}
-    try:
-        pamqp.encode.field_table(headers)
-    except (TypeError, ValueError, OverflowError):
-        headers = {name: str(value) for name, value in headers.items()}
+    kept = {name: value for name, value in (old.headers or {}).items() if name not in _LEFT_OUT}
+    ours = {REASON: reason.encode()[:_REASON_BYTES].decode(errors="ignore"), FROM_QUEUE: queue}
+    ours |= {FROM_EXCHANGE: delivery.exchange, FROM_KEY: delivery.routing_key}
     fields = {name: getattr(old, name) for name in Basic.Properties.attributes()}
-    fields |= {"headers": headers, "delivery_mode": 2, "user_id": None, "expiration": None}
+    fields |= {"delivery_mode": 2, "user_id": None, "expiration": None}
     fields["message_id"] = old.message_id or secrets.token_urlsafe(12)
-    return Basic.Properties(**fields)
+    return Basic.Properties(**fields | {"headers": _sendable(kept, ours)})
+
+
+def _sendable(kept: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, Any]:
+    """All headers, what has no form in AMQP as text; ours alone if they are more than a message may have."""
+    with contextlib.suppress(RecursionError):
+        for form in (lambda value: value, str):
+            with contextlib.suppress(TypeError, ValueError, OverflowError):
+                headers = {name: form(value) for name, value in kept.items()} | dict(ours)
+                if len(pamqp.encode.field_table(headers)) <= HEADER_BYTES:
+                    return headers
+    return dict(ours)
 
 
 class RabbitMQ:

@@ -141,6 +141,11 @@ async def dead(
                 raise BadRequest(f"{BROKER} is off; set AMQP_URL")
             letters = node.parts.queues
         found = {letter.id: letter for letter in await letters.list()}
+        if not found and group != BROKER:
+            groups = {fanout.GROUP, *[state.group for state in await group_states(node.link, node.keys)]}
+            if group not in groups:
+                there = sorted(groups | ({BROKER} if node.parts.queues else set()))
+                raise BadRequest(f"there is no group {group}; there are {', '.join(there)}")
         if action == "list":
             for letter in found.values():
                 row = {"id": letter.id, "reason": letter.reason, "count": letter.count, "log": letter.log}

@@ -204,6 +204,9 @@ async def test_dead_letters_are_listed_given_back_and_dropped(data_dir: Path) ->
     status = await asyncio.to_thread(run, data_dir, "status")
     assert re.search(r"^fanout +1$", status.stdout, re.MULTILINE)
 
+    for action in ("list", "retry"):
+        nobody = await asyncio.to_thread(run, data_dir, "dead", action, "fanoot")
+        assert nobody.returncode == 1 and "no group fanoot; there are fanout\n" in nobody.stderr
     unsaid = await asyncio.to_thread(run, data_dir, "dead", "drop", "fanout")
     assert unsaid.returncode == 1 and "--all" in unsaid.stderr
     unknown = await asyncio.to_thread(run, data_dir, "dead", "retry", "fanout", "1-1")
