@@ -12,6 +12,7 @@ import redis
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
+from chat.rpc import LONG
 from tests.chat.conftest import Dial, Talk
 from tests.services import PeykServer, RedisProcess, until
 
@@ -147,6 +148,18 @@ async def test_rpc_channels(dial: Dial) -> None:
         assert "ws-rpc" in [c["id"] for c in listed]
         assert await talk.ask(rpc={"method": "channels.delete", "data": {"id": "ws-rpc"}}) == {"rpc": {"data": {}}}
         assert (await talk.fail(rpc={"method": "channels.delete", "data": {"id": "ws-rpc"}}))[0] == 102
+
+
+@pytest.mark.parametrize("method", sorted(LONG))
+async def test_an_answer_that_may_be_long_is_awaited_before_the_next_command(dial: Dial, method: str) -> None:
+    data = {"id": "ws-long"} if method in ("channels.roles", "channels.subscribers") else {}
+    async with dial() as talk:
+        await subscribe(talk, "ws-long")
+        commands = {"id": 8, "rpc": {"method": method, "data": data}}, {"id": 9, "ping": {}}
+        await talk.socket.send("\n".join(map(json.dumps, commands)))
+        while len(talk.replies) < 2:
+            await talk.read()
+        assert [*talk.replies] == [8, 9]
 
 
 async def test_rpc_publish_may_be_repeated(dial: Dial) -> None:
