@@ -17,6 +17,7 @@ from tests.chat.conftest import Dial, Talk
 from tests.services import PeykServer, RedisProcess, until
 
 PING = {"id": 1, "connect": {}}
+PASSES = (1, "subscribe"), (1, "unsubscribe"), (2, "subscribe"), (2, "unsubscribe"), (2, "subscribe")
 
 
 async def subscribe(talk: Talk, channel: str, **more: Any) -> dict[str, Any]:
@@ -114,6 +115,19 @@ async def test_who_comes_goes_and_comes_again_at_once_gets_each_message_once(dia
         assert "subscribe" in await talk.reply(4)
         await publish(other, "ws-again", 1, 2)
         assert await talk.texts(2) == [(2, {"text": 1}), (3, {"text": 2})]
+
+
+async def test_who_comes_and_goes_at_once_leaves_nothing(dial: Dial, redis_of_module: RedisProcess) -> None:
+    """Of a channel nobody knows yet; who comes again belongs to it."""
+    async with dial("passer") as talk:
+        lines = [{"id": 2 + number, name: {"channel": f"ws-pass-{room}"}} for number, (room, name) in enumerate(PASSES)]
+        await talk.socket.send("\n".join(map(json.dumps, lines)))
+        replies = [await talk.reply(line["id"]) for line in lines]
+        assert [name for reply in replies for name in reply] == ["error", "unsubscribe", "error", "unsubscribe", "subscribe"]
+        with direct(redis_of_module) as client:
+            assert client.smembers("user:passer:channels") == {"ws-pass-2"}
+            assert client.keys("*ws-pass-1*") == []
+            assert client.smembers("channel:ws-pass-2:subscribers") == {"passer"}
 
 
 async def test_unsubscribe_ends_pushes_and_membership(dial: Dial, http: httpx.AsyncClient) -> None:
