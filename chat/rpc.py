@@ -153,6 +153,9 @@ METHODS: dict[str, tuple[type, Callable[["Node", Access, Any], Awaitable[Any]]]]
     "call": (Call, _call),
 }
 
+# Their answers are as long as there are channels or members: a client has one at a time.
+LONG = {"channels.list", "channels.roles", "channels.subscribers", "subscriptions.list", "unread"}
+
 
 async def call_method(node: "Node", access: Access, method: str, data: msgspec.Raw) -> Any:
     """Call `method` with its JSON parameters. Raises UnknownMethod, BadRequest and what the method raises."""

@@ -21,7 +21,7 @@ from chat.local import frame
 from chat.metrics import count
 from chat.models import User, channel_id
 from chat.protocol import Command
-from chat.rpc import call_method
+from chat.rpc import LONG, call_method
 from chat.subscriber import Subscriber
 from chat.throttle import Throttle
 from pipeline.content import json_line
@@ -135,7 +135,8 @@ class Session:
                 publish = protocol.publish_params(command.rpc.data)
                 self._append(command.id, publish, self.user, partial(self._rpc_published, command.id))
             else:
-                self.spawn(command.id, self._rpc(command.id, command.rpc, self.user))
+                answer = self._hold if command.rpc.method in LONG else self.spawn
+                answer(command.id, self._rpc(command.id, command.rpc, self.user))
         elif command.history is not None:
             self._hold(command.id, self._history(command.id, command.history))
         elif command.presence is not None:

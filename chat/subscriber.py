@@ -89,8 +89,10 @@ class Subscriber:
         hub, new = self._node.hub, False
         try:
             await self._node.allow(self._session.access, "subscribe", channel)
+            self._check_wanted(channel, attempt)
             if not subscribe.recover:  # who recovers belongs already
                 new = await self._belong(user, channel)
+                self._check_wanted(channel, attempt)
             try:
                 await hub.subscribe(self._session, channel, answer, since)
             except UnknownChannel:
@@ -99,9 +101,14 @@ class Subscriber:
         except BaseException as error:
             if self._channels.get(channel) is attempt:
                 self.forget(channel)
-            if new and isinstance(error, PeykError):
+            if new and isinstance(error, PeykError) and channel not in self._channels:
                 await self._node.subscriptions.remove(user.id, channel)
             raise
+
+    def _check_wanted(self, channel: str, attempt: object) -> None:
+        """Raises BadRequest if the client has left meanwhile."""
+        if self._channels.get(channel) is not attempt:
+            raise BadRequest("unsubscribed before it began")
 
     async def _belong(self, user: User, channel: str) -> bool:
         """Put the user on the channel's list; whether it is new there. Raises LimitExceeded."""

@@ -12,10 +12,12 @@ import redis
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
+from chat.rpc import LONG
 from tests.chat.conftest import Dial, Talk
 from tests.services import PeykServer, RedisProcess, until
 
 PING = {"id": 1, "connect": {}}
+PASSES = (1, "subscribe"), (1, "unsubscribe"), (2, "subscribe"), (2, "unsubscribe"), (2, "subscribe")
 
 
 async def subscribe(talk: Talk, channel: str, **more: Any) -> dict[str, Any]:
@@ -115,6 +117,19 @@ async def test_who_comes_goes_and_comes_again_at_once_gets_each_message_once(dia
         assert await talk.texts(2) == [(2, {"text": 1}), (3, {"text": 2})]
 
 
+async def test_who_comes_and_goes_at_once_leaves_nothing(dial: Dial, redis_of_module: RedisProcess) -> None:
+    """Of a channel nobody knows yet; who comes again belongs to it."""
+    async with dial("passer") as talk:
+        lines = [{"id": 2 + number, name: {"channel": f"ws-pass-{room}"}} for number, (room, name) in enumerate(PASSES)]
+        await talk.socket.send("\n".join(map(json.dumps, lines)))
+        replies = [await talk.reply(line["id"]) for line in lines]
+        assert [name for reply in replies for name in reply] == ["error", "unsubscribe", "error", "unsubscribe", "subscribe"]
+        with direct(redis_of_module) as client:
+            assert client.smembers("user:passer:channels") == {"ws-pass-2"}
+            assert client.keys("*ws-pass-1*") == []
+            assert client.smembers("channel:ws-pass-2:subscribers") == {"passer"}
+
+
 async def test_unsubscribe_ends_pushes_and_membership(dial: Dial, http: httpx.AsyncClient) -> None:
     async with dial("leaver") as talk, dial("other") as other:
         await subscribe(talk, "ws-leave")
@@ -147,6 +162,18 @@ async def test_rpc_channels(dial: Dial) -> None:
         assert "ws-rpc" in [c["id"] for c in listed]
         assert await talk.ask(rpc={"method": "channels.delete", "data": {"id": "ws-rpc"}}) == {"rpc": {"data": {}}}
         assert (await talk.fail(rpc={"method": "channels.delete", "data": {"id": "ws-rpc"}}))[0] == 102
+
+
+@pytest.mark.parametrize("method", sorted(LONG))
+async def test_an_answer_that_may_be_long_is_awaited_before_the_next_command(dial: Dial, method: str) -> None:
+    data = {"id": "ws-long"} if method in ("channels.roles", "channels.subscribers") else {}
+    async with dial() as talk:
+        await subscribe(talk, "ws-long")
+        commands = {"id": 8, "rpc": {"method": method, "data": data}}, {"id": 9, "ping": {}}
+        await talk.socket.send("\n".join(map(json.dumps, commands)))
+        while len(talk.replies) < 2:
+            await talk.read()
+        assert [*talk.replies] == [8, 9]
 
 
 async def test_rpc_publish_may_be_repeated(dial: Dial) -> None:
