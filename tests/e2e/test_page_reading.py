@@ -282,6 +282,30 @@ def test_drafts_are_kept_for_each_channel(tab: Open) -> None:
     expect(page.locator("#text")).to_have_value("other")
 
 
+def test_drafts_outlive_reloads_without_a_server_and_other_tabs(server: PeykServer, tab: Open) -> None:
+    page = tab("sara", "kept-a")
+    page.locator("#text").fill("first")
+    go(page, "kept-b")
+    page.locator("#text").fill("second")
+    page.route_web_socket(re.compile("/connection/websocket"), lambda socket: socket.close())
+    for _ in range(2):
+        page.reload()
+        expect(page.locator("#banner-text")).to_contain_text("Reconnecting")
+        expect(page.locator("#text")).to_have_value("second")
+    other = page.context.new_page()
+    other.goto(f"{server.url}/#kept-a")
+    expect(other.locator("#text")).to_have_value("first")
+    page.locator("#text").fill("second, longer")
+    other.locator("#text").fill("")
+    go(other, "kept-b")
+    page.goto("about:blank")
+    other.reload()
+    expect(other.locator("#channel-title")).to_have_text("kept-b")
+    expect(other.locator("#text")).to_have_value("second, longer")
+    go(other, "kept-a")
+    expect(other.locator("#text")).to_have_value("")
+
+
 def test_the_topic_is_shown_and_changed(server: PeykServer, tab: Open) -> None:
     page = tab("sara", "topical")
     page.locator("#description").click()
@@ -309,6 +333,26 @@ def test_search_finds_what_is_far_up_and_goes_there(server: PeykServer, tab: Ope
     expect(page.locator(".result")).to_have_count(61)
     page.keyboard.press("Escape")
     expect(page.locator("#search")).to_be_hidden()
+
+
+def test_on_a_phone_a_panel_makes_room_for_what_was_chosen_in_it(server: PeykServer, tab: Open) -> None:
+    for i in range(60):
+        post(server, "small", f"line {i}")
+    page = tab("sara", "small")
+    page.locator("#who").click()
+    page.locator(".person").click()
+    expect(page.locator("#people")).to_be_visible()  # there is room for both
+    page.set_viewport_size({"width": 390, "height": 800})
+    page.locator(".person").click()
+    expect(page.locator("#people")).to_be_hidden()
+    expect(page.locator("#text")).to_have_value("@sara @sara ")
+    expect(page.locator("#text")).to_be_focused()
+    page.locator("#find").click()
+    page.locator("#query").fill("line 3")
+    page.locator("#query").press("Enter")
+    page.locator(".result").last.click()
+    expect(page.locator("#search")).to_be_hidden()
+    expect(page.locator("[data-offset='4']")).to_be_in_viewport()
 
 
 def test_everything_by_keyboard(server: PeykServer, tab: Open) -> None:
