@@ -96,7 +96,8 @@ class Subscriber:
             try:
                 await hub.subscribe(self._session, channel, answer, since)
             except UnknownChannel:
-                await self._node.channels.ensure(channel, self._session.access.identity.owns_as)
+                owner = "" if subscribe.token else self._session.access.identity.owns_as  # that makes a member, no more
+                await self._node.channels.ensure(channel, owner)
                 await hub.subscribe(self._session, channel, answer, since)
         except BaseException as error:
             if self._channels.get(channel) is attempt:

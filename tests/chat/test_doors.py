@@ -197,6 +197,13 @@ async def test_a_subscription_token_makes_nobody_an_owner(talk: Talk, private: s
         assert (await talk.fail(**command))[0] == 103, command
 
 
+async def test_nobody_owns_the_channel_that_a_subscription_token_made(talk: Talk, http: httpx.AsyncClient) -> None:
+    name = f"new-{secrets.token_hex(4)}"
+    await talk.ask(connect={"token": token(channels=["elsewhere"])})
+    assert "subscribe" in await talk.ask(subscribe={"channel": name, "token": grant("Sara", name)})
+    assert (await http.get(f"/api/channels/{name}", headers=bearer(token("reza")))).json()["owner"] == ""
+
+
 async def test_a_subscription_token_opens_nothing_without_its_subscription(talk: Talk, private: str) -> None:
     await talk.ask(connect={"token": token()})
 
