@@ -123,7 +123,13 @@ async def test_who_comes_and_goes_at_once_leaves_nothing(dial: Dial, redis_of_mo
         lines = [{"id": 2 + number, name: {"channel": f"ws-pass-{room}"}} for number, (room, name) in enumerate(PASSES)]
         await talk.socket.send("\n".join(map(json.dumps, lines)))
         replies = [await talk.reply(line["id"]) for line in lines]
-        assert [name for reply in replies for name in reply] == ["error", "unsubscribe", "error", "unsubscribe", "subscribe"]
+        assert [name for reply in replies for name in reply] == [
+            "error",
+            "unsubscribe",
+            "error",
+            "unsubscribe",
+            "subscribe",
+        ]
         with direct(redis_of_module) as client:
             assert client.smembers("user:passer:channels") == {"ws-pass-2"}
             assert client.keys("*ws-pass-1*") == []
