@@ -18,7 +18,7 @@ from redis_config import Settings
 DESCRIPTION_LIMIT = 500  # characters
 _TOMBSTONE = 3600  # seconds a node that missed the word "deleted" has to find it out
 KICK = "kick "  # before the channel's id and the user's
-DELETED = "deleted "  # said on Pub/Sub `control`, before the channel's id
+DELETED = "deleted "  # said on Pub/Sub `control`, before the channel's id and its epoch
 
 # Make a channel if there is none: whether it is new ("1"), then its fields and values. What is there stays as it is.
 # It is as old as Redis says, by whose clock messages are, too. Nothing, if it would be one more than ARGV[1] (0: any).
@@ -122,6 +122,7 @@ class Channels:
     async def delete(self, name: str) -> None:
         """Remove the channel, its history and its subscriptions, and tell every node. Raises UnknownChannel."""
         channel = await self.get(name)
+        epoch = str(await self._redis.hget(self._keys.channel(channel.id), "epoch"))
         members = await self._redis.smembers(self._keys.subscribers(channel.id))
         async with self._redis.pipeline(transaction=True) as pipe:  # who publishes meanwhile makes a whole new one
             pipe.delete(self._keys.channel(channel.id))
@@ -131,7 +132,7 @@ class Channels:
             pipe.delete(self._keys.subscribers(channel.id))
             pipe.srem(CHANNELS, channel.id)
             pipe.set(self._keys.tombstone(channel.id), 1, ex=_TOMBSTONE)
-            pipe.publish(CONTROL, DELETED + channel.id)
+            pipe.publish(CONTROL, f"{DELETED}{channel.id} {epoch}")
             await pipe.execute()
         async with self._redis.pipeline(transaction=False) as pipe:
             for member in members:

@@ -124,10 +124,11 @@ class Hub:
                 local.level()
                 self._catch_up(local)
 
-    def deleted(self, channel: str) -> None:
-        """The channel is gone on purpose: tell its subscribers, who do not come back by themselves."""
-        if channel in self._channels:
-            self._end(self._channels[channel], DELETED)
+    def deleted(self, channel: str, epoch: str) -> None:
+        """This life of the channel ended on purpose: tell its subscribers, who do not come back by themselves."""
+        local = self._channels.get(channel)
+        if local is not None and local.epoch in ("", epoch):
+            self._end(local, DELETED)
 
     def recheck(self, channel: str, policy: Policy) -> None:
         """A channel's policy changed: who may no longer read it is unsubscribed."""

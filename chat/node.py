@@ -154,7 +154,8 @@ class Node:
             channel, _, user = payload[len(KICK) :].decode().partition(" ")
             self.hub.kick(channel, user)
         elif payload.startswith(DELETED.encode()):
-            self.hub.deleted(payload[len(DELETED) :].decode())
+            channel, _, epoch = payload[len(DELETED) :].decode().partition(" ")
+            self.hub.deleted(channel, epoch)
 
     async def allow(self, access: Access, action: str, channel: str) -> None:
         """Ask for a channel id. Raises PermissionDenied, and ConnectionLost when Redis is away."""

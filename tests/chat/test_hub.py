@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from chat.hub import Hub
+from chat.hub import DELETED, Hub
 from chat.local import Joined, Subscription
 from chat.recent import Recent
 from chat.settings import ServerSettings
@@ -153,6 +153,19 @@ async def test_more_than_is_remembered_is_read_whole(scene: Scene) -> None:
     assert scene.reader.offsets == [2, 3, 4, 5]
     shown = [json.loads(line)["push"]["pub"]["offset"] for line in begun[0].lines]
     assert shown == list(range(1, len(shown) + 1)) and shown
+
+
+async def test_who_is_in_the_next_life_of_a_channel_does_not_hear_that_the_last_was_deleted(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codes: list[int] = []
+    monkeypatch.setattr(Reader, "unsubscribed", lambda self, channel, code, reason: codes.append(code))
+    position = scene.hub.position("c")
+    assert position is not None
+    scene.hub.deleted("c", "another")
+    assert codes == []
+    scene.hub.deleted("c", position[0])
+    assert codes == [DELETED[0]] and scene.hub.position("c") is None
 
 
 async def test_who_is_filled_by_an_announcement_takes_nothing_from_the_others(scene: Scene) -> None:
