@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from rich.segment import Segment
 from rich.style import Style
-from textual import on
+from textual import events, on
 from textual.app import App, ComposeResult
 from textual.binding import Binding
 from textual.containers import Horizontal
@@ -215,7 +215,7 @@ class Screen(App[None]):
     async def on_mount(self) -> None:
         self.title = f"{self.words('name')} {VERSION}"
         self.composer.focus()
-        self._measure()
+        self._measure(self.size.width)
         self._drawing = asyncio.create_task(self._draw_on())
         self.terminal.home.note(self.words("welcome"))
         self.terminal.spawn(self.terminal.start(self._channel))
@@ -224,12 +224,12 @@ class Screen(App[None]):
         if self._drawing is not None:
             self._drawing.cancel()
 
-    def on_resize(self) -> None:
-        self._measure()
+    def on_resize(self, event: events.Resize) -> None:
+        self._measure(event.size.width)
 
-    def _measure(self) -> None:
-        self.screen.set_class(self.size.width < 80, "narrow")
-        self.screen.set_class(self.size.width < 50, "tiny")
+    def _measure(self, columns: int) -> None:
+        self.screen.set_class(columns < 80, "narrow")
+        self.screen.set_class(columns < 50, "tiny")
 
     def on_app_focus(self) -> None:
         self.call_later(self._draw)
