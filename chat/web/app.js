@@ -187,7 +187,7 @@ function readOut(channel, { data, info }, ours) {
 // ---- what outlives the page
 
 function withDraft(channel) {
-  channel.draft = drafts()[channel.id] ?? "";
+  channel.draft = channel.kept = drafts()[channel.id] ?? "";
   return channel;
 }
 
@@ -202,8 +202,15 @@ const drafts = () => {
 function keepDrafts() {
   if (!client) return;
   if (pane.channel) pane.channel.draft = $("text").value;
-  const kept = [...joined.values()].filter(({ draft }) => draft && draft.length <= LONGEST_DRAFT);
-  memory.set(`drafts.${folded(client.user)}`, JSON.stringify(Object.fromEntries(kept.map(({ id, draft }) => [id, draft]))));
+  const all = drafts(); // also those of channels we did not come to yet, and what another tab wrote
+  for (const channel of joined.values()) {
+    const { id, draft, kept } = channel;
+    if (draft === kept) continue;
+    channel.kept = draft;
+    if (draft && draft.length <= LONGEST_DRAFT) all[id] = draft;
+    else delete all[id];
+  }
+  memory.set(`drafts.${folded(client.user)}`, JSON.stringify(all));
 }
 
 // ---- what people do

@@ -23,6 +23,7 @@ export class Channel {
   shown = false;
   mentioned = false;
   draft = "";
+  kept = ""; // of it, what outlives the page
   people = new Map(); // client -> user
   writers = new Map(); // user -> the timer that ends it
   since = performance.now();

@@ -282,6 +282,30 @@ def test_drafts_are_kept_for_each_channel(tab: Open) -> None:
     expect(page.locator("#text")).to_have_value("other")
 
 
+def test_drafts_outlive_reloads_without_a_server_and_other_tabs(server: PeykServer, tab: Open) -> None:
+    page = tab("sara", "kept-a")
+    page.locator("#text").fill("first")
+    go(page, "kept-b")
+    page.locator("#text").fill("second")
+    page.route_web_socket(re.compile("/connection/websocket"), lambda socket: socket.close())
+    for _ in range(2):
+        page.reload()
+        expect(page.locator("#banner-text")).to_contain_text("Reconnecting")
+        expect(page.locator("#text")).to_have_value("second")
+    other = page.context.new_page()
+    other.goto(f"{server.url}/#kept-a")
+    expect(other.locator("#text")).to_have_value("first")
+    page.locator("#text").fill("second, longer")
+    other.locator("#text").fill("")
+    go(other, "kept-b")
+    page.goto("about:blank")
+    other.reload()
+    expect(other.locator("#channel-title")).to_have_text("kept-b")
+    expect(other.locator("#text")).to_have_value("second, longer")
+    go(other, "kept-a")
+    expect(other.locator("#text")).to_have_value("")
+
+
 def test_the_topic_is_shown_and_changed(server: PeykServer, tab: Open) -> None:
     page = tab("sara", "topical")
     page.locator("#description").click()
