@@ -30,8 +30,14 @@ const sidebar = new Sidebar(joined, () => {
   pane.draw();
 });
 const pane = new Pane(sidebar, (channel) => changed(channel));
-const people = new People((name) => pane.mention(name));
-const search = new Search((offset) => pane.goTo(offset));
+const people = new People((name) => {
+  people.uncover();
+  pane.mention(name);
+});
+const search = new Search((offset) => {
+  search.uncover();
+  pane.goTo(offset);
+});
 const screen = {
   changed,
   keep: (channel, change) => pane.keep(channel, change),

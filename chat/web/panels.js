@@ -45,6 +45,11 @@ class Panel {
     else if (had) this.button.focus();
   }
 
+  /** Where it lies over the log, as on a phone, it makes room for what was chosen in it. */
+  uncover() {
+    if (getComputedStyle(this.panel).position === "fixed") this.toggle(false);
+  }
+
   get isOpen() {
     return !this.panel.hidden;
   }

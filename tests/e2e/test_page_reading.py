@@ -335,6 +335,26 @@ def test_search_finds_what_is_far_up_and_goes_there(server: PeykServer, tab: Ope
     expect(page.locator("#search")).to_be_hidden()
 
 
+def test_on_a_phone_a_panel_makes_room_for_what_was_chosen_in_it(server: PeykServer, tab: Open) -> None:
+    for i in range(60):
+        post(server, "small", f"line {i}")
+    page = tab("sara", "small")
+    page.locator("#who").click()
+    page.locator(".person").click()
+    expect(page.locator("#people")).to_be_visible()  # there is room for both
+    page.set_viewport_size({"width": 390, "height": 800})
+    page.locator(".person").click()
+    expect(page.locator("#people")).to_be_hidden()
+    expect(page.locator("#text")).to_have_value("@sara @sara ")
+    expect(page.locator("#text")).to_be_focused()
+    page.locator("#find").click()
+    page.locator("#query").fill("line 3")
+    page.locator("#query").press("Enter")
+    page.locator(".result").last.click()
+    expect(page.locator("#search")).to_be_hidden()
+    expect(page.locator("[data-offset='4']")).to_be_in_viewport()
+
+
 def test_everything_by_keyboard(server: PeykServer, tab: Open) -> None:
     post(server, "alpha", "a")
     post(server, "beta", "b")
