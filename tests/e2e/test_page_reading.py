@@ -109,6 +109,19 @@ HIDE = """hidden => {
     document.dispatchEvent(new Event("visibilitychange")); }"""
 
 
+@pytest.mark.parametrize("lines", [1, 14])
+def test_what_is_new_is_told_above_what_is_being_written(server: PeykServer, tab: Open, lines: int) -> None:
+    page = scrolled_up(server, tab, f"pill-{lines}")
+    page.locator("#text").fill("\n".join(["a draft"] * lines))
+    post(server, f"pill-{lines}", "news")
+    expect(page.locator("#latest")).to_have_text("1 new message")
+    pill, text = page.locator("#latest").bounding_box(), page.locator("#text").bounding_box()
+    assert pill is not None and text is not None and 0 < text["y"] - pill["y"] - pill["height"] < 60
+    page.locator("#latest").click(timeout=5000)
+    expect(messages(page).last).to_be_in_viewport()
+    expect(page.locator("#text")).to_have_value(re.compile("^a draft"))
+
+
 def test_what_came_while_nobody_looked_is_new(server: PeykServer, tab: Open) -> None:
     page = tab("nima", "hidden")  # the title counts what is unread in all channels: this reader has no others
     post(server, "hidden", "seen")
