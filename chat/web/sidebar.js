@@ -28,6 +28,9 @@ export class Sidebar {
       event.stopPropagation();
       this.toggleForm(false);
     });
+    $("lists").addEventListener("click", (event) => {
+      if (event.target.closest("a") && !$("create").hidden) this.toggleForm(false);
+    });
     $("create").addEventListener("submit", (event) => {
       event.preventDefault();
       this.#create();

@@ -428,6 +428,31 @@ def test_shortcuts_are_where_their_letters_are_on_a_persian_keyboard(tab: Open) 
     expect(page.locator("#create")).to_be_hidden()
 
 
+def test_the_form_for_channels_is_called_by_its_key_also_where_the_list_is_hidden(tab: Open) -> None:
+    page = tab("sara", "slim")
+    go(page, "slim-too")
+    page.set_viewport_size({"width": 390, "height": 800})
+    for leave in ("Escape", "slim-too", "slim"):
+        channel = leave if leave != "Escape" else "slim-too"
+        page.locator("#text").focus()
+        page.keyboard.press("Control+k")
+        expect(page.locator("#channel-name")).to_be_focused()
+        expect(page.locator("#channel")).to_be_hidden()
+        if leave == "Escape":
+            page.keyboard.press(leave)
+            expect(page.locator("#text")).to_be_focused()
+        else:
+            row(page, leave).click()
+        expect(page.locator("#sidebar")).to_be_hidden()
+        expect(page.locator("#composer")).to_be_visible()
+        expect(page.locator("#channel-title")).to_have_text(channel)
+    page.keyboard.press("Control+k")
+    page.keyboard.type("slim-three")
+    page.keyboard.press("Enter")
+    expect(page.locator("#channel-title")).to_have_text("slim-three")
+    expect(page.locator("#composer")).to_be_visible()
+
+
 def test_who_closes_an_edit_stays_where_they_were(server: PeykServer, tab: Open) -> None:
     page = scrolled_up(server, tab, "undo")
     post(server, "undo", "fresh")
