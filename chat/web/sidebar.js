@@ -15,6 +15,7 @@ export class Sidebar {
   client = null;
   #links = new Map();
   #current = "";
+  #drawn = "";
   #opener = null; // what had the focus before the form
 
   /** `joined` maps ids to Channels; `onList` is told that the list was read anew. */
@@ -73,6 +74,13 @@ export class Sidebar {
     const unlisted = [...joined.values()].filter(({ id }) => !this.find(id));
     const all = [...unlisted, ...this.channels].filter(({ id }) => id.includes(sought));
     all.sort((a, b) => joined.has(b.id) - joined.has(a.id) || a.name.localeCompare(b.name));
+    const looks = all.map(({ id, name, kind = "public" }) => [id, name, kind, joined.has(id)]);
+    const drawn = JSON.stringify([current, sought, looks]);
+    if (drawn === this.#drawn) {
+      for (const id of this.#links.keys()) this.drawUnread(id);
+      return; // a link that is being pressed must not be replaced: it would not hear the release
+    }
+    this.#drawn = drawn;
     const focused = document.activeElement?.dataset.channel;
     this.#links.clear();
     const shown = all.slice(0, LISTED);
@@ -81,7 +89,7 @@ export class Sidebar {
     $("channels").replaceChildren(...mine.map((channel) => this.#row(channel)));
     $("others").replaceChildren(...others.map((channel) => this.#row(channel)));
     $("others-title").hidden = $("others").hidden = !others.length;
-    this.#links.get(focused)?.focus();
+    this.#links.get(focused)?.focus({ preventScroll: true });
     const more = all.length - LISTED;
     $("channels-note").textContent = more > 0 ? say("more", more) : say("noChannels");
     $("channels-note").hidden = more <= 0 && (all.length > 0 || sought !== "");

@@ -329,6 +329,26 @@ def test_the_topic_is_shown_and_changed(server: PeykServer, tab: Open) -> None:
     expect(other.locator("#description")).to_have_text("برنامه‌ریزی برای بهار")
 
 
+def test_a_click_is_heard_though_the_list_is_read_anew_meanwhile(server: PeykServer, tab: Open) -> None:
+    page, other = tab("sara", "press-b"), tab("arash", "press-a")
+    go(page, "press-a")
+    row(page, "press-b").hover()
+    page.mouse.down()
+    other.locator("#description").click()
+    other.locator("#topic").fill("new")
+    other.locator("#topic").press("Enter")
+    post(server, "press-b", "unseen")
+    page.evaluate("dispatchEvent(new Event('focus'))")
+    expect(page.locator("#description")).to_have_text("new")
+    expect(row(page, "press-b").locator(".unread")).to_have_text("1")
+    page.mouse.up()
+    expect(page.locator("#channel-title")).to_have_text("press-b")
+    expect(row(page, "press-b")).to_have_attribute("aria-current", "page")
+    go(other, "press-new")  # and what is new is listed all the same
+    page.evaluate("dispatchEvent(new Event('focus'))")
+    expect(row(page, "press-new")).to_be_visible()
+
+
 def test_search_finds_what_is_far_up_and_goes_there(server: PeykServer, tab: Open) -> None:
     post(server, "haystack", "می‌گویند the نيدل is here")  # with a joiner before, and an Arabic ye
     for i in range(150):
