@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 
 import pytest
 from playwright.sync_api import Locator, Page, WebSocketRoute, expect
@@ -526,6 +527,16 @@ def test_persian_is_mirrored_with_its_own_digits_and_dates(server: PeykServer, t
     assert left("#sidebar") < left("#channel")
     page.goto(f"{server.url}/#آینه")
     expect(page.locator("html")).to_have_attribute("lang", "en")  # it is remembered
+
+
+def test_today_is_yesterday_once_midnight_has_passed(server: PeykServer, tab: Open) -> None:
+    page = tab("sara", "night")
+    post(server, "night", "before")
+    expect(page.locator(".day")).to_have_text("Today")
+    page.clock.set_fixed_time(datetime.now() + timedelta(days=1))
+    post(server, "night", "after")
+    expect(messages(page)).to_have_text(["before", "after"])
+    expect(page.locator(".day")).to_have_text("Yesterday")
 
 
 @pytest.mark.parametrize("locale", ["en-US", "fa-IR"])
