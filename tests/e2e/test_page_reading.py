@@ -539,6 +539,19 @@ def test_today_is_yesterday_once_midnight_has_passed(server: PeykServer, tab: Op
     expect(page.locator(".day")).to_have_text("Yesterday")
 
 
+def test_in_persian_a_search_says_that_the_connection_is_lost(tab: Open) -> None:
+    wire = Wire()
+    page = tab("مینا", "قطع", locale="fa-IR", wire=wire)
+    page.context.set_offline(True)
+    page.route_web_socket(re.compile("/connection/websocket"), lambda socket: socket.close())
+    wire.page.close(code=3008, reason="slow")
+    expect(page.locator("#banner-text")).to_contain_text("ارتباط قطع شد")
+    page.locator("#find").click()
+    page.locator("#query").fill("سلام")
+    page.locator("#query").press("Enter")
+    expect(page.locator("#search-note")).to_have_text("ارتباط قطع است؛ پس از اتصال دوباره امتحان کنید")
+
+
 @pytest.mark.parametrize("locale", ["en-US", "fa-IR"])
 def test_nothing_is_wider_than_a_phone(server: PeykServer, tab: Open, locale: str) -> None:
     page = tab("sara", "narrow", locale=locale)
