@@ -10,12 +10,20 @@ const $ = (id) => document.getElementById(id);
 
 export const hashOf = (id) => `#${encodeURIComponent(id)}`;
 
+/** Whether a link is where one sees it, as the list is scrolled. */
+function isSeen(link) {
+  if (!link) return false;
+  const [list, { top, bottom }] = [$("lists").getBoundingClientRect(), link.getBoundingClientRect()];
+  return top >= list.top && bottom <= list.bottom;
+}
+
 export class Sidebar {
   channels = []; // as the server lists them: {id, name, description, kind}
   client = null;
   #links = new Map();
   #current = "";
   #drawn = "";
+  #followed = ""; // the channel that was scrolled to
   #opener = null; // what had the focus before the form
 
   /** `joined` maps ids to Channels; `onList` is told that the list was read anew. */
@@ -82,6 +90,8 @@ export class Sidebar {
     }
     this.#drawn = drawn;
     const focused = document.activeElement?.dataset.channel;
+    const follow = current !== this.#followed || isSeen(this.#links.get(current));
+    this.#followed = current;
     this.#links.clear();
     const shown = all.slice(0, LISTED);
     const mine = shown.filter(({ id }) => joined.has(id));
@@ -90,6 +100,7 @@ export class Sidebar {
     $("others").replaceChildren(...others.map((channel) => this.#row(channel)));
     $("others-title").hidden = $("others").hidden = !others.length;
     this.#links.get(focused)?.focus({ preventScroll: true });
+    if (follow) this.#links.get(current)?.scrollIntoView({ block: "nearest" });
     const more = all.length - LISTED;
     $("channels-note").textContent = more > 0 ? say("more", more) : say("noChannels");
     $("channels-note").hidden = more <= 0 && (all.length > 0 || sought !== "");
