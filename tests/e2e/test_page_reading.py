@@ -370,6 +370,27 @@ def test_the_open_channel_is_scrolled_to_in_a_long_list(server: PeykServer, tab:
     expect(row(page, "long-00")).not_to_be_in_viewport()  # who looks elsewhere is left there
 
 
+def test_what_is_left_without_a_connection_stays_left(tab: Open) -> None:
+    wire = Wire()
+    page = tab("sara", "stay", wire=wire)
+    go(page, "parted")
+    page.evaluate("""() => {
+        window.Real = WebSocket;
+        window.WebSocket = class { constructor() { setTimeout(() => this.onclose({})); } close() {} };
+    }""")
+    wire.page.close(code=3008, reason="slow")
+    expect(page.locator("#banner")).to_be_visible()
+    page.locator("#leave").click()
+    expect(page.locator("#choose")).to_be_visible()
+    page.evaluate("() => void (window.WebSocket = Real)")
+    expect(page.locator("#banner")).to_be_hidden()
+    expect(page.locator("#others .channel[data-channel='parted']")).to_be_visible()
+    with page.expect_event("websocket", timeout=30_000):
+        page.reload()
+    expect(page.locator("#others .channel[data-channel='parted']")).to_be_visible()
+    expect(page.locator("#channels .channel[data-channel='stay']")).to_be_visible()
+
+
 def test_search_finds_what_is_far_up_and_goes_there(server: PeykServer, tab: Open) -> None:
     post(server, "haystack", "می‌گویند the نيدل is here")  # with a joiner before, and an Arabic ye
     for i in range(150):
