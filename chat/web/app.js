@@ -23,7 +23,7 @@ let client = null;
 let saidAt = 0; // when a message was read out
 let arrived = false; // the page opens the first channel by itself once; afterwards no hash means the list
 const joined = new Map(); // id -> Channel
-const gone = new Map(); // id -> when we left it
+const gone = new Map(); // id -> when we left it; Infinity: the server does not know
 const stale = new Set(); // Channels to be drawn anew
 const sidebar = new Sidebar(joined, () => {
   sidebar.draw();
@@ -70,6 +70,7 @@ function forget() {
   keepDrafts();
   for (const channel of joined.values()) channel.report();
   joined.clear();
+  gone.clear();
   client?.close();
   client = sidebar.client = pane.client = null;
   arrived = false;
@@ -101,6 +102,7 @@ async function connectionChanged() {
   if (client?.state !== "connected") return;
   memory.set("name", client.user);
   drawMe();
+  for (const [id, at] of gone) if (at === Infinity) leaveFor(id, client.call({ unsubscribe: { channel: id } }));
   await look();
   if (!arrived && client && !location.hash) location.replace(hashOf(sidebar.first(FIRST_CHANNEL)));
   arrived = true;
@@ -142,6 +144,7 @@ function openFromHash() {
 
 function open(id, name = id) {
   const spelled = sidebar.find(id) ? id : name;
+  gone.delete(id);
   if (id && !joined.has(id)) joined.set(id, withDraft(new Channel(client, id, screen, null, spelled)));
   const channel = joined.get(id) ?? null;
   if (channel !== pane.channel || !channel) pane.show(channel);
@@ -155,9 +158,15 @@ function open(id, name = id) {
 function leave() {
   const { channel } = pane;
   joined.delete(channel.id);
-  gone.set(channel.id, performance.now());
-  channel.leave();
+  gone.set(channel.id, Infinity);
+  leaveFor(channel.id, channel.leave());
   location.hash = "";
+}
+
+/** It is left once the server was told, if need be when the connection is back. */
+async function leaveFor(id, telling) {
+  const told = await Promise.resolve(telling).catch(() => false);
+  if (told && gone.get(id) === Infinity) gone.set(id, performance.now());
 }
 
 /** Something of a channel changed. The many changes of one frame are drawn once. */

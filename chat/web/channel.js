@@ -57,7 +57,7 @@ export class Channel {
 
   leave() {
     clearTimeout(this.#timer);
-    this.subscription.leave();
+    return this.subscription.leave();
   }
 
   get top() {

@@ -33,6 +33,7 @@ export class Log {
   #items = []; // {position, offset?, user?, date?, element}, sorted by position
   #sent = new Map(); // our unsettled messages -> their items
   #line = null; // the offset above what is new
+  #today = new Date().toDateString(); // when its days were called today or yesterday
 
   /** `client` knows who we are; `onResend` and `onDiscard` are told which failed message to try again or forget. */
   constructor(client, onResend, onDiscard) {
@@ -253,6 +254,8 @@ export class Log {
     if (item.offset) item.element.dataset.offset = item.offset;
     this.#arrange(index);
     this.#arrange(index + 1);
+    if (this.#today !== new Date().toDateString()) this.mark(this.#line); // midnight has passed
+    this.#today = new Date().toDateString();
   }
 
   /** What an item shows depends on the one before it: its day, whether the same person goes on, what is new. */

@@ -10,11 +10,20 @@ const $ = (id) => document.getElementById(id);
 
 export const hashOf = (id) => `#${encodeURIComponent(id)}`;
 
+/** Whether a link is where one sees it, as the list is scrolled. */
+function isSeen(link) {
+  if (!link) return false;
+  const [list, { top, bottom }] = [$("lists").getBoundingClientRect(), link.getBoundingClientRect()];
+  return top >= list.top && bottom <= list.bottom;
+}
+
 export class Sidebar {
   channels = []; // as the server lists them: {id, name, description, kind}
   client = null;
   #links = new Map();
   #current = "";
+  #drawn = "";
+  #followed = ""; // the channel that was scrolled to
   #opener = null; // what had the focus before the form
 
   /** `joined` maps ids to Channels; `onList` is told that the list was read anew. */
@@ -27,6 +36,9 @@ export class Sidebar {
       if (event.key !== "Escape") return;
       event.stopPropagation();
       this.toggleForm(false);
+    });
+    $("lists").addEventListener("click", (event) => {
+      if (event.target.closest("a") && !$("create").hidden) this.toggleForm(false);
     });
     $("create").addEventListener("submit", (event) => {
       event.preventDefault();
@@ -70,7 +82,16 @@ export class Sidebar {
     const unlisted = [...joined.values()].filter(({ id }) => !this.find(id));
     const all = [...unlisted, ...this.channels].filter(({ id }) => id.includes(sought));
     all.sort((a, b) => joined.has(b.id) - joined.has(a.id) || a.name.localeCompare(b.name));
+    const looks = all.map(({ id, name, kind = "public" }) => [id, name, kind, joined.has(id)]);
+    const drawn = JSON.stringify([current, sought, looks]);
+    if (drawn === this.#drawn) {
+      for (const id of this.#links.keys()) this.drawUnread(id);
+      return; // a link that is being pressed must not be replaced: it would not hear the release
+    }
+    this.#drawn = drawn;
     const focused = document.activeElement?.dataset.channel;
+    const follow = current !== this.#followed || isSeen(this.#links.get(current));
+    this.#followed = current;
     this.#links.clear();
     const shown = all.slice(0, LISTED);
     const mine = shown.filter(({ id }) => joined.has(id));
@@ -78,7 +99,8 @@ export class Sidebar {
     $("channels").replaceChildren(...mine.map((channel) => this.#row(channel)));
     $("others").replaceChildren(...others.map((channel) => this.#row(channel)));
     $("others-title").hidden = $("others").hidden = !others.length;
-    this.#links.get(focused)?.focus();
+    this.#links.get(focused)?.focus({ preventScroll: true });
+    if (follow) this.#links.get(current)?.scrollIntoView({ block: "nearest" });
     const more = all.length - LISTED;
     $("channels-note").textContent = more > 0 ? say("more", more) : say("noChannels");
     $("channels-note").hidden = more <= 0 && (all.length > 0 || sought !== "");

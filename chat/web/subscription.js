@@ -49,11 +49,13 @@ export class Subscription {
     if (this.state === "live") this.#become("joining");
   }
 
+  /** Resolves with whether the server was told. */
   leave() {
     this.#run++;
     this.client.subscriptions.delete(this.channel);
-    this.client.call({ unsubscribe: { channel: this.channel } }).catch(() => {}); // gone with the connection then
+    const told = this.client.call({ unsubscribe: { channel: this.channel } });
     this.#become("ended", new ReplyError({ code: 0, message: "left" }));
+    return told.then(() => true, () => false);
   }
 
   receive(publication) {

@@ -257,30 +257,37 @@ async def test_event_streams(server: PeykServer, http: httpx.AsyncClient, origin
 
 
 CHANGES = [
-    ("POST", "/api/channels/origin/messages", {"text": "x"}),
+    ("POST", "/api/channels/origin-mine/messages", {"text": "x"}),
     ("POST", "/api/channels", {"name": "origin-made"}),
-    ("PATCH", "/api/channels/origin", {"description": "x"}),
-    ("PUT", "/api/channels/origin/subscribers/sara", None),
-    ("DELETE", "/api/channels/origin/subscribers/sara", None),
+    ("PATCH", "/api/channels/origin-mine", {"description": "x"}),
+    ("PUT", "/api/channels/origin-mine/subscribers/sara", None),
+    ("DELETE", "/api/channels/origin-mine/subscribers/sara", None),
 ]
+
+
+@pytest.fixture(scope="module")
+def cookie(server: PeykServer) -> str:
+    """Sara's, who owns a channel."""
+    with httpx.Client(base_url=server.url, trust_env=False) as http:
+        made = http.post("/api/accounts", json={"username": "sara", "password": "long enough"})
+        assert made.status_code == 201
+        assert http.post("/api/channels", json={"name": "origin-mine"}).status_code == 201
+        return f"peyk={http.cookies['peyk']}"
 
 
 @pytest.mark.parametrize(("method", "path", "body"), CHANGES)
 async def test_a_foreign_page_changes_nothing(
-    server: PeykServer, http: httpx.AsyncClient, method: str, path: str, body: Any
+    server: PeykServer, http: httpx.AsyncClient, cookie: str, method: str, path: str, body: Any
 ) -> None:
-    await http.post("/api/channels/origin/messages", json={"text": "x"})
-
     async def status(**headers: str) -> int:
         return (await http.request(method, path, json=body, headers=headers)).status_code
 
     for origin in FOREIGN:
-        assert await status(origin=spelled(origin, server), cookie="session=1") == 403
-    assert await status(origin=own(server), cookie="session=1") < 300
-    await http.delete("/api/channels/origin-made")
-    assert await status(origin="http://evil.example") == 403  # nor as a guest, whom a laptop lets in
-    assert await status(cookie="session=1") < 300  # a program
-    await http.delete("/api/channels/origin-made")
+        assert await status(origin=spelled(origin, server), cookie=cookie) == 403
+    assert await status(origin="http://evil.example") == 403  # nor as a guest, who is let in here
+    for headers in ({"origin": own(server)}, {}):  # our page, and a program
+        assert await status(cookie=cookie, **headers) < 300
+        await http.delete("/api/channels/origin-made", headers={"cookie": cookie})
 
 
 async def test_reading_needs_no_origin(server: PeykServer, http: httpx.AsyncClient) -> None:

@@ -3,13 +3,14 @@
 import asyncio
 import json
 import re
+from functools import partial
 
 import pytest
 from textual import events
 
 from chat.node import Node
 from chat.plain import width
-from tests.chat.screens import fill, impatience, node, screen_of
+from tests.chat.screens import Seen, fill, impatience, node, screen_of
 from tests.services import until
 
 __all__ = ["impatience", "node"]
@@ -99,6 +100,10 @@ async def test_older_messages_load_without_a_jump(node: Node) -> None:
         await seen.sees("all read")
 
 
+def begins_at(seen: Seen, column: int) -> bool:
+    return seen.app.log_view.region.x == column
+
+
 async def test_a_resize_keeps_what_one_reads(node: Node) -> None:
     await fill(node, "general", 150, text="message {} " + "long " * 20)
     async with screen_of(node, "sara") as seen:
@@ -107,7 +112,7 @@ async def test_a_resize_keeps_what_one_reads(node: Node) -> None:
             await seen.pilot.resize_terminal(*size)
             await seen.sees("the last")
             left = 0 if size[0] < 50 else 17 if size[0] < 80 else 24  # columns of the channel list
-            await until(lambda left=left: seen.app.log_view.region.x == left)  # type: ignore[misc]
+            await until(partial(begins_at, seen, left))
             assert len(seen.rows()) == size[1] and all(len(row) == size[0] for row in seen.rows())
         seen.app.log_view.scroll(-60)
         await seen.pilot.pause()

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 
 import pytest
 from playwright.sync_api import Locator, Page, WebSocketRoute, expect
@@ -107,6 +108,19 @@ def test_what_is_read_does_not_move_when_something_new_comes(server: PeykServer,
 HIDE = """hidden => {
     Object.defineProperty(document, "hidden", { configurable: true, get: () => hidden });
     document.dispatchEvent(new Event("visibilitychange")); }"""
+
+
+@pytest.mark.parametrize("lines", [1, 14])
+def test_what_is_new_is_told_above_what_is_being_written(server: PeykServer, tab: Open, lines: int) -> None:
+    page = scrolled_up(server, tab, f"pill-{lines}")
+    page.locator("#text").fill("\n".join(["a draft"] * lines))
+    post(server, f"pill-{lines}", "news")
+    expect(page.locator("#latest")).to_have_text("1 new message")
+    pill, text = page.locator("#latest").bounding_box(), page.locator("#text").bounding_box()
+    assert pill is not None and text is not None and 0 < text["y"] - pill["y"] - pill["height"] < 60
+    page.locator("#latest").click(timeout=5000)
+    expect(messages(page).last).to_be_in_viewport()
+    expect(page.locator("#text")).to_have_value(re.compile("^a draft"))
 
 
 def test_what_came_while_nobody_looked_is_new(server: PeykServer, tab: Open) -> None:
@@ -316,6 +330,67 @@ def test_the_topic_is_shown_and_changed(server: PeykServer, tab: Open) -> None:
     expect(other.locator("#description")).to_have_text("برنامه‌ریزی برای بهار")
 
 
+def test_a_click_is_heard_though_the_list_is_read_anew_meanwhile(server: PeykServer, tab: Open) -> None:
+    page, other = tab("sara", "press-b"), tab("arash", "press-a")
+    go(page, "press-a")
+    row(page, "press-b").hover()
+    page.mouse.down()
+    other.locator("#description").click()
+    other.locator("#topic").fill("new")
+    other.locator("#topic").press("Enter")
+    post(server, "press-b", "unseen")
+    page.evaluate("dispatchEvent(new Event('focus'))")
+    expect(page.locator("#description")).to_have_text("new")
+    expect(row(page, "press-b").locator(".unread")).to_have_text("1")
+    page.mouse.up()
+    expect(page.locator("#channel-title")).to_have_text("press-b")
+    expect(row(page, "press-b")).to_have_attribute("aria-current", "page")
+    go(other, "press-new")  # and what is new is listed all the same
+    page.evaluate("dispatchEvent(new Event('focus'))")
+    expect(row(page, "press-new")).to_be_visible()
+
+
+def test_the_open_channel_is_scrolled_to_in_a_long_list(server: PeykServer, tab: Open) -> None:
+    page = tab("lena", "long-00")
+    page.set_viewport_size({"width": 1000, "height": 400})
+    for i in range(1, 20):
+        go(page, f"long-{i:02}")
+    expect(row(page, "long-19")).to_be_in_viewport(ratio=1)
+    expect(row(page, "long-00")).not_to_be_in_viewport()
+    page.reload()
+    expect(row(page, "long-00")).to_be_attached()
+    expect(row(page, "long-19")).to_be_in_viewport(ratio=1)
+    page.keyboard.press("Alt+ArrowDown")  # around to the first
+    expect(row(page, "long-00")).to_be_in_viewport(ratio=1)
+    row(page, "long-00").focus()
+    page.locator("#lists").evaluate("lists => lists.scrollTo(0, lists.scrollHeight)")
+    go(tab("arash", "long-new"), "long-new")
+    page.evaluate("dispatchEvent(new Event('focus'))")
+    expect(row(page, "long-new")).to_be_attached()
+    expect(row(page, "long-00")).not_to_be_in_viewport()  # who looks elsewhere is left there
+
+
+def test_what_is_left_without_a_connection_stays_left(tab: Open) -> None:
+    wire = Wire()
+    page = tab("sara", "stay", wire=wire)
+    go(page, "parted")
+    page.evaluate("""() => {
+        window.Real = WebSocket;
+        window.WebSocket = class { constructor() { setTimeout(() => this.onclose({})); } close() {} };
+    }""")
+    wire.page.close(code=3008, reason="slow")
+    expect(page.locator("#banner")).to_be_visible()
+    page.locator("#leave").click()
+    expect(page.locator("#choose")).to_be_visible()
+    page.evaluate("() => void (window.WebSocket = Real)")
+    expect(page.locator("#banner")).to_be_hidden()
+    expect(page.locator("#others .channel[data-channel='parted']")).to_be_visible()
+    with page.expect_event("websocket", timeout=30_000):
+        page.reload()
+    expect(page.locator("#others .channel[data-channel='parted']")).to_be_visible()
+    expect(page.locator("#channels .channel[data-channel='stay']")).to_be_visible()
+
+
 def test_search_finds_what_is_far_up_and_goes_there(server: PeykServer, tab: Open) -> None:
     post(server, "haystack", "می‌گویند the نيدل is here")  # with a joiner before, and an Arabic ye
     for i in range(150):
@@ -415,6 +490,31 @@ def test_shortcuts_are_where_their_letters_are_on_a_persian_keyboard(tab: Open) 
     expect(page.locator("#create")).to_be_hidden()
 
 
+def test_the_form_for_channels_is_called_by_its_key_also_where_the_list_is_hidden(tab: Open) -> None:
+    page = tab("sara", "slim")
+    go(page, "slim-too")
+    page.set_viewport_size({"width": 390, "height": 800})
+    for leave in ("Escape", "slim-too", "slim"):
+        channel = leave if leave != "Escape" else "slim-too"
+        page.locator("#text").focus()
+        page.keyboard.press("Control+k")
+        expect(page.locator("#channel-name")).to_be_focused()
+        expect(page.locator("#channel")).to_be_hidden()
+        if leave == "Escape":
+            page.keyboard.press(leave)
+            expect(page.locator("#text")).to_be_focused()
+        else:
+            row(page, leave).click()
+        expect(page.locator("#sidebar")).to_be_hidden()
+        expect(page.locator("#composer")).to_be_visible()
+        expect(page.locator("#channel-title")).to_have_text(channel)
+    page.keyboard.press("Control+k")
+    page.keyboard.type("slim-three")
+    page.keyboard.press("Enter")
+    expect(page.locator("#channel-title")).to_have_text("slim-three")
+    expect(page.locator("#composer")).to_be_visible()
+
+
 def test_who_closes_an_edit_stays_where_they_were(server: PeykServer, tab: Open) -> None:
     page = scrolled_up(server, tab, "undo")
     post(server, "undo", "fresh")
@@ -468,6 +568,29 @@ def test_persian_is_mirrored_with_its_own_digits_and_dates(server: PeykServer, t
     assert left("#sidebar") < left("#channel")
     page.goto(f"{server.url}/#آینه")
     expect(page.locator("html")).to_have_attribute("lang", "en")  # it is remembered
+
+
+def test_today_is_yesterday_once_midnight_has_passed(server: PeykServer, tab: Open) -> None:
+    page = tab("sara", "night")
+    post(server, "night", "before")
+    expect(page.locator(".day")).to_have_text("Today")
+    page.clock.set_fixed_time(datetime.now() + timedelta(days=1))
+    post(server, "night", "after")
+    expect(messages(page)).to_have_text(["before", "after"])
+    expect(page.locator(".day")).to_have_text("Yesterday")
+
+
+def test_in_persian_a_search_says_that_the_connection_is_lost(tab: Open) -> None:
+    wire = Wire()
+    page = tab("مینا", "قطع", locale="fa-IR", wire=wire)
+    page.context.set_offline(True)
+    page.route_web_socket(re.compile("/connection/websocket"), lambda socket: socket.close())
+    wire.page.close(code=3008, reason="slow")
+    expect(page.locator("#banner-text")).to_contain_text("ارتباط قطع شد")
+    page.locator("#find").click()
+    page.locator("#query").fill("سلام")
+    page.locator("#query").press("Enter")
+    expect(page.locator("#search-note")).to_have_text("ارتباط قطع است؛ پس از اتصال دوباره امتحان کنید")
 
 
 @pytest.mark.parametrize("locale", ["en-US", "fa-IR"])
