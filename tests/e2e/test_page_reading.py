@@ -350,26 +350,6 @@ def test_a_click_is_heard_though_the_list_is_read_anew_meanwhile(server: PeykSer
     expect(row(page, "press-new")).to_be_visible()
 
 
-def test_the_open_channel_is_scrolled_to_in_a_long_list(server: PeykServer, tab: Open) -> None:
-    page = tab("lena", "long-00")
-    page.set_viewport_size({"width": 1000, "height": 400})
-    for i in range(1, 20):
-        go(page, f"long-{i:02}")
-    expect(row(page, "long-19")).to_be_in_viewport(ratio=1)
-    expect(row(page, "long-00")).not_to_be_in_viewport()
-    page.reload()
-    expect(row(page, "long-00")).to_be_attached()
-    expect(row(page, "long-19")).to_be_in_viewport(ratio=1)
-    page.keyboard.press("Alt+ArrowDown")  # around to the first
-    expect(row(page, "long-00")).to_be_in_viewport(ratio=1)
-    row(page, "long-00").focus()
-    page.locator("#lists").evaluate("lists => lists.scrollTo(0, lists.scrollHeight)")
-    go(tab("arash", "long-new"), "long-new")
-    page.evaluate("dispatchEvent(new Event('focus'))")
-    expect(row(page, "long-new")).to_be_attached()
-    expect(row(page, "long-00")).not_to_be_in_viewport()  # who looks elsewhere is left there
-
-
 def test_what_is_left_without_a_connection_stays_left(tab: Open) -> None:
     wire = Wire()
     page = tab("sara", "stay", wire=wire)
@@ -607,3 +587,23 @@ def test_nothing_is_wider_than_a_phone(server: PeykServer, tab: Open, locale: st
     for part in ("#find", "#who", "#leave", "#back", "#send"):
         box = page.locator(part).bounding_box()
         assert box is not None and box["width"] >= 32 and box["height"] >= 32, part
+
+
+def test_the_open_channel_is_scrolled_to_in_a_long_list(server: PeykServer, tab: Open) -> None:
+    page = tab("lena", "long-00")
+    page.set_viewport_size({"width": 1000, "height": 400})
+    for i in range(1, 20):
+        go(page, f"long-{i:02}")
+    expect(row(page, "long-19")).to_be_in_viewport(ratio=1)
+    expect(row(page, "long-00")).not_to_be_in_viewport()
+    page.reload()
+    expect(row(page, "long-00")).to_be_attached()
+    expect(row(page, "long-19")).to_be_in_viewport(ratio=1)
+    page.keyboard.press("Alt+ArrowDown")  # around to the first
+    expect(row(page, "long-00")).to_be_in_viewport(ratio=1)
+    row(page, "long-00").focus()
+    page.locator("#lists").evaluate("lists => lists.scrollTo(0, lists.scrollHeight)")
+    go(tab("arash", "long-new"), "long-new")
+    page.evaluate("dispatchEvent(new Event('focus'))")
+    expect(row(page, "long-new")).to_be_attached()
+    expect(row(page, "long-00")).not_to_be_in_viewport()  # who looks elsewhere is left there
