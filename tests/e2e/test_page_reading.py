@@ -607,3 +607,22 @@ def test_the_open_channel_is_scrolled_to_in_a_long_list(server: PeykServer, tab:
     page.evaluate("dispatchEvent(new Event('focus'))")
     expect(row(page, "long-new")).to_be_attached()
     expect(row(page, "long-00")).not_to_be_in_viewport()  # who looks elsewhere is left there
+
+
+def test_what_is_written_stands_beside_the_button_in_either_direction(server: PeykServer, tab: Open) -> None:
+    page = tab("omid", "written")
+    for _ in range(2):  # in English, then in Persian
+        for text in ("left to right", "راست به چپ"):
+            page.fill("#text", text)
+            room = page.locator("#text").evaluate(
+                """text => {
+                  const [area, button] = [text, document.getElementById("send")].map((x) => x.getBoundingClientRect());
+                  const style = getComputedStyle(text);
+                  const left = area.left + parseFloat(style.paddingLeft);
+                  const right = area.right - parseFloat(style.paddingRight);
+                  return Math.max(left - button.right, button.left - right);
+                }"""
+            )
+            assert room >= 0, text
+        page.locator("#sidebar .language").click()
+    expect(page.locator("html")).to_have_attribute("lang", "en")
