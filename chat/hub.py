@@ -132,19 +132,23 @@ class Hub:
 
     def recheck(self, channel: str, policy: Policy) -> None:
         """A channel's policy changed: who may no longer read it is unsubscribed."""
-        self._expel(channel, NOT_PERMITTED, lambda access: not access.may("subscribe", channel, policy))
+        self._expel_those(channel, NOT_PERMITTED, lambda access: not access.may("subscribe", channel, policy))
 
     def kick(self, channel: str, user: str) -> None:
         """End the subscriptions of a user id."""
-        self._expel(channel, KICKED, lambda access: access.identity.user.id == user)
+        self._expel_those(channel, KICKED, lambda access: access.identity.user.id == user)
 
-    def _expel(self, channel: str, code: tuple[int, str], whom: Callable[[Access], bool]) -> None:
+    def _expel_those(self, channel: str, code: tuple[int, str], whom: Callable[[Access], bool]) -> None:
         if (local := self._channels.get(channel)) is not None:
             for subscription in [*local.live, *local.readers]:
                 access = subscription.receiver.access
                 if access is not None and whom(access):
-                    self.unsubscribe(subscription)
-                    subscription.receiver.unsubscribed(channel, *code)
+                    self.expel(subscription, code)
+
+    def expel(self, subscription: Subscription, code: tuple[int, str]) -> None:
+        """End a subscription, and tell the receiver, who did not ask for it."""
+        self.unsubscribe(subscription)
+        subscription.receiver.unsubscribed(subscription.channel.id, *code)
 
     def position(self, channel: str) -> tuple[str, int] | None:
         """The epoch and offset shown so far of a channel that somebody here reads."""
@@ -155,8 +159,7 @@ class Hub:
         """The channel is no more: nobody stays subscribed."""
         self._drop(local, [*local.live, *local.readers], code)
         for subscription in [*local.live]:  # had waited to hear where they begin
-            self.unsubscribe(subscription)
-            subscription.receiver.unsubscribed(local.id, *code)
+            self.expel(subscription, code)
         self._close_if_empty(local)
 
     async def _can_recover(self, local: LocalChannel, since: tuple[str, int], limited: bool) -> bool:

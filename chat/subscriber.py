@@ -59,8 +59,7 @@ class Subscriber:
             channel = subscription.channel.id
             policy = self._node.policies.known(channel)
             if policy is not None and not self._session.access.may("subscribe", channel, policy):
-                self._node.hub.unsubscribe(subscription)
-                self._session.unsubscribed(channel, *NOT_PERMITTED)
+                self._node.hub.expel(subscription, NOT_PERMITTED)
 
     def forget(self, channel: str) -> None:
         """The hub knows no longer of it."""

@@ -254,8 +254,10 @@ export class Log {
     if (item.offset) item.element.dataset.offset = item.offset;
     this.#arrange(index);
     this.#arrange(index + 1);
-    if (this.#today !== new Date().toDateString()) this.mark(this.#line); // midnight has passed
-    this.#today = new Date().toDateString();
+    const today = new Date().toDateString();
+    if (today === this.#today) return;
+    this.#today = today; // midnight has passed
+    this.mark(this.#line);
   }
 
   /** What an item shows depends on the one before it: its day, whether the same person goes on, what is new. */
