@@ -1,4 +1,4 @@
-"""The shape of the tree: who may import whom, where keys are spelled, how long a file may be."""
+"""The shape of the tree: who may import whom, where keys are spelled, how much a file may hold."""
 
 import ast
 from pathlib import Path
@@ -74,9 +74,10 @@ def test_keys_are_spelled_in_one_place(path: Path) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_files_hold_one_idea(path: Path) -> None:
-    text = path.read_text()
-    assert text.count("\n") < 400
-    for node in ast.walk(ast.parse(text)):
+    """Statements are counted, not lines, so that air costs nothing."""
+    tree = ast.parse(path.read_text())
+    assert sum(isinstance(node, ast.stmt) for node in ast.walk(tree)) <= 320
+    for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             assert (node.end_lineno or 0) - node.lineno < 50, f"{path}:{node.lineno} {node.name}"
 
