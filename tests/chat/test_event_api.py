@@ -189,14 +189,14 @@ async def test_an_id_that_somebody_used_first_hides_nothing(server: PeykServer, 
             key = f"event:{channel} {id}"
             await until(lambda key=key: direct.exists(key))  # type: ignore[misc]
 
-        async def channel(http: httpx.AsyncClient, path: str) -> str:
+        async def where(http: httpx.AsyncClient, path: str) -> str:
             reply = await http.get(f"/api/events/{path}")
             return str(reply.json()["channel"]) if reply.status_code == 200 else str(reply.status_code)
 
         for _ in ("from the cache", "from the database"):
-            assert await channel(guest, "one") == "open" and await channel(owner, "one") == "den"
-            assert await channel(owner, "one?channel=Open") == "open" == await channel(guest, "one?channel=open")
-            assert await channel(guest, "one?channel=den") == "403" and await channel(guest, "only") == "404"
+            assert await where(guest, "one") == "open" and await where(owner, "one") == "den"
+            assert await where(owner, "one?channel=Open") == "open" == await where(guest, "one?channel=open")
+            assert await where(guest, "one?channel=den") == "403" and await where(guest, "only") == "404"
             hidden, unknown = await guest.get("/api/events/only"), await guest.get("/api/events/none")
             assert (
                 hidden.text.replace("only", "none") == unknown.text and hidden.headers.keys() == unknown.headers.keys()
