@@ -179,7 +179,8 @@ async def list_channels(request: Request) -> Response:
 async def create_channel(request: Request) -> Response:
     access, node, body = access_of(request), node_of(request), await body_of(request, NewChannel)
     await node.allow(access, "create", channel_id(body.name))
-    channel = await node.channels.create(body.name, body.description, access.identity.owns_as, body.kind)
+    owner, makers = access.identity.owns_as, node.makers(access)
+    channel = await node.channels.create(body.name, body.description, owner, body.kind, makers)
     return answer(channel, 201)
 
 
@@ -266,6 +267,7 @@ async def post_message(request: Request) -> Response:
     protocol.check_key(key)
     line = json_line(data, node.settings.message_limit, node.settings.json_depth)
     user = await speaker_of(request, body.user, "publish", channel)
+    await node.ensure(access_of(request), channel)
     position = await node.producer.publish(channel, line, user=user.username, key=key)
     return answer(protocol.position_body(position), 200 if position.duplicate else 201)
 

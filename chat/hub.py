@@ -150,6 +150,10 @@ class Hub:
         self.unsubscribe(subscription)
         subscription.receiver.unsubscribed(subscription.channel.id, *code)
 
+    def channels(self) -> list[str]:
+        """The ids of the channels somebody here reads."""
+        return list(self._channels)
+
     def position(self, channel: str) -> tuple[str, int] | None:
         """The epoch and offset shown so far of a channel that somebody here reads."""
         local = self._channels.get(channel)

@@ -15,7 +15,7 @@ from chat.hub import Hub
 from chat.limits import Limits
 from chat.models import Channel
 from chat.pinger import Pinger
-from chat.policies import POLICY, Policies
+from chat.policies import NEW, POLICY, Policies
 from chat.presence import Presence
 from chat.protocol import History
 from chat.reading import Reading
@@ -94,7 +94,7 @@ class Node:
         self.policies = Policies(door_link, self.keys, settings.check_interval, settings.channel_name_length)
         self.policies.start()
         stack.push_async_callback(self.policies.close)
-        self.channels = Channels(self.redis, self.link, settings, self.policies)
+        self.channels = Channels(self.redis, self.link, settings, self.policies, self.subscriptions)
         self.doors = Doors(settings, self.redis, door_link, self.keys)
         await self.doors.start()
         self.accounts = Accounts(settings, self.redis, self.keys, self.doors)
@@ -106,6 +106,7 @@ class Node:
         self.hub.on_control.append(self._on_control)
         self.producer.shown = self.hub.position
         self.policies.on_change = self.hub.recheck
+        self.policies.subscribed = self.hub.channels
         await self.hub.start()
         stack.push_async_callback(self.hub.close)
         self.pinger = Pinger(settings.ping_interval, settings.connect_timeout)
@@ -165,6 +166,19 @@ class Node:
         """Those of some channels (ids) whose history somebody may read, and when each was made (Unix ms)."""
         policies = await self.policies.of(channels)
         return await self.channels.began([c for c in channels if access.may("history", c, policies[c])])
+
+    def makers(self, access: Access) -> list[tuple[str, int]]:
+        """Whom a channel that `access` makes counts for: programs and admins make as many as there may be."""
+        identity = access.identity
+        return [] if identity.program or identity.admin else self.limits.makers(identity.user.id, access.address)
+
+    async def ensure(self, access: Access, channel: str) -> None:
+        """A message is on its way to a channel id: if that is not there, whoever says it makes it, and has to be let.
+
+        Where that is not counted, the append makes it. Raises UnknownChannel and LimitExceeded.
+        """
+        if (makers := self.makers(access)) and await self.policies.get(channel) is NEW:
+            await self.channels.ensure(channel, "", makers)
 
     async def visible(self, access: Access) -> list[Channel]:
         """The channels somebody may subscribe to."""

@@ -34,7 +34,9 @@ async def open_private(node: "Node", access: Access, name: str) -> Channel:
     channel = private_id(node.doors.secret, me, other)
     try:
         await node.allow(access, "create", channel)
-        made = await node.channels.create(channel, f"{me.username} {other.username}", me.id, "private")
+        made = await node.channels.create(
+            channel, f"{me.username} {other.username}", me.id, "private", node.makers(access)
+        )
         await node.channels.give_role(channel, other, "member")
     except ChannelExists:
         made = await node.channels.get(channel)

@@ -65,7 +65,8 @@ async def _list(node: "Node", access: Access, params: Nothing) -> Any:
 
 async def _create(node: "Node", access: Access, params: NewChannel) -> Any:
     await node.allow(access, "create", channel_id(params.name))
-    return await node.channels.create(params.name, params.description, access.identity.owns_as, params.kind)
+    owner, makers = access.identity.owns_as, node.makers(access)
+    return await node.channels.create(params.name, params.description, owner, params.kind, makers)
 
 
 async def _update(node: "Node", access: Access, params: ChangedChannel) -> Any:

@@ -13,7 +13,7 @@ SECRET = "secret"
 _SENDER = "_sender"
 _OTHERS = (
     CONTROL, NODES, CHANNELS, REVOKED, SECRET, "presence:", "node:", "user:", "account:", "attempts:", "log:", "lease:",
-    "dead:", "archive:", "idem:", "batch:", "event:", "rpc:",
+    "dead:", "archive:", "idem:", "batch:", "event:", "rpc:", "made:",
 )  # fmt: skip
 
 
@@ -90,6 +90,11 @@ class Keys:
     def attempts(user: str) -> str:
         """Number with a time to live: wrong passwords for a name."""
         return f"attempts:{user}"
+
+    @staticmethod
+    def made(who: str) -> str:
+        """Number with a time to live: the channels a user, or an address, made within the hour."""
+        return f"made:{who}"
 
     @staticmethod
     def user_channels(user: str) -> str:
