@@ -2,12 +2,13 @@
 
 import contextlib
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from chat import moderation, protocol
+from chat import directory, moderation, protocol
 from chat.doors import COOKIE
 from chat.errors import BadRequest, Unauthorized, UnknownChannel
 from chat.events import event_stream
@@ -173,7 +174,17 @@ def _signed_in(request: Request, token: str) -> Response:
 
 
 async def list_channels(request: Request) -> Response:
-    return answer(await node_of(request).visible(access_of(request)))
+    """A page of channels; where there are more, the header Link says where."""
+    asked, most = request.query_params, node_of(request).settings.page_limit
+    limit = number(request, "limit", 0, most)
+    limit = min(directory.DEFAULT_PAGE, most) if limit is None else limit
+    prefix = asked.get("prefix", "")
+    page = await node_of(request).directory.page(access_of(request), asked.get("after", ""), limit, prefix)
+    reply = answer(page.channels)
+    if page.next:
+        query = {"after": page.next, "limit": limit} | ({"prefix": prefix} if prefix else {})
+        reply.headers["link"] = f'</api/channels?{urlencode(query)}>; rel="next"'
+    return reply
 
 
 async def create_channel(request: Request) -> Response:

@@ -1,11 +1,11 @@
-"""Channels: Redis hashes, and the set that lists them."""
+"""Channels: Redis hashes, and the sorted set that lists them."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from redis.asyncio import Redis
 
-from chat.auth import GIVEN, KINDS, MUTED_MEMBER
+from chat.auth import GIVEN, KINDS, MUTED_MEMBER, Policy
 from chat.errors import BadRequest, ChannelExists, LimitExceeded, UnknownChannel
 from chat.models import Channel, User, channel_id, is_line
 from chat.policies import POLICY, Policies
@@ -13,15 +13,17 @@ from chat.subscriptions import Subscriptions
 from pipeline.content import normal
 from pipeline.keys import CHANNELS, CONTROL, Keys
 from pipeline.producer import new_epoch
-from pipeline.resp import Link
+from pipeline.resp import Command, Link, ReplyError
 from redis_config import Settings
 
 DESCRIPTION_LIMIT = 500  # characters
+PAGE = 500  # channels read in one round trip
+_FIELDS = "id", "name", "description", "created_at", "owner", "kind"
 ROLE_LIMIT = 10_000  # people with a role in one channel; each node that looks at the channel reads them all
 _TOMBSTONE = 3600  # seconds a node that missed the word "deleted" has to find it out
 KICK = "kick "  # before the channel's id and the user's
 _HOUR = 3600  # seconds in which a user, or an address, may make so many
-DELETED = "deleted "  # said on Pub/Sub `control`, before the channel's id and its epoch
+DELETED = "deleted "  # said on Pub/Sub `control`, before the channel's id, its epoch and its kind
 
 # Make a channel if there is none: whether it is new ("1"), then its fields and values. What is there stays as it is.
 # It is as old as Redis says, by whose clock messages are, too. Nothing, if it would be one more than ARGV[1] (0: any).
@@ -36,14 +38,14 @@ if new == 1 then
             return {tostring(i), tostring(redis.call('TTL', KEYS[2 + i]))}
         end
     end
-    if limit > 0 and redis.call('SISMEMBER', KEYS[2], ARGV[2]) == 0 and redis.call('SCARD', KEYS[2]) >= limit then
+    if limit > 0 and not redis.call('ZSCORE', KEYS[2], ARGV[2]) and redis.call('ZCARD', KEYS[2]) >= limit then
         return {}
     end
     for i = 1, makers do
         if redis.call('INCR', KEYS[2 + i]) == 1 then redis.call('EXPIRE', KEYS[2 + i], ARGV[3]) end
     end
 end
-redis.call('SADD', KEYS[2], ARGV[2])
+redis.call('ZADD', KEYS[2], 0, ARGV[2])
 if new == 1 then
     local time = redis.call('TIME')
     redis.call('HSETNX', KEYS[1], 'created_at', string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000)))
@@ -110,14 +112,44 @@ class Channels:
             found = await pipe.execute()
         return {channel: int(made or 0) for channel, (id, made) in zip(channels, found, strict=True) if id}
 
-    async def list(self) -> list[Channel]:
-        """Every channel, by name."""
-        ids = sorted(map(str, await self._redis.smembers(CHANNELS)))
-        async with self._redis.pipeline(transaction=False) as pipe:
-            for channel in ids:
-                pipe.hgetall(self._keys.channel(channel))
-            hashes = await pipe.execute()
-        return [channel for channel in map(_channel, hashes) if channel is not None]
+    async def names(self, after: str = "", limit: int = PAGE, prefix: str = "") -> list[str]:
+        """The next `limit` ids behind `after` that begin with `prefix`, sorted; however many there are besides."""
+        low = f"({after}".encode() if after >= prefix and after else f"[{prefix}".encode() if prefix else b"-"
+        high = f"({prefix}".encode() + b"\xff" if prefix else b"+"
+        found = await self._link.call("ZRANGEBYLEX", CHANNELS, low, high, "LIMIT", 0, limit)
+        return [name.decode() for name in found]
+
+    async def all(self) -> list[Channel]:
+        """Every channel, by id, for commands that need them all; see chat.directory for pages."""
+        found: list[Channel] = []
+        names = await self.names()
+        while names:
+            found += await self.read(names)
+            names = await self.names(names[-1])
+        return found
+
+    async def read(self, ids: Sequence[str]) -> list[Channel]:
+        """Those of `ids` that are there."""
+        return [channel for channel, _ in await self.seen_by("", ids)]
+
+    async def seen_by(self, user: str, ids: Sequence[str]) -> list[tuple[Channel, Policy]]:
+        """Those of `ids` that are there, and what each says of one user id; all in one round trip."""
+        commands: list[Command] = []
+        for channel in ids:
+            commands.append(["HMGET", self._keys.channel(channel), *_FIELDS])
+            commands.append(["HGET", self._keys.roles(channel), user])
+        replies = await self._link.pipeline(commands) if commands else []
+        found = []
+        for values, role in zip(replies[::2], replies[1::2], strict=True):
+            for reply in (values, role):
+                if isinstance(reply, ReplyError):
+                    raise reply
+            pairs = zip(_FIELDS, values, strict=True)
+            there = _channel({name: value.decode() for name, value in pairs if value is not None})
+            if there is not None:
+                roles = {user: role.decode()} if role else {}
+                found.append((there, Policy(there.kind, there.owner, roles)))
+        return found
 
     async def update(self, name: str, description: str | None = None, kind: str | None = None) -> Channel:
         """Change description or kind; the name is what the channel is. Raises UnknownChannel and BadRequest."""
@@ -170,9 +202,9 @@ class Channels:
             pipe.delete(self._keys.roles(channel.id))
             pipe.delete(self._keys.history(channel.id))
             pipe.delete(self._keys.subscribers(channel.id))
-            pipe.srem(CHANNELS, channel.id)
+            pipe.zrem(CHANNELS, channel.id)
             pipe.set(self._keys.tombstone(channel.id), 1, ex=_TOMBSTONE)
-            pipe.publish(CONTROL, f"{DELETED}{channel.id} {epoch}")
+            pipe.publish(CONTROL, f"{DELETED}{channel.id} {epoch} {channel.kind}")
             await pipe.execute()
         await self._subscriptions.end(channel.id, members)
         await self._policy_changed(channel.id)

@@ -16,7 +16,7 @@ from importlib import resources
 from typing import Any, NamedTuple
 
 from chat.errors import LimitExceeded, OutcomeUnknown, PeykError, StorageFull, Unavailable, UnknownChannel
-from pipeline.keys import CHANNELS, Keys
+from pipeline.keys import CHANNELS, CONTROL, Keys
 from pipeline.lasting import lasting
 from pipeline.resp import Connection, ConnectionLost, ReplyError, connect, pack
 from redis_config import Address, Settings
@@ -236,7 +236,7 @@ class Producer:
         keys = [self._keys.log(lane.number), self._keys.batch(lane.number, secrets.token_hex(8)), CHANNELS]
         s = self._settings
         args: list[str | bytes | int] = [s.history_length, s.log_length, s.idempotency_ttl * 1000, SAVED_REPLY_MS]
-        args += [new_epoch(), s.channel_limit if s.create_channels else -1, len(places)]
+        args += [new_epoch(), s.channel_limit if s.create_channels else -1, len(places), CONTROL]
         for channel in places:
             keys += [self._keys.channel(channel), self._keys.history(channel)]
             args += [channel, *self._highest(channel)]
