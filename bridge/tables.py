@@ -19,11 +19,15 @@ from chat.models import NAME_LIMIT
 from pipeline.event import ID_LIMIT, TYPE_LIMIT
 from redis_config import ConfigError
 
-VERSION = 2
+VERSION = 3
 UPGRADES: Mapping[int, Sequence[str]] = {
     1: [  # had no row for its version
         "ALTER TABLE stream ADD COLUMN client VARCHAR(40) DEFAULT '-' NOT NULL",
         'CREATE INDEX stream_time ON stream (channel_id, epoch, timestamp, "offset")',
+    ],
+    2: [  # had ids and types of 128 characters
+        f"ALTER TABLE events ALTER COLUMN event_id TYPE VARCHAR({ID_LIMIT})",
+        f"ALTER TABLE events ALTER COLUMN type TYPE VARCHAR({TYPE_LIMIT})",
     ],
 }
 _LOCK = 0x5065796B  # of PostgreSQL's advisory locks: "Peyk"
@@ -74,7 +78,8 @@ async def prepare(connection: AsyncConnection) -> str:
         raise ConfigError(f"its tables are of version {version}, this Peyk knows {VERSION}: use a newer Peyk")
     for old in range(version, VERSION):
         for statement in UPGRADES[old]:
-            await connection.execute(text(statement))
+            if " TYPE " not in statement or connection.dialect.name != "sqlite":  # there a length is only a comment
+                await connection.execute(text(statement))
     if version < VERSION:
         await connection.execute(update(ArchiveInfo).values(version=VERSION))
     return id

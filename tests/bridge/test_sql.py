@@ -7,6 +7,7 @@ import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import asyncpg
 import pytest
 from pydantic import ValidationError
 from redis.asyncio import Redis
@@ -100,6 +101,19 @@ async def test_an_archive_without_a_version_is_upgraded(tmp_path: Path) -> None:
         async with SqlArchive(database(f"sqlite:///{path}", tmp_path)) as archive:
             await archive.store([message(2)])
             assert [(m.offset, m.client) for m in await archive.after("c", "e", 0, 9)] == [(1, "-"), (2, "f00")]
+
+
+async def test_an_archive_with_short_ids_takes_longer_ones_after_an_upgrade(postgres_url: str) -> None:
+    archive = SqlArchive(database(postgres_url, Path()))
+    async with archive:
+        pass
+    connection = await asyncpg.connect(postgres_url)
+    await connection.execute("ALTER TABLE events ALTER COLUMN event_id TYPE VARCHAR(128)")
+    await connection.execute("UPDATE archive SET version = 2")
+    await connection.close()
+    async with SqlArchive(database(postgres_url, Path())) as archive:
+        await archive.store([event(1, id="x" * 255)])
+        assert await archive.event("x" * 255)
 
 
 @pytest.mark.usefixtures("threads_end")
