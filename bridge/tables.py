@@ -19,13 +19,13 @@ from chat.models import NAME_LIMIT
 from pipeline.event import ID_LIMIT, TYPE_LIMIT
 from redis_config import ConfigError
 
-VERSION = 3
+VERSION = 4
 UPGRADES: Mapping[int, Sequence[str]] = {
     2: [  # found an event by its id alone, whichever channel it was in
         "DROP INDEX events_event",
         "CREATE INDEX events_event ON events (event_id, channel_id, timestamp)",
     ],
-    2: [  # had ids and types of 128 characters
+    3: [  # had ids and types of 128 characters
         f"ALTER TABLE events ALTER COLUMN event_id TYPE VARCHAR({ID_LIMIT})",
         f"ALTER TABLE events ALTER COLUMN type TYPE VARCHAR({TYPE_LIMIT})",
     ],

@@ -159,7 +159,7 @@ async def test_an_archive_with_short_ids_takes_longer_ones_after_an_upgrade(post
         pass
     connection = await asyncpg.connect(postgres_url)
     await connection.execute("ALTER TABLE events ALTER COLUMN event_id TYPE VARCHAR(128)")
-    await connection.execute("UPDATE archive SET version = 2")
+    await connection.execute("UPDATE archive SET version = 3")
     await connection.close()
     async with SqlArchive(database(postgres_url, Path())) as archive:
         await archive.store([event(1, id="x" * 255)])
