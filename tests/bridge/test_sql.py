@@ -163,7 +163,7 @@ async def test_an_archive_with_short_ids_takes_longer_ones_after_an_upgrade(post
     await connection.close()
     async with SqlArchive(database(postgres_url, Path())) as archive:
         await archive.store([event(1, id="x" * 255)])
-        assert await archive.event("x" * 255)
+        assert await archive.event("c", "x" * 255)
 
 
 @pytest.mark.usefixtures("threads_end")
