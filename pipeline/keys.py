@@ -10,16 +10,17 @@ NODES = "nodes"
 CHANNELS = "channels"
 REVOKED = "revoked"
 SECRET = "secret"
+ACCOUNTS = "accounts"
 PARTITIONS = "partitions"  # how many logs there are, written at first use
 READY = "ready"  # when somebody last asked whether Redis takes writes; expires
 DEMO = "demo"  # there where all that is stored is the demo's
 _CONTROL = "control"
 _SENDER = "_sender"
 _DATABASE = re.compile(r"db\d+:")
+_NAMES = (NODES, CHANNELS, REVOKED, SECRET, ACCOUNTS, PARTITIONS, READY, DEMO)
 _OTHERS = (
-    _CONTROL, NODES, CHANNELS, REVOKED, SECRET, PARTITIONS, READY, DEMO,
-    "presence:", "node:", "user:", "account:", "attempts:", "log:", "lease:",
-    "dead:", "archive:", "idem:", "batch:", "event:", "rpc:",
+    _CONTROL, *_NAMES, "presence:", "node:", "user:", "account:", "attempts:", "places:", "log:", "lease:", "dead:",
+    "archive:", "idem:", "batch:", "event:", "rpc:",
 )  # fmt: skip
 
 
@@ -102,8 +103,7 @@ class Keys:
     def patterns(self) -> dict[str, str]:
         """The patterns that all keys match, each with a key that matches it."""
         prefixes = [self.channel_prefix, self.message_prefix, *(other for other in _OTHERS if other.endswith(":"))]
-        names = (NODES, CHANNELS, REVOKED, SECRET, PARTITIONS, READY, DEMO)
-        return {f"{prefix}*": f"{prefix}?" for prefix in prefixes} | {name: name for name in names}
+        return {f"{prefix}*": f"{prefix}?" for prefix in prefixes} | {name: name for name in _NAMES}
 
     @staticmethod
     def present_at(node: str) -> str:
@@ -122,8 +122,13 @@ class Keys:
 
     @staticmethod
     def attempts(user: str) -> str:
-        """Number with a time to live: wrong passwords for a name."""
+        """Hash with a time to live: place → wrong passwords for a name; the empty place is all that are unknown."""
         return f"attempts:{user}"
+
+    @staticmethod
+    def places(user: str) -> str:
+        """Sorted set with a time to live: digests of the addresses a user signed in from last."""
+        return f"places:{user}"
 
     @staticmethod
     def user_channels(user: str) -> str:
@@ -166,9 +171,14 @@ class Keys:
         return f"batch:{partition}:{batch}"
 
     @staticmethod
-    def event(id: str) -> str:
-        """String with a time to live: a stored event, or that there is none (bridge/cache.py)."""
-        return f"event:{id}"
+    def event(channel: str, id: str) -> str:
+        """String with a time to live: a channel's stored event, or that it has none (bridge/cache.py)."""
+        return f"event:{channel} {id}"  # a channel has no blank in it, an id may have anything
+
+    @staticmethod
+    def holders(id: str) -> str:
+        """Sorted set with a time to live: channels with an event of that id, by the time of the first; "": none has."""
+        return f"event: {id}"
 
     @staticmethod
     def rpc_claim(request: str) -> str:
