@@ -100,7 +100,7 @@ async def _join_archives(node: Node, settings: AppSettings, parts: Parts, stack:
     filling = asyncio.create_task(Reconciler(node.link, node.keys, archives.fresh).fill(channels))
     stack.push_async_callback(asyncio.wait, [filling])
     stack.callback(filling.cancel)
-    events = EventCache(archives, node.channels.began, node.redis_server.address, settings)
+    events = EventCache(archives, node.redis_server.address, settings)
     cache = await stack.enter_async_context(events)
     parts.archive, parts.events = archives, cache
     parts.sinks = [FillingSink(sink, cache) for sink in archives.sinks]
@@ -128,7 +128,8 @@ async def _join_rabbitmq(node: Node, settings: AppSettings, parts: Parts, stack:
     parts.queues = Queues(url, topology, settings.amqp_management_url)
     if node.kind not in ("serve", "bridge"):
         return
-    limits = Limits(settings.message_limit, settings.json_depth, settings.channel_name_length)
+    sizes = (settings.message_limit, settings.json_depth, settings.channel_name_length)
+    limits = Limits(*sizes, settings.batch_bytes, settings.event_batch)
     publisher = Publisher(url, topology)
     consumers = RabbitMQ(url, topology, node.producer.append, publisher, limits)
     if topology.gateway is not None:  # else events that are posted go straight to the streams

@@ -8,12 +8,13 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from chat import moderation, protocol
-from chat.doors import COOKIE
-from chat.errors import BadRequest, PermissionDenied, Unauthorized, UnknownChannel
+from chat.accounts import KNOWN_SECONDS, Place
+from chat.doors import COOKIE, KNOWN
+from chat.errors import BadRequest, Unauthorized, UnknownChannel
 from chat.events import event_stream
 from chat.health import ready
 from chat.metrics import exposition
-from chat.models import User, channel_id, user_name
+from chat.models import User, channel_id
 from chat.protocol import encode, page_body
 from chat.requests import (
     EVENTS,
@@ -28,6 +29,7 @@ from chat.requests import (
     moment,
     node_of,
     number,
+    speaker_of,
 )
 from chat.rpc import NewChannel
 from pipeline.content import json_line
@@ -134,13 +136,16 @@ async def open_session(request: Request) -> Response:
     body, node = await body_of(request, NewSession), node_of(request)
     if (body.token is msgspec.UNSET) == (body.username is msgspec.UNSET or body.password is msgspec.UNSET):
         raise BadRequest('sign in with "username" and "password", or with a "token"')
-    token = body.token or await node.accounts.sign_in(body.username or "", body.password or "")
-    return _signed_in(request, token)
+    if body.token:
+        return _signed_in(request, body.token)
+    token = await node.accounts.sign_in(body.username or "", body.password or "", _place(request))
+    return _marked(request, _signed_in(request, token), User.named(body.username or ""))
 
 
 async def register(request: Request) -> Response:
     body = await body_of(request, NewAccount)
-    return _signed_in(request, await node_of(request).accounts.register(body.username, body.password))
+    token = await node_of(request).accounts.register(body.username, body.password, _place(request))
+    return _marked(request, _signed_in(request, token), User.named(body.username))
 
 
 async def change_password(request: Request) -> Response:
@@ -165,6 +170,18 @@ def _signed_in(request: Request, token: str) -> Response:
     reply = answer(Who(identity.user.username, False, identity.expires), 201)
     secure, age = request.url.scheme == "https", identity.ttl or None
     reply.set_cookie(COOKIE, token, max_age=age, httponly=True, samesite="lax", secure=secure)
+    return reply
+
+
+def _place(request: Request) -> Place:
+    return Place(address_of(request), request.cookies.get(KNOWN, ""))
+
+
+def _marked(request: Request, reply: Response, user: User) -> Response:
+    """Let the browser be known again: whoever guesses elsewhere does not lock its person out."""
+    mark = node_of(request).accounts.mark(user, request.cookies.get(KNOWN, ""))
+    secure = request.url.scheme == "https"
+    reply.set_cookie(KNOWN, mark, max_age=KNOWN_SECONDS, path="/api", httponly=True, samesite="strict", secure=secure)
     return reply
 
 
@@ -216,7 +233,8 @@ async def get_subscriber(request: Request) -> Response:
 
 async def put_subscriber(request: Request) -> Response:
     node = node_of(request)
-    channel, user = await node.channels.get(await asked_channel(request, "subscribe")), await asked_user(request)
+    channel = await node.channels.get(await asked_channel(request, "subscribe"))
+    user = await asked_user(request, "subscribe", channel.id)
     new = await node.subscriptions.add(user, channel.id)
     return answer(Subscriber(channel.id, user.id, True), 201 if new else 200)
 
@@ -226,8 +244,8 @@ async def delete_subscriber(request: Request) -> Response:
     node, access = node_of(request), access_of(request)
     channel = await node.channels.get(request.path_params["id"])
     if access.identity.guest or access.identity.program:
-        user = await asked_user(request)
-        await node.subscriptions.remove(user.id, await asked_channel(request, "subscribe"))
+        user = await asked_user(request, "subscribe", channel.id)
+        await node.subscriptions.remove(user.id, channel.id)
     else:
         await moderation.kick(node, access, channel.id, request.path_params["user"])
     return Response(status_code=204)
@@ -263,21 +281,9 @@ async def post_message(request: Request) -> Response:
     key = request.headers.get("idempotency-key", "")
     protocol.check_key(key)
     line = json_line(data, node.settings.message_limit, node.settings.json_depth)
-    position = await node.producer.publish(channel, line, user=await author(request, body.user), key=key)
+    user = await speaker_of(request, body.user, "publish", channel)
+    position = await node.producer.publish(channel, line, user=user.username, key=key)
     return answer(protocol.position_body(position), 200 if position.duplicate else 201)
-
-
-async def author(request: Request, user: str | msgspec.UnsetType) -> str:
-    """The name a message is published under. Raises PermissionDenied and Unauthorized for another's."""
-    identity = access_of(request).identity
-    if user is msgspec.UNSET:
-        return identity.user.username
-    name = user_name(user)
-    if not (identity.guest or identity.program or User.named(name).id == identity.user.id):
-        raise PermissionDenied(f'you are {identity.user.username}; leave out "user", or say that')
-    if identity.guest:
-        return (await node_of(request).doors.guest(name)).user.username
-    return name
 
 
 async def get_messages(request: Request) -> Response:

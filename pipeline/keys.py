@@ -10,10 +10,11 @@ NODES = "nodes"
 CHANNELS = "channels"
 REVOKED = "revoked"
 SECRET = "secret"
+ACCOUNTS = "accounts"
 _SENDER = "_sender"
 _OTHERS = (
-    CONTROL, NODES, CHANNELS, REVOKED, SECRET, "presence:", "node:", "user:", "account:", "attempts:", "log:", "lease:",
-    "dead:", "archive:", "idem:", "batch:", "event:", "rpc:",
+    CONTROL, NODES, CHANNELS, REVOKED, SECRET, "presence:", "node:", "user:", "account:", ACCOUNTS, "attempts:",
+    "places:", "log:", "lease:", "dead:", "archive:", "idem:", "batch:", "event:", "rpc:",
 )  # fmt: skip
 
 
@@ -88,8 +89,13 @@ class Keys:
 
     @staticmethod
     def attempts(user: str) -> str:
-        """Number with a time to live: wrong passwords for a name."""
+        """Hash with a time to live: place → wrong passwords for a name; the empty place is all that are unknown."""
         return f"attempts:{user}"
+
+    @staticmethod
+    def places(user: str) -> str:
+        """Sorted set with a time to live: digests of the addresses a user signed in from last."""
+        return f"places:{user}"
 
     @staticmethod
     def user_channels(user: str) -> str:
@@ -132,9 +138,14 @@ class Keys:
         return f"batch:{partition}:{batch}"
 
     @staticmethod
-    def event(id: str) -> str:
-        """String with a time to live: a stored event, or that there is none (bridge/cache.py)."""
-        return f"event:{id}"
+    def event(channel: str, id: str) -> str:
+        """String with a time to live: a channel's stored event, or that it has none (bridge/cache.py)."""
+        return f"event:{channel} {id}"  # a channel has no blank in it, an id may have anything
+
+    @staticmethod
+    def holders(id: str) -> str:
+        """Sorted set with a time to live: channels with an event of that id, by the time of the first; "": none has."""
+        return f"event: {id}"
 
     @staticmethod
     def rpc_claim(request: str) -> str:
