@@ -157,7 +157,7 @@ class Channels:
     async def _make(self, name: str, description: str, owner: str, kind: str) -> tuple[Channel, bool]:
         """The channel and whether it is new."""
         channel, key = channel_id(name), self._keys.channel(channel_id(name))
-        fields = {"id": channel, "name": name, "description": _checked(description)}
+        fields = {"id": channel, "name": normal(name), "description": _checked(description)}
         fields |= {"owner": owner, "kind": kind, "epoch": new_epoch(), "offset": "0"}
         made = [part for field in fields.items() for part in field]
         reply = await self._link.call("EVAL", _MAKE, 2, key, CHANNELS, self._limit, channel, *made)
