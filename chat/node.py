@@ -34,8 +34,9 @@ from pipeline.ports import Parts
 from pipeline.producer import Producer
 from pipeline.replay import Page, Replay
 from pipeline.resp import Link
+from pipeline.server import RedisServer, open_redis
 from pipeline.status import idle_groups
-from redis_config import RedisServer, command_client, open_redis
+from redis_config import command_client
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +98,8 @@ class Node:
         self.channels = Channels(self.redis, self.link, settings, self.policies, self.subscriptions)
         self.doors = Doors(settings, self.redis, door_link, self.keys)
         await self.doors.start()
-        self.accounts = Accounts(settings, self.redis, self.keys, self.doors)
+        self.accounts = Accounts(settings, self.redis, self.keys, self.doors, self.limits)
+        stack.callback(self.accounts.close)
         stack.push_async_callback(self.doors.close)
         self.producer = await stack.enter_async_context(Producer(address, settings))
         self.parts = await stack.enter_async_context(self._join(self))
@@ -109,6 +111,7 @@ class Node:
         stack.push_async_callback(self.directory.close)
         self.hub.on_control.append(self._on_control)
         self.producer.shown = self.hub.position
+        self.producer.on_refused = self.hub.reopen
         self.policies.on_change = self.hub.recheck
         self.policies.subscribed = self.hub.channels
         await self.hub.start()
