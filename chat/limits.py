@@ -148,7 +148,7 @@ class Limits:
 
     def makers(self, user: str, address: str) -> list[tuple[str, int]]:
         """Whom a new channel counts for, and how many each may make in an hour; where there is no limit, nobody."""
-        found = zip((user, address_key(address) if address else ""), self._new_channels, strict=True)
+        found = zip((user, network_of(address) if address else ""), self._new_channels, strict=True)
         return [(who, limit) for who, limit in found if who and limit]
 
     # -- an address, and HTTP
