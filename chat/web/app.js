@@ -12,7 +12,7 @@ import { Sidebar, hashOf } from "./sidebar.js";
 import { language, memory, number, otherLanguage, say, translate } from "./words.js";
 
 const FIRST_CHANNEL = "general";
-const REFRESH = 30_000; // ms between looks at the channels and at what was read elsewhere
+const REFRESH = 30_000; // ms between looks at what was joined and read elsewhere
 const SETTLED = 3000; // ms after which what we left is not listed as ours any more
 const LONGEST_DRAFT = 10_000; // characters that outlive the page
 const LONGEST_SAID = 200; // characters of a message that are read out
@@ -59,7 +59,8 @@ const door = new Door(socketUrl.href, enter);
 function enter(name) {
   if (client?.user !== name) {
     forget();
-    client = sidebar.client = pane.client = new Client(socketUrl.href, name, connectionChanged);
+    client = sidebar.directory.client = pane.client = new Client(socketUrl.href, name, connectionChanged);
+    client.onNews = ({ channels }) => channels && sidebar.directory.heard(channels);
   }
   client.open();
   drawMe();
@@ -73,7 +74,7 @@ function forget() {
   joined.clear();
   gone.clear();
   client?.close();
-  client = sidebar.client = pane.client = null;
+  client = sidebar.directory.client = pane.client = null;
   arrived = false;
   open(null);
 }
@@ -105,11 +106,12 @@ async function connectionChanged() {
   drawMe();
   for (const [id, at] of gone) if (at === Infinity) leaveFor(id, client.call({ unsubscribe: { channel: id } }));
   await look();
+  await sidebar.directory.refresh();
   if (!arrived && client && !location.hash) location.replace(hashOf(sidebar.first(FIRST_CHANNEL)));
   arrived = true;
 }
 
-/** Look what there is: the channels, those of ours, and what we have read elsewhere. */
+/** Look which channels are ours by now, and what we have read elsewhere. */
 async function look() {
   if (client?.state !== "connected") return;
   const [asked, asking] = [performance.now(), client];
@@ -127,7 +129,9 @@ async function look() {
     joined.delete(id); // another client of ours did
     channel.leave();
   }
-  await sidebar.refresh();
+  await sidebar.directory.complete();
+  sidebar.draw();
+  pane.draw();
   drawTitle();
 }
 

@@ -236,7 +236,7 @@ export class Pane {
       return $("topic").reportValidity();
     }
     this.#editTopic(false);
-    this.sidebar.refresh();
+    this.sidebar.directory.refresh();
   }
 
   // ---- the composer

@@ -1,5 +1,6 @@
 // The list of channels and the form that makes one. It knows the channels the server lists and those that are joined.
 
+import { Directory } from "./directory.js";
 import { complain } from "./door.js";
 import { folded, isName } from "./names.js";
 import { number, say, sayError } from "./words.js";
@@ -19,20 +20,21 @@ function isSeen(link) {
 }
 
 export class Sidebar {
-  channels = []; // as the server lists them: {id, name, description, kind}
-  client = null;
   #links = new Map();
   #current = "";
   #drawn = "";
   #followed = ""; // the channel that was scrolled to
   #opener = null; // what had the focus before the form
 
-  /** `joined` maps ids to Channels; `onList` is told that the list was read anew. */
+  /** `joined` maps ids to Channels; `onList` is told that the list is another. */
   constructor(joined, onList) {
-    Object.assign(this, { joined, onList });
+    Object.assign(this, { joined, directory: new Directory(() => joined.keys(), onList) });
     $("new-channel").addEventListener("click", () => this.toggleForm($("create").hidden));
     $("cancel").addEventListener("click", () => this.toggleForm(false));
-    $("channel-name").addEventListener("input", () => this.draw());
+    $("channel-name").addEventListener("input", () => {
+      this.directory.seek(this.#sought);
+      this.draw();
+    });
     $("create").addEventListener("keydown", (event) => {
       if (event.key !== "Escape") return;
       event.stopPropagation();
@@ -47,18 +49,16 @@ export class Sidebar {
     });
   }
 
-  async refresh() {
-    if (this.client?.state !== "connected") return;
-    try {
-      this.channels = (await this.client.rpc("channels.list")).channels;
-    } catch {
-      return; // the connection went away, or the server is busy: the next look shows them
-    }
-    this.onList();
+  get channels() {
+    return this.directory.all;
+  }
+
+  get #sought() {
+    return $("create").hidden ? "" : folded($("channel-name").value.trim().replace(/^#/, ""));
   }
 
   find(id) {
-    return this.channels.find((channel) => channel.id === id);
+    return this.directory.find(id);
   }
 
   /** The channel to open for somebody who asked for none. */
@@ -79,7 +79,7 @@ export class Sidebar {
   draw(current = this.#current) {
     this.#current = current;
     const { joined } = this;
-    const sought = $("create").hidden ? "" : folded($("channel-name").value.trim().replace(/^#/, ""));
+    const sought = this.#sought;
     const unlisted = [...joined.values()].filter(({ id }) => !this.find(id));
     const all = [...unlisted, ...this.channels].filter(({ id }) => id.includes(sought));
     all.sort((a, b) => joined.has(b.id) - joined.has(a.id) || a.name.localeCompare(b.name));
@@ -140,13 +140,13 @@ export class Sidebar {
     if (!isName(name)) return complain("create-error", say("nameRule"));
     let id = folded(name);
     try {
-      id = (await this.client.rpc("channels.create", { name, description })).id ?? id;
+      id = (await this.directory.client.rpc("channels.create", { name, description })).id ?? id;
     } catch (error) {
       if (error.code !== ALREADY_EXISTS) return complain("create-error", sayError(error));
     }
     this.toggleForm(false);
     location.hash = hashOf(id);
-    await this.refresh();
+    await this.directory.refresh();
   }
 
   /** Closing it gives the focus back to where it was opened from. */
