@@ -5,7 +5,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from chat import channels
-from chat.errors import LimitExceeded
+from chat.errors import LimitExceeded, UnknownChannel
+from chat.local import Joined
 from chat.models import User
 from chat.node import Node
 from chat.settings import ServerSettings
@@ -98,3 +99,22 @@ async def test_a_channel_gives_so_many_roles(node: Node, monkeypatch: pytest.Mon
     await node.channels.give_role("a", User.named("two"), "")
     await node.channels.give_role("a", SARA, "banned")
     assert await node.channels.roles("a") == {"one": "banned", "sara": "banned"}
+
+
+async def test_a_channel_is_listened_to_while_somebody_reads_it(node: Node) -> None:
+    class Reader:
+        access = None
+        framed = full = False
+
+        def write(self, data: bytes) -> None: ...
+        def unsubscribed(self, channel: str, code: int, reason: str) -> None: ...
+
+    joined: list[Joined] = []
+    await node.hub.subscribe(Reader(), "a", joined.append)
+    await node.hub.subscribe(Reader(), "a", joined.append)
+    with pytest.raises(UnknownChannel):
+        await node.hub.subscribe(Reader(), "asked-for", joined.append)
+    for left in joined:
+        assert node.hub.channels() == ["a"]
+        node.hub.unsubscribe(left.subscription)
+    assert len(joined) == 2 and node.hub.channels() == []
