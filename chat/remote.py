@@ -15,6 +15,8 @@ from chat.errors import Unauthorized, Unavailable
 from chat.models import Channel, channel_id
 from chat.source import LISTED, Began, Past, Place, Said
 
+_AT_ONCE = 200  # channels asked for by their ids
+
 
 class _History(msgspec.Struct):
     epoch: str
@@ -33,8 +35,8 @@ class Remote(Connection):
 
     async def channels(self, ids: Sequence[str] = ()) -> list[Channel]:
         pages = [await self._rpc("channels.list", limit=LISTED)]
-        if ids:
-            pages.append(await self._rpc("channels.list", ids=list(ids)))
+        for start in range(0, len(ids), _AT_ONCE):
+            pages.append(await self._rpc("channels.list", ids=ids[start : start + _AT_ONCE]))
         return [channel for page in pages for channel in msgspec.convert(page["channels"], list[Channel])]
 
     async def mine(self) -> list[str]:
