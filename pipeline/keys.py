@@ -8,7 +8,7 @@ from redis_config import ConfigError, Settings
 CONTROL = "control"
 NODES = "nodes"
 CHANNELS = "channels"
-REVOKED = "revoked"
+REVOKED, REVOKED_ORDER = "revoked", "revoked:order"
 SECRET = "secret"
 ACCOUNTS = "accounts"
 _SENDER = "_sender"
