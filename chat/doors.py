@@ -40,7 +40,7 @@ class Doors:
         self.guests = settings.guests == "yes" or (settings.guests == "auto" and settings.on_loopback)
         self.secret = ""
         """Of this installation: nobody outside knows it. There once `start` has run."""
-        self.revocations = Revocations(link, settings.user_sign_outs)
+        self.revocations = Revocations(link, keys.control, settings.user_sign_outs)
         self.changed: Callable[[frozenset[str]], None] = lambda users: None
         self._interval = settings.check_interval
         self._woken = asyncio.Event()

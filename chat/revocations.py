@@ -11,7 +11,7 @@ from hashlib import blake2b
 import msgspec
 
 from chat.auth import Identity
-from pipeline.keys import CONTROL, REVOKED, REVOKED_ORDER
+from pipeline.keys import REVOKED, REVOKED_ORDER
 from pipeline.resp import Command, Link, ReplyError
 
 REVOKE = b"revoke"  # said on Pub/Sub `control`
@@ -70,8 +70,8 @@ class _Entry(msgspec.Struct):
 class Revocations:
     """What one node knows of them. `user` is a user id; a token is known by a digest of its id (jti)."""
 
-    def __init__(self, link: Link, most: int) -> None:
-        self._link, self._most = link, most
+    def __init__(self, link: Link, control: str, most: int) -> None:
+        self._link, self._control, self._most = link, control, most
         self.news: set[str] = set()
         """Users of whom something is new ("": whoever it is), for whoever acts on it and empties it."""
         self._begin()
@@ -115,7 +115,7 @@ class Revocations:
     async def _add(
         self, entry: str, token: str = "", until: int = 0, issued: int = 0, *, before: int = -1, ends: int = 0
     ) -> None:
-        arguments = (entry, int(time.time()), before, ends, token, until, issued, self._most, REVOKE, CONTROL)
+        arguments = (entry, int(time.time()), before, ends, token, until, issued, self._most, REVOKE, self._control)
         await self._link.call("EVAL", _ADD, 2, REVOKED, REVOKED_ORDER, *arguments)
         await self.load()
 

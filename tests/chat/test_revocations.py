@@ -11,7 +11,7 @@ from chat.auth import Identity, Tokens
 from chat.models import User
 from chat.revocations import Revocations
 from chat.settings import ServerSettings
-from pipeline.keys import REVOKED, REVOKED_ORDER
+from pipeline.keys import REVOKED, REVOKED_ORDER, Keys
 from pipeline.resp import Link
 from redis_config import Address
 from tests.services import PeykServer, RedisProcess
@@ -31,7 +31,8 @@ def session(user: User, token: str, issued: int = NOW, expires: int = NOW + 600)
 async def nodes(settings: ServerSettings, redis_client: Redis) -> AsyncIterator[tuple[Revocations, Revocations]]:
     """As two nodes know them."""
     link = Link(Address.parse(settings))
-    yield Revocations(link, MOST), Revocations(link, MOST)
+    control = Keys.of(settings).control
+    yield Revocations(link, control, MOST), Revocations(link, control, MOST)
     link.close()
 
 
