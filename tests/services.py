@@ -68,12 +68,16 @@ async def until(predicate: Callable[[], object | Awaitable[object]], timeout: fl
             await asyncio.sleep(0.01)
 
 
+PATIENT = {"PUBLISH_TIMEOUT": "20"}
+"""What every server and test is told unless it says otherwise: on a busy machine Redis may stand still for seconds."""
+
+
 def clean_environment(extra: Mapping[str, str] = {}) -> dict[str, str]:
     """The environment without anything that configures Peyk, plus `extra`."""
     ours = ("REDIS_", "HTTP_", "DATA_DIR", "CHANNEL_PREFIX", "MESSAGE_PREFIX", "PARTITIONS", "CREATE_CHANNELS")
     bridge = ("ARCHIVE", "DATABASE_URL", "MONGO_URL", "AMQP_", "BRIDGE_FILE")
     kept = {name: value for name, value in os.environ.items() if not name.upper().startswith(ours + bridge)}
-    return kept | {"PYTHONUNBUFFERED": "1"} | dict(extra)
+    return kept | PATIENT | {"PYTHONUNBUFFERED": "1"} | dict(extra)
 
 
 class Process(ABC):
