@@ -22,7 +22,8 @@ def test_that_has_nothing_to_do_with_it():
 def test_what_a_failed_test_leaves_is_not_the_next_ones_fault(tmp_path: Path) -> None:
     (tmp_path / "conftest.py").write_text("from tests.conftest import pytest_runtest_logfinish\n")
     (tmp_path / "test_it.py").write_text(_FAILS)
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-c", ROOT / "pyproject.toml", tmp_path]
+    settings = str(ROOT / "pyproject.toml")
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-c", settings, str(tmp_path)]
     env = clean_environment({"PYTHONPATH": str(ROOT)})
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120)
     assert "1 failed, 1 passed in" in done.stdout, done.stdout
