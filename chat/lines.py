@@ -1,13 +1,12 @@
 """The terminal line by line: for pipes, for `send`, and where a screen is not wanted (--plain)."""
 
-import asyncio
 import sys
-import threading
 from collections.abc import Callable
 
 from chat.plain import harmless
 from chat.slash import Slash
 from chat.source import Source
+from chat.stdio import typed_lines, while_read
 from chat.terminal import VERSION, Terminal
 from chat.transcript import Day, Entry, Gap, Item, New, Outgoing, Transcript, View
 from chat.words import Words
@@ -89,19 +88,6 @@ class Lines:
         return None
 
 
-def typed_lines() -> "asyncio.Queue[str | None]":
-    """Lines of standard input as they are typed; None at its end. Read in a thread that does not hold up the exit."""
-    loop, lines = asyncio.get_running_loop(), asyncio.Queue[str | None]()
-
-    def read() -> None:
-        for line in sys.stdin:
-            loop.call_soon_threadsafe(lines.put_nowait, line)
-        loop.call_soon_threadsafe(lines.put_nowait, None)
-
-    threading.Thread(target=read, daemon=True).start()
-    return lines
-
-
 def show_line(line: str) -> None:
     print(line, flush=True)
 
@@ -114,11 +100,12 @@ async def chat(source: Source, channel: str, words: Words) -> int:
     face.show(f"{words('name')} {VERSION} — {source.username} — {source.where}")
     face.show("  ".join(slash.table))
     try:
-        await slash.enter(f"/join {channel}")
-        lines = typed_lines()
-        while face.running and (line := await lines.get()) is not None:
-            await slash.enter(line)
-            await terminal.outbox.settled()
+        with while_read():
+            await slash.enter(f"/join {channel}")
+            lines = typed_lines()
+            while face.running and (line := await lines.get()) is not None:
+                await slash.enter(line)
+                await terminal.outbox.settled()
     finally:
         await terminal.close()
     return int(terminal.unsent)

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 
 from chat import commands
 from chat.errors import Temporary, Unauthorized, Unavailable
-from chat.lines import typed_lines
 from chat.models import channel_id
 from chat.node import Join
 from chat.opening import opened
@@ -16,6 +15,7 @@ from chat.protocol import encode
 from chat.requests import moment
 from chat.settings import ServerSettings
 from chat.source import Began, Said, Source
+from chat.stdio import typed_lines, while_read
 from chat.terminal import PAGE
 from pipeline.content import json_line
 from pipeline.resp import FAILURES
@@ -123,10 +123,11 @@ async def replay(
     settings: ServerSettings, join: Join, username: str, name: str, after: int, since: str | None, follow: bool
 ) -> None:
     """Write a channel's history as JSON lines, and with `follow` go on with what comes. Raises UnknownChannel."""
-    if not settings.peyk_url:
-        await commands.replay(settings, join, name, after, since, follow)
-        return
-    async with opened(settings, username, "tool") as source:
-        writer = _Writer(source, channel_id(name), after, 0 if since is None else moment(since))
-        source.listener = writer
-        await (writer.follow() if follow else writer.catch_up())
+    with while_read():
+        if not settings.peyk_url:
+            await commands.replay(settings, join, name, after, since, follow)
+            return
+        async with opened(settings, username, "tool") as source:
+            writer = _Writer(source, channel_id(name), after, 0 if since is None else moment(since))
+            source.listener = writer
+            await (writer.follow() if follow else writer.catch_up())

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import re
 import socket
 import subprocess
@@ -290,6 +291,53 @@ def test_a_reader_that_has_enough_is_no_error(data_dir: Path) -> None:
     command = f"set -o pipefail; {sys.executable} app.py replay pipe --follow | head -1"
     done = subprocess.run(["bash", "-c", command], cwd=ROOT, env=env, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0 and done.stdout.count("\n") == 1 and done.stderr == ""
+
+
+@pytest.fixture(scope="module")
+def quiet_channel() -> Iterator[tuple[Path, str]]:
+    """A server whose channel `quiet` holds one message, and its data directory."""
+    with tempfile.TemporaryDirectory(prefix="pk-") as name:
+        with PeykServer({"DATA_DIR": name}) as server:
+            run(Path(name), "send", "quiet", "the only one")
+            yield Path(name), f"ws://127.0.0.1:{server.port}"
+        end_embedded(Path(name))
+
+
+@pytest.mark.parametrize("words", [("replay", "quiet", "--follow"), ("--plain", "--channel", "quiet")])
+@pytest.mark.parametrize("through", ["Redis", "the server"])
+@pytest.mark.parametrize("output", ["pipe", "socket"])
+def test_who_follows_a_quiet_channel_ends_when_its_reader_leaves(
+    quiet_channel: tuple[Path, str], words: tuple[str, ...], through: str, output: str
+) -> None:
+    """All that there is has been read: no further write can find the pipe broken."""
+    data_dir, url = quiet_channel
+    where = ("--url", url) if through == "the server" else ()
+    if output == "pipe":
+        ends = [os.fdopen(end, mode) for end, mode in zip(os.pipe(), "rw", strict=True)]
+    else:
+        pair = socket.socketpair()
+        ends = [end.makefile(mode) for end, mode in zip(pair, ("r", "w"), strict=True)]  # type: ignore[call-overload]
+        for end in pair:
+            end.close()  # for good when its file is closed
+    reader, writer = ends
+    process = subprocess.Popen(
+        [sys.executable, "app.py", *where, *words],
+        cwd=ROOT,
+        env=clean_environment({"DATA_DIR": str(data_dir)}),
+        stdin=subprocess.PIPE,  # and it stays open: what is typed ends nothing either
+        stdout=writer,
+        stderr=subprocess.PIPE,
+    )
+    writer.close()
+    try:
+        while "the only one" not in reader.readline():
+            assert process.poll() is None
+        reader.close()
+        assert process.wait(20) == 0
+        assert process.stderr is not None and process.stderr.read() == b""
+    finally:
+        process.kill()
+        process.communicate()
 
 
 async def test_replay_follow_goes_on_with_what_comes(data_dir: Path) -> None:
