@@ -45,6 +45,7 @@ ROLES = tuple(ALLOWED["public"])
 SECRET_LIMIT = 32  # bytes a secret has at least (RFC 7518, section 3.2)
 INFO_LIMIT = 1024  # bytes of a token's `info`
 _LEEWAY = 5  # seconds that clocks may differ
+_SHOWN = 200  # characters of what is wrong with a token: its header may be large, and is quoted
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -171,11 +172,12 @@ class Tokens:
             header = jwt.get_unverified_header(token)
             key, algorithms = self._key(header)
             payload = jwt.decode(token, key, algorithms=algorithms, leeway=_LEEWAY, options={"require": ["sub"]})
+            msgspec.json.encode(payload)  # jwt lets lone surrogates pass, which nobody could send on
             return msgspec.convert(payload, Claims)
         except jwt.ExpiredSignatureError:
             raise TokenExpired("the token has expired; get a new one") from None
         except (jwt.PyJWTError, msgspec.ValidationError, ValueError) as error:
-            raise Unauthorized(f"the token is not valid: {error}") from None
+            raise Unauthorized(f"the token is not valid: {str(error)[:_SHOWN]}") from None
 
     def identify(self, token: str, channel: str = "") -> Identity:
         """Who a token says somebody is; with `channel` (an id), a token for a subscription to it.

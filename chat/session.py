@@ -289,9 +289,7 @@ class Session:
     def _connect(self, command_id: int, connect: protocol.Connect) -> None:
         if self.user is not None:
             raise BadRequest("connected already")
-        name = connect.data.get("user", "") if isinstance(connect.data, dict) else ""
-        if not isinstance(name, str):
-            raise BadRequest("connect.data.user must be a string")
+        name = connect.username()
         doors = self._node.doors
         if token := connect.token or self._cookie:
             self._connected(command_id, doors.by_token(token))
