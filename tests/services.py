@@ -84,6 +84,7 @@ class Process(ABC):
     """One server process in a directory of its own."""
 
     start_timeout = START_TIMEOUT
+    root = ROOT  # where its command line is run
 
     def __init__(self) -> None:
         self.dir = Path(tempfile.mkdtemp(prefix="pk-"))
@@ -92,7 +93,7 @@ class Process(ABC):
 
     @abstractmethod
     def command(self) -> Sequence[str]:
-        """The command line, run in the repository's root."""
+        """The command line, run in `root`."""
 
     @abstractmethod
     def is_up(self) -> bool:
@@ -110,7 +111,7 @@ class Process(ABC):
         """Start and wait until it answers. Raises RuntimeError with its log."""
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                self.command(), cwd=ROOT, env=self.environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                self.command(), cwd=self.root, env=self.environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
         deadline = time.monotonic() + self.start_timeout
         while not self.is_up():
