@@ -7,10 +7,10 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from chat.api import DEFAULT_PAGE, author
+from chat.api import DEFAULT_PAGE
 from chat.errors import BadRequest, NotAvailable, PermissionDenied, TooLarge, Unavailable, UnknownEvent
 from chat.models import channel_id, is_line
-from chat.requests import JSON, NDJSON, access_of, address_of, answer, media_type, node_of, number, raw_body
+from chat.requests import JSON, NDJSON, access_of, address_of, answer, media_type, node_of, number, raw_body, speaker_of
 from pipeline.consumer import Away
 from pipeline.content import UNREADABLE
 from pipeline.encode import Message
@@ -90,11 +90,11 @@ async def _events_of(request: Request) -> tuple[list[NewEvent], bool]:
 async def _checked(request: Request, new: NewEvent) -> Event:
     """The event as it is published, if who asks may. Raises BadRequest, PermissionDenied, UnknownChannel."""
     node, channel = node_of(request), channel_id(new.channel)
-    await node.allow(access_of(request), "publish", channel)
+    user = await speaker_of(request, new.user, "publish", channel)
     if not node.settings.create_channels:
         await node.channels.get(channel)
     id = secrets.token_urlsafe(12) if new.id is msgspec.UNSET else new.id
-    event = Event(id, new.type, channel, bytes(new.payload), await author(request, new.user))
+    event = Event(id, new.type, channel, bytes(new.payload), user.username)
     return cleaned(event, node.settings.message_limit, node.settings.json_depth)
 
 
