@@ -1,6 +1,6 @@
 """Channels: Redis hashes, and the set that lists them."""
 
-import math
+from collections.abc import Sequence
 from typing import Any
 
 from redis.asyncio import Redis
@@ -73,12 +73,13 @@ class Channels:
             raise UnknownChannel.named(channel_id(name))
         return channel
 
-    async def began(self, name: str) -> float:
-        """When it was made (Unix ms), infinite without it: older messages are of one that was deleted."""
-        try:
-            return (await self.get(name)).created_at
-        except UnknownChannel:
-            return math.inf
+    async def began(self, channels: Sequence[str]) -> dict[str, float]:
+        """When each of some channels (ids) was made, Unix ms; nothing of those that there are not."""
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for channel in channels:
+                pipe.hmget(self._keys.channel(channel), "id", "created_at")
+            found = await pipe.execute()
+        return {channel: int(made or 0) for channel, (id, made) in zip(channels, found, strict=True) if id}
 
     async def list(self) -> list[Channel]:
         """Every channel, by name."""
