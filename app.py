@@ -128,7 +128,8 @@ async def _join_rabbitmq(node: Node, settings: AppSettings, parts: Parts, stack:
     parts.queues = Queues(url, topology, settings.amqp_management_url)
     if node.kind not in ("serve", "bridge"):
         return
-    limits = Limits(settings.message_limit, settings.json_depth, settings.channel_name_length)
+    sizes = (settings.message_limit, settings.json_depth, settings.channel_name_length)
+    limits = Limits(*sizes, settings.batch_bytes, settings.event_batch)
     publisher = Publisher(url, topology)
     consumers = RabbitMQ(url, topology, node.producer.append, publisher, limits)
     if topology.gateway is not None:  # else events that are posted go straight to the streams
