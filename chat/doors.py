@@ -14,7 +14,7 @@ from chat.auth import ApiKeys, Identity, Tokens
 from chat.errors import BadRequest, PermissionDenied, Unauthorized
 from chat.models import User
 from chat.settings import ServerSettings
-from pipeline.keys import CONTROL, REVOKED, SECRET, Keys
+from pipeline.keys import REVOKED, SECRET, Keys
 from pipeline.lasting import end, lasting
 from pipeline.resp import FAILURES, Link
 from redis_config import ConfigError
@@ -129,7 +129,7 @@ class Doors:
 
     async def _shut_out(self, entry: str, expires: int) -> None:
         await self._redis.hset(REVOKED, entry, f"{int(time.time())} {expires}")
-        await self._redis.publish(CONTROL, REVOKE)
+        await self._redis.publish(self._keys.control, REVOKE)
         await self._load()
 
     def wake(self) -> None:

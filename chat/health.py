@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from pipeline import fanout
-from pipeline.keys import CONTROL
 from pipeline.resp import ConnectionLost, ReplyError
 from pipeline.status import GroupState, group_states
 
@@ -44,7 +43,7 @@ async def ready(node: "Node") -> Readiness:
     node.hub.heard.clear()
     try:
         async with asyncio.timeout(PATIENCE):
-            await node.link.call("PUBLISH", CONTROL, b"ready?")
+            await node.link.call("PUBLISH", node.keys.control, b"ready?")
             await node.hub.heard.wait()
     except (ConnectionLost, ReplyError, TimeoutError):
         parts["pubsub"] = f"a message did not come back within {PATIENCE:g} s"

@@ -34,8 +34,9 @@ from pipeline.ports import Parts
 from pipeline.producer import Producer
 from pipeline.replay import Page, Replay
 from pipeline.resp import Link
+from pipeline.server import RedisServer, open_redis
 from pipeline.status import idle_groups
-from redis_config import RedisServer, command_client, open_redis
+from redis_config import command_client
 
 logger = logging.getLogger(__name__)
 
@@ -106,6 +107,7 @@ class Node:
         self.hub = Hub(address, settings, self.replay, self.link)
         self.hub.on_control.append(self._on_control)
         self.producer.shown = self.hub.position
+        self.producer.on_refused = self.hub.reopen
         self.policies.on_change = self.hub.recheck
         await self.hub.start()
         stack.push_async_callback(self.hub.close)

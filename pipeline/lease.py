@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pipeline.keys import CONTROL, NODES, Keys
+from pipeline.keys import NODES, Keys
 from pipeline.lasting import end, lasting
 from pipeline.resp import Command, ConnectionLost, Link, ReplyError
 from redis_config import Settings
@@ -101,7 +101,9 @@ class Leases:
         try:
             for group in self._node.groups:
                 await self.release(group, set(range(self._partitions)))
-            await self._link.pipeline([["ZREM", NODES, str(self._node)], ["PUBLISH", CONTROL, NODES_CHANGED]])
+            await self._link.pipeline(
+                [["ZREM", NODES, str(self._node)], ["PUBLISH", self._keys.control, NODES_CHANGED]]
+            )
         except (ConnectionLost, ReplyError) as error:
             logger.info("left without a word, the leases expire by themselves: %s", error)
 
@@ -120,7 +122,7 @@ class Leases:
     async def _tell(self) -> None:
         """Have the others look again at once: this node came, or let go."""
         try:
-            await self._link.call("PUBLISH", CONTROL, NODES_CHANGED)
+            await self._link.call("PUBLISH", self._keys.control, NODES_CHANGED)
         except (ConnectionLost, ReplyError) as error:
             logger.info("the others will see it at their next renewal: %s", error)
 

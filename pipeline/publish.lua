@@ -89,7 +89,9 @@ while ARGV[arg] do
       reply = known .. ' dup'
     else
       id, err = store(channel, user, client, data)
-      if err and #log == 0 and string.find(err, '^OOM') then return redis.error_reply(err) end
+      if err and #log == 0 and (string.find(err, '^OOM') or string.find(err, '^READONLY')) then
+        return redis.error_reply(err)
+      end
       if err then
         reply = '! ' .. err
       else

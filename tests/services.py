@@ -25,7 +25,7 @@ import pymongo
 import pymongo.errors
 import redis
 
-from redis_config import find_valkey
+from pipeline.embedded import find_valkey
 
 RedisClient = Any  # redis-py's types do not know that we decode
 ROOT = Path(__file__).parent.parent
