@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
 from chat.access import Access
 from chat.accounts import Accounts
 from chat.channels import DELETED, KICK, Channels
-from chat.doors import REVOKE, Doors
+from chat.doors import Doors
 from chat.errors import Unrecoverable
 from chat.health import Health
 from chat.hub import Hub
@@ -20,6 +20,7 @@ from chat.policies import POLICY, Policies
 from chat.presence import Presence
 from chat.protocol import History
 from chat.reading import Reading
+from chat.revocations import REVOKE
 from chat.settings import ServerSettings
 from chat.subscriptions import Subscriptions
 from chat.typing import Typing
