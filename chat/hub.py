@@ -46,6 +46,7 @@ class Hub:
         self._control = self._keys.control.encode()
         self._replay, self._link = replay, link
         self._channels: dict[str, LocalChannel] = {}
+        self.channels = self._channels.keys  # the ids of those somebody here reads
         self._recent = Recent()
         self._listener = Listener(address, self._on_message, self._names, self._compare_all)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -155,10 +156,6 @@ class Hub:
         """End a subscription, and tell the receiver, who did not ask for it."""
         self.unsubscribe(subscription)
         subscription.receiver.unsubscribed(subscription.channel.id, *code)
-
-    def channels(self) -> list[str]:
-        """The ids of the channels somebody here reads."""
-        return list(self._channels)
 
     def position(self, channel: str) -> tuple[str, int] | None:
         """The epoch and offset shown so far of a channel that somebody here reads."""

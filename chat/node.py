@@ -10,8 +10,9 @@ from chat.access import Access
 from chat.accounts import Accounts
 from chat.channels import DELETED, KICK, Channels
 from chat.directory import Directory
-from chat.doors import REVOKE, Doors
+from chat.doors import Doors
 from chat.errors import Unrecoverable
+from chat.health import Health
 from chat.hub import Hub
 from chat.limits import Limits
 from chat.pinger import Pinger
@@ -19,6 +20,7 @@ from chat.policies import NEW, POLICY, Policies
 from chat.presence import Presence
 from chat.protocol import History
 from chat.reading import Reading
+from chat.revocations import REVOKE
 from chat.settings import ServerSettings
 from chat.subscriptions import Subscriptions
 from chat.typing import Typing
@@ -119,6 +121,7 @@ class Node:
         self.pinger.start()
         self.doors.changed = self.pinger.shut_out
         stack.push_async_callback(self.pinger.close)
+        self.health = Health(self)
         await self._play(stack)
 
     async def _play(self, stack: AsyncExitStack) -> None:

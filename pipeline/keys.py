@@ -8,7 +8,7 @@ from redis_config import Address, ConfigError, Settings
 
 NODES = "nodes"
 CHANNELS = "channels"
-REVOKED = "revoked"
+REVOKED, REVOKED_ORDER = "revoked", "revoked:order"
 SECRET = "secret"
 ACCOUNTS = "accounts"
 PARTITIONS = "partitions"  # how many logs there are, written at first use
