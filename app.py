@@ -6,6 +6,7 @@
     python app.py pipeline             the workers alone: fan-out, archive
     python app.py send CHANNEL         publish a text, or the lines of standard input
     python app.py replay CHANNEL       history on standard output, one JSON line a message
+    python app.py consume CHANNEL      what is kept of a channel into a file, and what comes
     python app.py bridge               RabbitMQ into the streams, alone
     python app.py status               partitions, groups, lag, sinks, queues, dead letters
     python app.py reconcile            compare streams and archives, refill what is missing
@@ -26,6 +27,7 @@ import os
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
@@ -300,6 +302,12 @@ def _terminal(top: argparse.ArgumentParser, sub: "argparse._SubParsersAction[arg
     send.add_argument("text", nargs="*", help="what to say; without it, standard input says it")
     send.add_argument("--whole", action="store_true", help="all of standard input is one message")
     send.add_argument("--json", action="store_true", help="a message is JSON, not text")
+    about = "write what is kept of a channel, and what comes, into a file: each message once, also after a kill"
+    consume = sub.add_parser("consume", parents=[where], help=about)
+    consume.add_argument("channel")
+    consume.add_argument(
+        "file", nargs="?", type=Path, help="the file; without it, where standard output goes (>> FILE)"
+    )
     about = "write a channel's history to standard output, one JSON line a message"
     replay = sub.add_parser("replay", parents=[where], help=about)
     replay.add_argument("channel", nargs="?", default="general")
@@ -334,6 +342,10 @@ def run(options: argparse.Namespace) -> int:
         commands.work(settings, join, "pipeline")
     elif options.command == "replay":
         asyncio.run(replay(settings, join, options.user, options.channel, options.after, options.since, options.follow))
+    elif options.command == "consume":
+        from chat.consume import consume  # locks files, which not every platform does alike
+
+        asyncio.run(consume(settings, join, options.user, options.channel, options.file))
     elif options.command == "send":
         text = " ".join(options.text)
         asyncio.run(send(settings, options.user, options.channel, text, options.whole, options.json))

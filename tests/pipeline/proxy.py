@@ -31,6 +31,7 @@ class Proxy:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
+        self.flowing.set()
         self.cut()
         self._server.close()
         await asyncio.gather(*self._tasks, return_exceptions=True)
