@@ -66,7 +66,7 @@ from pipeline.ports import Parts
 from pipeline.producer import Position
 from pipeline.reconcile import REPORT, Reconciler
 from pipeline.resp import ConnectionLost, ReplyError
-from redis_config import ConfigError
+from redis_config import ConfigError, check_names
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -328,6 +328,8 @@ def run(options: argparse.Namespace) -> int:
     """Do what was asked; the exit code. Imports uvicorn only to serve: the terminal starts faster without it."""
     given = {f"http_{name}": getattr(options, name, None) for name in ("host", "port", "workers")}
     given["peyk_url"] = options.url
+    for line in check_names(AppSettings, AppSettings.model_config.get("env_file")):
+        print(f"peyk: {line}", file=sys.stderr)
     settings = AppSettings(**{name: value for name, value in given.items() if value is not None})
     if options.command == "serve":
         from chat.server import serve
@@ -396,7 +398,8 @@ def main() -> int:
         return 1
     except ValidationError as error:
         for problem in error.errors():
-            print(f"peyk: setting {'.'.join(map(str, problem['loc'])).upper()}: {problem['msg']}", file=sys.stderr)
+            name = ".".join(map(str, problem["loc"])).upper()
+            print(f"peyk: setting {name}: {problem['msg'].removeprefix('Value error, ')}", file=sys.stderr)
         return 1
     except BrokenPipeError:  # whoever read our output has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
