@@ -23,6 +23,8 @@ _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # C0 without tab and newline, DEL, C1
+_BREAK = re.compile("\r\n?|[\x0b\x0c\x85]")  # ways to end a line; word processors' soft one is U+000B
+_SURROGATE = re.compile("[\ud800-\udfff]")  # bytes that were no text, as Python reads them
 _NO_LETTERS = re.compile(rf"[^\w\s\x00-\x7f]{{{MARKS + 1},}}")  # combining marks are among these
 
 # In a line as msgspec encodes it, where only control characters, quotes and backslashes are escaped.
@@ -71,6 +73,15 @@ def _with_clean_text(value: dict[str, Any], text: str, line: bytes) -> bytes:
         return line
     value["text"] = normal(text)
     return _encode(value)
+
+
+def cleaned(text: str) -> str:
+    """What somebody typed, pasted or piped, as the rules for text have it: in order, and nothing to refuse.
+
+    Every way to end a line is a newline, other control characters are gone, and what is no character is U+FFFD.
+    The page does the same (chat/web/words.js), by the same vectors.
+    """
+    return _SURROGATE.sub("\ufffd", _CONTROL.sub("", _BREAK.sub("\n", text)))
 
 
 def normal(text: str) -> str:
