@@ -42,6 +42,10 @@ class PeykError(Exception):
     limit = ""
     retry_after = 0.0  # seconds; shown over HTTP
 
+    def __str__(self) -> str:
+        """A text that can be sent, even where the message quotes a lone surrogate of the client's."""
+        return super().__str__().encode(errors="backslashreplace").decode()
+
     def saying(self, message: str) -> "PeykError":
         """This error with another message."""
         error = type(self).__new__(type(self), message)

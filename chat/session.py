@@ -68,7 +68,7 @@ class Session:
         self.access: Access  # there once the client connected
         self.subscriber = Subscriber(node, self)
         self.full = self.closed = self.awaits_pong = False
-        self._inbox = Inbox(socket, self._handle, self._busy)
+        self._inbox = Inbox(socket, self._handle, self._busy, asyncio.get_running_loop().call_soon)
         self.receive = self._inbox.receive
         self._out: list[bytes] = []
         self._publishing = 0
@@ -85,6 +85,9 @@ class Session:
         return self._publishing >= self._node.settings.pending_limit or len(self._tasks) >= AT_ONCE
 
     def _handle(self, line: bytes) -> None:
+        if not line:
+            self.may_go_on()  # it says nothing, and counts
+            return
         try:
             command = protocol.decode_command(line)
         except protocol.CommandError as error:
@@ -289,9 +292,7 @@ class Session:
     def _connect(self, command_id: int, connect: protocol.Connect) -> None:
         if self.user is not None:
             raise BadRequest("connected already")
-        name = connect.data.get("user", "") if isinstance(connect.data, dict) else ""
-        if not isinstance(name, str):
-            raise BadRequest("connect.data.user must be a string")
+        name = connect.username()
         doors = self._node.doors
         if token := connect.token or self._cookie:
             self._connected(command_id, doors.by_token(token))

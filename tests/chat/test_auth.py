@@ -88,6 +88,52 @@ def test_what_we_did_not_sign(token: str) -> None:
         Tokens(SECRET).identify(token)
 
 
+def spelled(header: bytes, payload: bytes = b'{"sub":"sara"}', secret: str = "") -> str:
+    """A token of these very bytes; with a secret, one that is signed."""
+    parts = [base64.urlsafe_b64encode(part).rstrip(b"=") for part in (header, payload)]
+    signature = hmac.new(secret.encode(), b".".join(parts), hashlib.sha256).digest()
+    return b".".join([*parts, base64.urlsafe_b64encode(signature).rstrip(b"=")]).decode()
+
+
+ODD_HEADERS = [
+    b'{"alg":"HS256","crit":["\\ud800"]}',
+    b'{"alg":"HS256","crit":["\\ud800\\ud800","b64"],"b64":false}',
+    b'{"alg":"HS256","crit":[["b64"]]}',
+    b'{"alg":"HS256","crit":"b64"}',
+    b'{"alg":"HS256","crit":["' + b"x" * 50_000 + b'"]}',
+    b'{"alg":"HS256","\\udfff":1}',
+    b'{"alg":"\\ud800"}',
+    b'{"alg":["HS256"]}',
+    b'{"alg":"HS256","kid":["a"]}',
+    b'{"alg":"RS256","kid":"\\ud800"}',
+    b'{"alg":"RS256","kid":{"a":1}}',
+    b'{"alg":"HS256","typ":5,"zip":"DEF"}',
+    b'{"alg":' + b"[" * 40_000,
+    b'{"alg":"HS256","x":' + b"9" * 5_000 + b"}",
+    b"\xff\xfe",
+    b"null",
+    b"",
+]
+
+
+@pytest.mark.parametrize("header", ODD_HEADERS, ids=range(len(ODD_HEADERS)))
+def test_a_token_with_an_odd_header_is_refused_in_words_that_can_be_sent(header: bytes) -> None:
+    with pytest.raises(Unauthorized) as refusal:
+        Tokens(SECRET).identify(spelled(header))
+    assert len(str(refusal.value).encode()) < 400
+
+
+@pytest.mark.parametrize("claim", ["sub", "info", "jti", "channel", "caps", "channels", "unknown"])
+def test_a_lone_surrogate_is_in_no_token(claim: str) -> None:
+    """Nothing of it could be stored or sent on."""
+    value = '["\\ud800"]' if claim in ("caps", "channels") else '"\\ud800"'
+    payload = f'{{"sub":"sara","{claim}":{value}}}'.encode()
+    with pytest.raises(Unauthorized) as refusal:
+        Tokens(SECRET).identify(spelled(b'{"alg":"HS256"}', payload, SECRET))
+    assert str(refusal.value).encode()
+    assert Tokens(SECRET).identify(spelled(b'{"alg":"HS256"}', b'{"sub":"sara"}', SECRET)).user.id == "sara"
+
+
 def test_no_signature_is_no_signature() -> None:
     with pytest.raises(Unauthorized):
         Tokens(SECRET).identify(jwt.encode({"sub": "sara"}, "", algorithm="none"))

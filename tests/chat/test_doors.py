@@ -276,6 +276,19 @@ async def test_no_door_is_open_to_nobody(http: httpx.AsyncClient, method: str, p
         assert reply.json()["error"]["code"] == 101
 
 
+async def test_a_token_that_is_no_text_is_refused_at_every_door(
+    http: httpx.AsyncClient, server: PeykServer, talk: Talk
+) -> None:
+    odd = "eyJhbGciOiJIUzI1NiIsImNyaXQiOlsiXHVkODAwIl19.eyJzdWIiOiJzYXJhIn0.c2ln"  # "crit":["\\ud800"]
+    for headers in (bearer(odd), {"cookie": f"peyk={odd}"}):
+        reply = await http.get("/api/session", headers=headers)
+        assert reply.status_code == 401 and reply.json()["error"]["code"] == 101, reply.text
+    assert (await http.post("/api/session", json={"token": odd})).status_code == 401
+    code, text = await talk.fail(connect={"token": odd})
+    assert code == 101 and "\\ud800" in text
+    assert "Traceback" not in server.log.read_text()
+
+
 async def test_event_streams_ask_too(http: httpx.AsyncClient) -> None:
     events = {"accept": "text/event-stream"}
     assert (await http.get(MESSAGES, headers=events)).status_code == 401
