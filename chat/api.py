@@ -8,7 +8,8 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from chat import moderation, protocol
-from chat.doors import COOKIE
+from chat.accounts import KNOWN_SECONDS, Place
+from chat.doors import COOKIE, KNOWN
 from chat.errors import BadRequest, Unauthorized, UnknownChannel
 from chat.events import event_stream
 from chat.health import ready
@@ -135,13 +136,16 @@ async def open_session(request: Request) -> Response:
     body, node = await body_of(request, NewSession), node_of(request)
     if (body.token is msgspec.UNSET) == (body.username is msgspec.UNSET or body.password is msgspec.UNSET):
         raise BadRequest('sign in with "username" and "password", or with a "token"')
-    token = body.token or await node.accounts.sign_in(body.username or "", body.password or "")
-    return _signed_in(request, token)
+    if body.token:
+        return _signed_in(request, body.token)
+    token = await node.accounts.sign_in(body.username or "", body.password or "", _place(request))
+    return _marked(request, _signed_in(request, token), User.named(body.username or ""))
 
 
 async def register(request: Request) -> Response:
     body = await body_of(request, NewAccount)
-    return _signed_in(request, await node_of(request).accounts.register(body.username, body.password))
+    token = await node_of(request).accounts.register(body.username, body.password, _place(request))
+    return _marked(request, _signed_in(request, token), User.named(body.username))
 
 
 async def change_password(request: Request) -> Response:
@@ -166,6 +170,18 @@ def _signed_in(request: Request, token: str) -> Response:
     reply = answer(Who(identity.user.username, False, identity.expires), 201)
     secure, age = request.url.scheme == "https", identity.ttl or None
     reply.set_cookie(COOKIE, token, max_age=age, httponly=True, samesite="lax", secure=secure)
+    return reply
+
+
+def _place(request: Request) -> Place:
+    return Place(address_of(request), request.cookies.get(KNOWN, ""))
+
+
+def _marked(request: Request, reply: Response, user: User) -> Response:
+    """Let the browser be known again: whoever guesses elsewhere does not lock its person out."""
+    mark = node_of(request).accounts.mark(user, request.cookies.get(KNOWN, ""))
+    secure = request.url.scheme == "https"
+    reply.set_cookie(KNOWN, mark, max_age=KNOWN_SECONDS, path="/api", httponly=True, samesite="strict", secure=secure)
     return reply
 
 

@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 REVOKE = b"revoke"  # said on Pub/Sub `control`
 COOKIE = "peyk"
+KNOWN = "peyk-known"  # the cookie of a browser in which somebody signed in before
 ANONYMOUS = "anonymous"  # who a guest is that gives no name, over HTTP
 GUEST_PREFIX = "guest-"
 _CLAIMED = 600  # seconds a node that missed the word has to find out that a guest's name has an account

@@ -10,10 +10,11 @@ NODES = "nodes"
 CHANNELS = "channels"
 REVOKED = "revoked"
 SECRET = "secret"
+ACCOUNTS = "accounts"
 _SENDER = "_sender"
 _OTHERS = (
-    CONTROL, NODES, CHANNELS, REVOKED, SECRET, "presence:", "node:", "user:", "account:", "attempts:", "log:", "lease:",
-    "dead:", "archive:", "idem:", "batch:", "event:", "rpc:",
+    CONTROL, NODES, CHANNELS, REVOKED, SECRET, "presence:", "node:", "user:", "account:", ACCOUNTS, "attempts:",
+    "places:", "log:", "lease:", "dead:", "archive:", "idem:", "batch:", "event:", "rpc:",
 )  # fmt: skip
 
 
@@ -88,8 +89,13 @@ class Keys:
 
     @staticmethod
     def attempts(user: str) -> str:
-        """Number with a time to live: wrong passwords for a name."""
+        """Hash with a time to live: place → wrong passwords for a name; the empty place is all that are unknown."""
         return f"attempts:{user}"
+
+    @staticmethod
+    def places(user: str) -> str:
+        """Sorted set with a time to live: digests of the addresses a user signed in from last."""
+        return f"places:{user}"
 
     @staticmethod
     def user_channels(user: str) -> str:
