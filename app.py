@@ -26,7 +26,6 @@ Where a message goes: chat/websocket.py → chat/session.py → pipeline/produce
 
 import argparse
 import asyncio
-import getpass
 import logging
 import os
 import sys
@@ -47,6 +46,7 @@ from bridge.settings import BridgeSettings, database
 from bridge.sql import SqlArchive
 from bridge.topology import read
 from chat import commands, models
+from chat.arguments import add_terminal
 from chat.auth import CAPS, Identity
 from chat.calls import ask
 from chat.direct import Direct
@@ -57,13 +57,13 @@ from chat.models import User
 from chat.node import WORKERS, Node
 from chat.opening import Look, chat
 from chat.pipe import replay, send
-from chat.protocol import OFFSET_LIMIT, encode
+from chat.protocol import encode
 from chat.session import VERSION
 from chat.settings import ServerSettings, log
+from chat.shared import SharedNode
 from chat.stdio import tolerate
 from chat.terminal import Terminal
-from chat.themes import THEMES
-from chat.words import LANGUAGES, Words
+from chat.words import Words
 from pipeline.archive import KnownDatabase
 from pipeline.consumer import Away, create_groups
 from pipeline.content import json_line
@@ -160,42 +160,9 @@ def worker() -> "Starlette":
     return application(AppSettings(), join)
 
 
-_opened: "asyncio.Future[Node] | None" = None
-_keeper: "asyncio.Task[None] | None" = None
-
-
-async def open_node() -> Node:
-    """The node the five functions share, opened by the first that needs it.
-
-    It is closed with its event loop, as `asyncio.run` ends what is left, or by `close_node`. Raises what Redis has
-    against it.
-    """
-    global _opened, _keeper
-    loop = asyncio.get_running_loop()
-    if _opened is None or _keeper is None or _keeper.done() or _opened.get_loop() is not loop:
-        _opened = loop.create_future()
-        _keeper = asyncio.create_task(_keep(_opened))
-    return await asyncio.shield(_opened)
-
-
-async def _keep(opened: "asyncio.Future[Node]") -> None:
-    """Keep a node open until this task is cancelled."""
-    try:
-        async with Node(AppSettings(), "terminal") as node:
-            opened.set_result(node)
-            await asyncio.Event().wait()
-    except Exception as error:
-        if opened.done():
-            raise
-        opened.set_exception(error)
-
-
-async def close_node() -> None:
-    global _keeper
-    keeper, _keeper = _keeper, None
-    if keeper is not None and keeper.get_loop() is asyncio.get_running_loop():
-        keeper.cancel()
-        await asyncio.wait([keeper])
+_shared = SharedNode(AppSettings)
+open_node = _shared.open
+close_node = _shared.close
 
 
 def _id(channel_id: object) -> str:
@@ -290,7 +257,7 @@ def parser() -> argparse.ArgumentParser:
     """What can be said on the command line."""
     top = argparse.ArgumentParser(prog="python app.py", description="Peyk: realtime chat on Redis Streams.")
     sub = top.add_subparsers(dest="command", metavar="COMMAND")
-    _terminal(top, sub)
+    add_terminal(top, sub)
     serve = sub.add_parser("serve", help="run the server")
     serve.add_argument("--host", help="address to listen on (HTTP_HOST)")
     serve.add_argument("--port", type=int, help="port to listen on (HTTP_PORT)")
@@ -324,38 +291,6 @@ def parser() -> argparse.ArgumentParser:
     rpc.add_argument("data", metavar="JSON", nargs="?", default="null", help="with what (default: %(default)s)")
     rpc.add_argument("--send", action="store_true", help="wait for no answer")
     return top
-
-
-def _terminal(top: argparse.ArgumentParser, sub: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """The options of the terminal, and what it does in a pipe: there, --user and --url may stand behind the command."""
-    top.add_argument("--user", default=getpass.getuser(), help="your name (default: %(default)s)")
-    top.add_argument("--url", help="a server, ws://host:5000, instead of Redis (PEYK_URL; its token: PEYK_TOKEN)")
-    top.add_argument("--channel", default="general", help="the channel to join first (default: %(default)s)")
-    top.add_argument("--lang", choices=LANGUAGES, default="", help="the terminal's language (default: as LANG says)")
-    top.add_argument("--theme", choices=tuple(THEMES), default="peyk", help="colours (default: %(default)s)")
-    top.add_argument("--plain", action="store_true", help="line by line, without a screen")
-    where = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
-    where.add_argument("--user", help="your name")
-    where.add_argument("--url", help="a server instead of Redis")
-    send = sub.add_parser("send", parents=[where], help="publish a text, or each line of standard input")
-    send.add_argument("channel")
-    send.add_argument("text", nargs="*", help="what to say; without it, standard input says it")
-    send.add_argument("--whole", action="store_true", help="all of standard input is one message")
-    send.add_argument("--json", action="store_true", help="a message is JSON, not text")
-    about = "write a channel's history to standard output, one JSON line a message"
-    replay = sub.add_parser("replay", parents=[where], help=about)
-    replay.add_argument("channel", nargs="?", default="general")
-    start = replay.add_mutually_exclusive_group()
-    start.add_argument("--after", type=offset, default=0, metavar="OFFSET", help="begin behind this offset")
-    start.add_argument("--since", metavar="TIME", help="begin at Unix milliseconds or an ISO time")
-    replay.add_argument("--follow", action="store_true", help="go on with what comes")
-
-
-def offset(text: str) -> int:
-    """A position in a channel, as an argument."""
-    if not (text.isascii() and text.isdigit() and int(text) <= OFFSET_LIMIT):
-        raise argparse.ArgumentTypeError(f"an offset is a number from 0 to {OFFSET_LIMIT}, not {text}")
-    return int(text)
 
 
 def run(options: argparse.Namespace) -> int:
