@@ -26,9 +26,9 @@ export class Sidebar {
   #followed = ""; // the channel that was scrolled to
   #opener = null; // what had the focus before the form
 
-  /** `joined` maps ids to Channels; `onList` is told that the list was read anew. */
-  constructor(joined, onList) {
-    Object.assign(this, { joined, onList });
+  /** `joined` maps ids to Channels; `onList` is told that the list was read anew, `onChoose(id)` what to open. */
+  constructor(joined, onList, onChoose) {
+    Object.assign(this, { joined, onList, onChoose });
     $("new-channel").addEventListener("click", () => this.toggleForm($("create").hidden));
     $("cancel").addEventListener("click", () => this.toggleForm(false));
     $("channel-name").addEventListener("input", () => this.draw());
@@ -38,7 +38,10 @@ export class Sidebar {
       this.toggleForm(false);
     });
     $("lists").addEventListener("click", (event) => {
-      if (event.target.closest("a") && !$("create").hidden) this.toggleForm(false);
+      const link = event.target.closest("a");
+      if (!link) return;
+      this.onChoose(link.dataset.channel);
+      if (!$("create").hidden) this.toggleForm(false);
     });
     $("create").addEventListener("submit", (event) => {
       event.preventDefault();
@@ -144,6 +147,7 @@ export class Sidebar {
       if (error.code !== ALREADY_EXISTS) return complain("create-error", sayError(error));
     }
     this.toggleForm(false);
+    this.onChoose(id);
     location.hash = hashOf(id);
     await this.refresh();
   }
