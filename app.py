@@ -71,7 +71,7 @@ from pipeline.ports import Parts
 from pipeline.producer import Position
 from pipeline.reconcile import REPORT, Reconciler
 from pipeline.resp import ConnectionLost, ReplyError
-from redis_config import ConfigError
+from redis_config import ConfigError, check_names
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -135,7 +135,8 @@ async def _join_rabbitmq(node: Node, settings: AppSettings, parts: Parts, stack:
     parts.queues = Queues(url, topology, settings.amqp_management_url)
     if node.kind not in ("serve", "bridge"):
         return
-    limits = Limits(settings.message_limit, settings.json_depth, settings.channel_name_length)
+    sizes = (settings.message_limit, settings.json_depth, settings.channel_name_length)
+    limits = Limits(*sizes, settings.batch_bytes, settings.event_batch)
     publisher = Publisher(url, topology)
     consumers = RabbitMQ(url, topology, node.producer.append, publisher, limits)
     if topology.gateway is not None:  # else events that are posted go straight to the streams
@@ -297,6 +298,8 @@ def run(options: argparse.Namespace) -> int:
     """Do what was asked; the exit code. Imports uvicorn only to serve: the terminal starts faster without it."""
     given = {f"http_{name}": getattr(options, name, None) for name in ("host", "port", "workers")}
     given["peyk_url"] = options.url
+    for line in check_names(AppSettings, AppSettings.model_config.get("env_file")):
+        print(f"peyk: {line}", file=sys.stderr)
     settings = AppSettings(**{name: value for name, value in given.items() if value is not None})
     if options.command == "serve":
         from chat.server import serve
@@ -362,7 +365,8 @@ def main() -> int:
         return 1
     except ValidationError as error:
         for problem in error.errors():
-            print(f"peyk: setting {'.'.join(map(str, problem['loc'])).upper()}: {problem['msg']}", file=sys.stderr)
+            name = ".".join(map(str, problem["loc"])).upper()
+            print(f"peyk: setting {name}: {problem['msg'].removeprefix('Value error, ')}", file=sys.stderr)
         return 1
     except BrokenPipeError:  # whoever read our output has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -17,9 +17,10 @@ from aiormq.exceptions import ChannelNotFoundEntity, PublishError
 from pamqp.commands import Basic
 from yarl import URL
 
-from bridge.broker import FAILURES, PATIENCE, Connection, broker_url, end_connection, open_connection
+from bridge.broker import FAILURES, PATIENCE, Connection, broker_urls, end_connection, open_first, text_of
 from bridge.rabbitmq import DEATHS, FROM_EXCHANGE, FROM_KEY, FROM_QUEUE, REASON, first_way
 from bridge.topology import Topology
+from bridge.wire import readable
 from chat.errors import Unavailable, Unroutable
 from pipeline.dead import DeadLetter
 from pipeline.ports import QueueState
@@ -40,8 +41,9 @@ class Queues:
     """Looks with a connection of its own, opened for each question."""
 
     def __init__(self, url: str, topology: Topology, management_url: str = "") -> None:
-        self._url, self._topology = broker_url(url, "peyk tool"), topology
-        self._management = (management_url or management(self._url)).rstrip("/")
+        self._urls = broker_urls(url, "peyk tool")
+        self._topology = topology
+        self._management = (management_url or management(self._urls[0])).rstrip("/")
 
     async def states(self) -> list[QueueState]:
         """Every queue of bridge.toml and that of the dead letters. Raises Unavailable."""
@@ -60,9 +62,9 @@ class Queues:
 
     def _unacknowledged(self, queue: str) -> int | None:
         """What AMQP does not tell: the management plugin's number, up to 5 s old. None: it cannot be asked."""
-        vhost = self._url.path.removeprefix("/") or "/"
+        vhost = self._urls[0].path.removeprefix("/") or "/"
         request = urllib.request.Request(f"{self._management}/api/queues/{quote(vhost, '')}/{quote(queue, '')}")
-        login = f"{self._url.user or 'guest'}:{self._url.password or 'guest'}"
+        login = f"{self._urls[0].user or 'guest'}:{self._urls[0].password or 'guest'}"
         request.add_header("Authorization", "Basic " + base64.b64encode(login.encode()).decode())
         try:
             with urllib.request.urlopen(request, timeout=2) as reply:
@@ -113,15 +115,13 @@ class Queues:
     async def _connected(self) -> AsyncIterator[Connection]:
         """A connection, which ends behind what is done with it. Raises Unavailable."""
         try:
-            connection = await open_connection(self._url)
+            _, connection = await open_first(self._urls)
         except FAILURES as error:
-            where = f"{self._url.host}:{self._url.port}"
-            raise Unavailable(f"no RabbitMQ at {where} ({error}); is it up, is AMQP_URL right?") from None
-
+            raise Unavailable(f"no RabbitMQ ({text_of(error)}); is it up, is AMQP_URL right?") from None
         try:
             yield connection
         except FAILURES as error:
-            raise Unavailable(f"RabbitMQ: {error}") from None
+            raise Unavailable(f"RabbitMQ: {text_of(error)}") from None
         finally:
             await end_connection(connection)
 
@@ -136,7 +136,8 @@ def _letter(message: DeliveredMessage) -> DeadLetter:
 
 def _id(message: DeliveredMessage) -> str:
     """Messages have no number in a queue: what one is made of names it."""
-    known = f"{_origin(message).queue}\n{message.header.properties.message_id}\n".encode()
+    id = readable(str(message.header.properties.message_id))
+    known = f"{_origin(message).queue}\n{id}\n".encode()
     return hashlib.sha256(known + message.body).hexdigest()[:16]
 
 
@@ -152,7 +153,7 @@ class Origin(NamedTuple):
 def _origin(message: DeliveredMessage) -> Origin:
     """The broker says so of what it set aside itself, we of the rest; what a producer says does not count."""
     headers = message.header.properties.headers or {}
-    key = message.routing_key or ""  # which it keeps on its way here
+    key = readable(message.routing_key or "")  # which it keeps on its way here
     deaths = headers.get(DEATHS)
     if isinstance(deaths, list) and deaths and isinstance(deaths[0], dict):
         queue, exchange, reason = [str(deaths[0].get(name, "")) for name in ("queue", "exchange", "reason")]

@@ -57,6 +57,8 @@ def _parameters(query: Mapping[str, str | tuple[str, ...]]) -> dict[str, str]:
 class BridgeSettings(Settings):
     """Each has its default and its unit here and nowhere else."""
 
+    keeps_empty = frozenset({"rpc_channel", "laravel_redis_channel", "rpc_answers"})
+
     archive: bool = Field(True, description="whether messages are archived in the SQL database")
     database_url: str = Field(
         "", description="postgresql:// or sqlite:///path URL of the archive; empty: `peyk.sqlite` in DATA_DIR"

@@ -10,9 +10,8 @@ from starlette.responses import Response, StreamingResponse
 from chat import moderation, protocol
 from chat.accounts import KNOWN_SECONDS, Place
 from chat.doors import COOKIE, KNOWN
-from chat.errors import BadRequest, Unauthorized, UnknownChannel
+from chat.errors import BadRequest, PermissionDenied, Unauthorized, UnknownChannel
 from chat.events import event_stream
-from chat.health import ready
 from chat.metrics import exposition
 from chat.models import User, channel_id
 from chat.protocol import encode, page_body
@@ -156,9 +155,7 @@ async def change_password(request: Request) -> Response:
 async def close_session(request: Request) -> Response:
     """Sign out: the token is shut out, not only forgotten."""
     with contextlib.suppress(Unauthorized):  # over already
-        identity = access_of(request).identity
-        if identity.token:
-            await node_of(request).doors.revoke(token=identity.token, expires=identity.expires)
+        await node_of(request).doors.sign_out(access_of(request).identity)
     reply = Response(status_code=204)
     reply.delete_cookie(COOKIE, httponly=True, samesite="lax")
     return reply
@@ -235,6 +232,8 @@ async def put_subscriber(request: Request) -> Response:
     node = node_of(request)
     channel = await node.channels.get(await asked_channel(request, "subscribe"))
     user = await asked_user(request, "subscribe", channel.id)
+    if not access_of(request).identity.stays:
+        raise PermissionDenied("guests belong to no channel here, and leave nothing behind; sign in, or subscribe")
     new = await node.subscriptions.add(user, channel.id)
     return answer(Subscriber(channel.id, user.id, True), 201 if new else 200)
 
@@ -358,6 +357,6 @@ async def get_metrics(request: Request) -> Response:
 
 
 async def get_ready(request: Request) -> Response:
-    readiness = await ready(node_of(request))
+    readiness = await node_of(request).health.ready()
     body = Health(readiness.status, readiness.parts | readiness.degraded)
     return answer(body, 503 if readiness.status == "unavailable" else 200)

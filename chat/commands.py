@@ -2,7 +2,6 @@
 
 import asyncio
 import signal
-import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -101,7 +100,8 @@ async def status(settings: ServerSettings, join: Join) -> None:
 async def _sinks(node: Node, states: Sequence[GroupState]) -> list[tuple[str, ...]]:
     """Each sink: what it stored last, how long its oldest message waits; those that are off, and what turns each on."""
     rows: list[tuple[str, ...]] = []
-    now = int(time.time() * 1000)
+    seconds, micros = await node.link.call("TIME")  # the clock that gave the entries their times
+    now = int(seconds) * 1000 + int(micros) // 1000
     for group in sorted({state.group for state in states} - {fanout.GROUP}):
         last = await stored_last(node.link, node.keys, group)
         at = datetime.fromtimestamp(last.ms / 1000, UTC).isoformat(timespec="seconds") if last.ms else "-"

@@ -98,6 +98,9 @@ class ServerSettings(Settings):
     address_sign_ins: Limit = _limit("address_sign_ins", "sign-ins by password from one address in a minute")
     address_accounts: Limit = _limit("address_accounts", "new accounts from one address in an hour")
     account_limit: int = Field(100_000, ge=0, description="accounts there may be (0: no limit)")
+    user_sign_outs: int = Field(
+        100, ge=1, description="sign-outs of one user kept one by one; one more ends all sessions of that user"
+    )
     sign_in_queue: int = Field(16, ge=1, description="passwords that may wait to be checked, one after another")
     rpc_actions: str = Field(
         "auto",

@@ -3,14 +3,15 @@
 
 import { Channel } from "./channel.js";
 import { Client } from "./client.js";
-import { Door, isName, signOut } from "./door.js";
+import { Door, signOut } from "./door.js";
 import { initial, wordsOf } from "./log.js";
+import { folded, isName } from "./names.js";
 import { Outbox } from "./outbox.js";
 import { Pane } from "./pane.js";
 import { People, Search } from "./panels.js";
 import { Sidebar, hashOf } from "./sidebar.js";
 import { help, parse } from "./slash.js";
-import { folded, language, memory, number, otherLanguage, say, sayError, translate } from "./words.js";
+import { language, memory, number, otherLanguage, say, sayError, translate } from "./words.js";
 
 const FIRST_CHANNEL = "general";
 const REFRESH = 30_000; // ms between looks at the channels and at what was read elsewhere

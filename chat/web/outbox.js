@@ -3,7 +3,8 @@
 // on plain http, several may send one message: its key makes it one.)
 
 import { randomKey } from "./client.js";
-import { folded, memory } from "./words.js";
+import { folded } from "./names.js";
+import { memory } from "./words.js";
 
 const MOST = 50; // messages kept of a person
 const LONGEST = 70_000; // characters of an entry: more than a message may have

@@ -1,8 +1,8 @@
 // The open channel on the screen: its title and topic, the log and where it is scrolled to, who types, the composer.
 
-import { isName } from "./door.js";
+import { folded, isName } from "./names.js";
 import { COMMANDS } from "./slash.js";
-import { cleaned, folded, names, say, sayError } from "./words.js";
+import { cleaned, names, say, sayError } from "./words.js";
 
 const DELETED = 2000; // an unsubscribe code
 const NEAR = 40; // px from the end that still count as reading the newest message

@@ -12,7 +12,7 @@ from aiormq.abc import AbstractChannel
 from pydantic import SecretStr
 
 from app import AppSettings, join
-from bridge.broker import Connection, broker_url
+from bridge.broker import Connection, broker_urls
 from bridge.queues import management
 from chat.node import Node
 from pipeline.ports import Queues
@@ -227,7 +227,7 @@ async def test_a_queue_of_another_form_is_named(
     text = ONE + '[[queue]]\nname = "other"\nchannel = "c"\n'
     async with Node(settings_of(host, valkey.url, tmp_path, text), "bridge", join):
         await until(lambda: host.consumers("other") == 1, BACK)  # its neighbour does not wait
-    assert any("queue q is not as bridge.toml says" in record.message for record in caplog.records)
+    assert any("queue q is there in another form" in record.message for record in caplog.records)
 
 
 async def test_exclusive_and_passing_queues(host: Host, valkey: RedisProcess, tmp_path: Path) -> None:
@@ -261,13 +261,13 @@ def _queues(host: Host) -> list[str]:
     ],
 )
 def test_the_management_plugin_is_asked_as_safely_as_the_broker(url: str, asked: str) -> None:
-    assert management(broker_url(url)) == asked
+    assert management(*broker_urls(url)) == asked
 
 
 def test_settings_that_do_not_work_are_named(tmp_path: Path) -> None:
     for url in ("rabbit", "http://x", "amqp://"):
         with pytest.raises(ConfigError, match="AMQP_URL must look like amqp://"):
-            broker_url(url)
-    assert broker_url("amqp://u:p@h/v").port == 5672 and broker_url("amqps://h").port == 5671
+            broker_urls(url)
+    assert [url.port for url in broker_urls("amqp://u:p@h/v") + broker_urls("amqps://h")] == [5672, 5671]
     settings = AppSettings(amqp_url=SecretStr("amqp://u:hidden@h"), _env_file=None)
     assert "hidden" not in repr(settings)

@@ -6,7 +6,9 @@ from redis_config import Address
 
 
 class Proxy:
-    """Forwards to `target`. What it does wrong is set from outside, at any time.
+    """Forwards to `target`, which may change for connections that come.
+
+    What it does wrong is set from outside, at any time.
 
     `cut_replies` = n: the next n replies that come after a request with `word` are lost, with their connection.
     `stop_before` = word: what is sent from the first command of that name on is lost, with its connection.
@@ -14,7 +16,7 @@ class Proxy:
     """
 
     def __init__(self, target: Address) -> None:
-        self._target = target
+        self.target = target
         self._server: asyncio.Server
         self._writers: set[asyncio.StreamWriter] = set()
         self._listeners: set[asyncio.StreamWriter] = set()  # the Pub/Sub connections among them
@@ -48,7 +50,7 @@ class Proxy:
             return
         self._writers.add(writer)
         try:
-            below, above = await asyncio.open_connection(self._target.host, self._target.port)
+            below, above = await asyncio.open_connection(self.target.host, self.target.port)
         except OSError:  # nobody there
             self._writers.discard(writer)
             writer.transport.abort()
