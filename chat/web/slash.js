@@ -42,7 +42,7 @@ export function help() {
   const list = document.createElement("dl");
   for (const [name, usage] of Object.entries(COMMANDS)) {
     const term = Object.assign(document.createElement("dt"), { dir: "ltr", textContent: usage });
-    list.append(term, Object.assign(document.createElement("dd"), { textContent: say("commands")[name.slice(1)] }));
+    list.append(term, Object.assign(document.createElement("dd"), { textContent: say(`help_${name.slice(1)}`) }));
   }
   return list;
 }

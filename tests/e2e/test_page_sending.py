@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import Page, WebSocketRoute, expect
 
 from tests.e2e.test_page import Open, Wire, browser, messages, say, tab
-from tests.e2e.test_page_reading import go, server
+from tests.e2e.test_page_reading import server
 from tests.services import ROOT, PeykServer
 
 __all__ = ["browser", "server", "tab"]
@@ -111,10 +111,11 @@ def test_what_waits_outlives_its_page_and_is_sent_once(server: PeykServer, tab: 
     offline(page)
     for text in ("first", "second", "/me waves"):
         say(page, text)
-    go(page, "elsewhere")
+    page.evaluate("location.hash = 'elsewhere'")
+    expect(page.locator("#channel-title")).to_have_text("elsewhere")
     say(page, "there")
+    later = page.context.new_page()
     page.close(run_before_unload=False)
-    later = other.context.browser.contexts[0].new_page()  # type: ignore[union-attr]
     later.goto(f"{server.url}/#outlives")  # still away
     expect(messages(later)).to_have_text(["first", "second", "waves"])
     later.close()
