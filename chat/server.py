@@ -1,6 +1,7 @@
 """The server: a node behind uvicorn, with the page, the HTTP routes and the socket."""
 
 import gc
+import logging
 import os
 import resource
 import socket
@@ -37,11 +38,12 @@ class Application(Starlette):
     """Starlette, with security headers; and a start that a setting forbids is explained in a line, not a traceback."""
 
     refusal = ""
+    worker = True  # one process of several: its line is uvicorn's to write
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def explain(message: Message) -> None:
             if message["type"] == "lifespan.startup.failed" and self.refusal:
-                message["message"] = self.refusal
+                message["message"] = f"peyk: {self.refusal}" if self.worker else ""
             await send(message)
 
         sends = {"lifespan": explain, "http": secured(send)}
@@ -51,7 +53,7 @@ class Application(Starlette):
 Beside = Callable[[Node], AbstractAsyncContextManager[None]]
 
 
-def application(settings: ServerSettings, join: Join = alone, beside: Beside | None = None) -> Starlette:
+def application(settings: ServerSettings, join: Join = alone, beside: Beside | None = None) -> Application:
     """The ASGI application. Its lifespan opens and closes the node; what is `beside` it lives within."""
 
     @asynccontextmanager
@@ -64,7 +66,7 @@ def application(settings: ServerSettings, join: Join = alone, beside: Beside | N
                 print(f"{node.redis_server.describe()}\nPeyk at {where}", flush=True)
                 yield {NODE: node}
         except ConfigError as error:
-            app.refusal = f"peyk: {error}"
+            app.refusal = str(error)
             raise
 
     assets = Assets()
@@ -91,8 +93,9 @@ def serve(settings: ServerSettings, join: Join, worker: str, beside: Beside | No
     check_open(settings)
     _raise_file_limit()
     single = settings.http_workers == 1 or beside is not None
+    app = application(settings, join, beside)
     config = uvicorn.Config(
-        application(settings, join, beside) if single else worker,
+        app if single else worker,
         factory=not single,
         workers=1 if single else settings.http_workers,
         host=settings.http_host,
@@ -112,13 +115,25 @@ def serve(settings: ServerSettings, join: Join, worker: str, beside: Beside | No
     )
     sockets = _bound(settings.http_host, settings.http_port)
     if single:
-        uvicorn.Server(config).run(sockets)
+        _run(uvicorn.Server(config), app, sockets)
         return
     os.environ.update(HTTP_HOST=settings.http_host, HTTP_PORT=str(settings.http_port))
     supervisor = Multiprocess(config, sockets=sockets)
     supervisor.run()
     if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
-        sys.exit(STARTUP_FAILURE)
+        sys.exit(1)
+
+
+def _run(server: uvicorn.Server, app: Application, sockets: list[socket.socket]) -> None:
+    """Run this one process. Raises ConfigError for a start that a setting forbids."""
+    app.worker = False
+    logging.getLogger("uvicorn.error").addFilter(lambda record: not app.refusal)  # it says that it exits, too
+    try:
+        server.run(sockets)
+    except SystemExit:
+        if app.refusal:
+            raise ConfigError(app.refusal) from None
+        raise
 
 
 def _bound(host: str, port: int) -> list[socket.socket]:
