@@ -32,7 +32,7 @@ async def test_a_store_keeps_every_digit(archive: Store, request: pytest.Fixture
 @pytest.mark.parametrize("body", ['{"type":"t","channel":"c","payload":%s}', '{"channel":"c","n":%s}'])
 def test_a_queue_takes_exact_numbers_and_no_others(body: str) -> None:
     reader = Reader(Queue(name="q"))
-    incoming = reader.process_message(Delivery((body % NUMBERS).encode(), "q", "", "k"))
+    (incoming,) = reader.process_message(Delivery((body % NUMBERS).encode(), "q", "", "k"))
     assert NUMBERS.encode() in incoming.data
     with pytest.raises(BadRequest, match=r"the number 12345678901234567\.89"):
         reader.process_message(Delivery((body % "12345678901234567.89").encode(), "q", "", "k"))
