@@ -12,7 +12,7 @@ _SAID = re.compile(r"peyk \d+\.\d|^VERSION = \"", re.MULTILINE)
 def test_no_other_file_says_it() -> None:
     code = [path for path in [*ROOT.glob("*.py"), *ROOT.glob("chat/**/*")] if path.suffix in (".py", ".js", ".html")]
     assert [path.name for path in code if _SAID.search(path.read_text())] == ["version.py"]
-    assert SERVER == f"peyk {VERSION}"
+    assert f"peyk {VERSION}" == SERVER
 
 
 def test_the_description_of_the_http_api_says_it() -> None:
