@@ -6,6 +6,7 @@
     python app.py pipeline             the workers alone: fan-out, archive
     python app.py send CHANNEL         publish a text, or the lines of standard input
     python app.py replay CHANNEL       history on standard output, one JSON line a message
+    python app.py consume CHANNEL      what is kept of a channel into a file, and what comes
     python app.py bridge               RabbitMQ into the streams, alone
     python app.py status               partitions, groups, lag, sinks, queues, dead letters
     python app.py reconcile            compare streams and archives, refill what is missing
@@ -58,15 +59,16 @@ from chat.node import WORKERS, Node
 from chat.opening import Look, chat
 from chat.pipe import replay, send
 from chat.protocol import encode
-from chat.session import VERSION
 from chat.settings import ServerSettings, log
 from chat.shared import SharedNode
 from chat.stdio import tolerate
 from chat.terminal import Terminal
+from chat.version import SERVER
 from chat.words import Words
 from pipeline.archive import KnownDatabase
 from pipeline.consumer import Away, create_groups
 from pipeline.content import json_line
+from pipeline.files import UMASK
 from pipeline.ports import Parts
 from pipeline.producer import Position
 from pipeline.reconcile import REPORT, Reconciler
@@ -150,7 +152,7 @@ async def _join_rabbitmq(node: Node, settings: AppSettings, parts: Parts, stack:
 def configs(settings: AppSettings) -> dict[str, object]:
     """What other services are told of this one when they call `configs`: nothing secret."""
     names = ("channel_prefix", "message_prefix", "create_channels", "message_limit", "page_limit")
-    return {"version": VERSION, **{name: getattr(settings, name) for name in names}}
+    return {"version": SERVER, **{name: getattr(settings, name) for name in names}}
 
 
 def worker() -> "Starlette":
@@ -314,6 +316,10 @@ def run(options: argparse.Namespace) -> int:
         commands.work(settings, join, "pipeline")
     elif options.command == "replay":
         asyncio.run(replay(settings, join, options.user, options.channel, options.after, options.since, options.follow))
+    elif options.command == "consume":
+        from chat.consume import consume  # locks files, which not every platform does alike
+
+        asyncio.run(consume(settings, join, options.user, options.channel, options.file))
     elif options.command == "send":
         text = " ".join(options.text)
         asyncio.run(send(settings, options.user, options.channel, text, options.whole, options.json))
@@ -348,6 +354,7 @@ NOT_NOW = 75  # EX_TEMPFAIL of sysexits.h: the same may succeed later
 def main() -> int:
     """The process's exit code: 0; 1 for an error that was explained; 2 for a command that is none; 75 for what may
     succeed later; 130 for Ctrl-C."""
+    os.umask(UMASK)
     options, rest = parser().parse_known_args()
     if options.command == "send" and not any(word.startswith("-") for word in rest):
         options.text += rest  # argparse takes no text behind an option that stands behind the channel

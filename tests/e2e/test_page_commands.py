@@ -65,7 +65,7 @@ def test_commands_speak_persian(server: PeykServer, tab: Open) -> None:
 
 
 def test_a_channel_that_was_left_is_not_joined_again_by_going_back(server: PeykServer, tab: Open) -> None:
-    page = tab("sara", "first")
+    page = tab("nima", "first")
     go(page, "left")
     go(page, "first")
     go(page, "left")
