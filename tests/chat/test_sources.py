@@ -227,7 +227,7 @@ async def test_a_private_channel_is_joined_by_the_name_it_is_shown_under(node: N
         assert sara.slash.complete("/join @با") == (len("/join "), ["@بابک"])
         await sara.enter("/join @بابک", "again")
         await sara.reads("] sara: again")
-        assert sara.terminal.current is not None and sara.terminal.current.channel.kind == "private"
+        assert sara.terminal.current is not None and sara.terminal.current.channel.kind == "pair"
 
 
 async def test_in_persian_an_error_says_what_it_is_and_then_its_detail(node: Node) -> None:
@@ -389,7 +389,7 @@ async def test_passwords_and_tokens(
         with pytest.raises(Unauthorized, match="name or password"):
             await asyncio.to_thread(sign_in, server.url, "sara", "wrong")
         signed = await asyncio.to_thread(sign_in, server.url, "sara", "correct horse")
-        async with Person(await remote(server, "sara", signed)) as sara:
+        async with Person(await remote(server, "sara", signed)) as sara, Person(await remote(server, "omid", token)):
             await sara.enter("/msg omid hello", "/name other")
             await sara.reads("] sara: hello")
             await sara.reads("! your name comes with your token; start again with another")
