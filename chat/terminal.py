@@ -5,7 +5,6 @@ A *source* (chat/source.py) brings what happens; a *face* shows it: chat/screen.
 
 import asyncio
 import contextlib
-import re
 from collections.abc import Coroutine
 from datetime import date
 from typing import Protocol
@@ -16,6 +15,7 @@ from chat.marks import ReadMarks
 from chat.models import Channel, channel_id, fold
 from chat.outbox import Outbox
 from chat.source import DELETED, Began, Said, Source
+from chat.text import mentions, with_hosts
 from chat.transcript import KEPT, KEPT_HIDDEN, Transcript, View, day_of
 from chat.words import Told, Words
 from pipeline.resp import FAILURES
@@ -24,7 +24,6 @@ VERSION = "1.0"
 PAGE = 100  # messages of history read at once
 PEOPLE = 1000  # names of a channel that Tab completes
 REREAD = 500  # missed messages that are read one page after another; beyond, the log begins at the newest page
-_NAMES = re.compile(r"@([\w.\-\u200c]+)")
 
 
 class Face(Protocol):
@@ -98,7 +97,8 @@ class Terminal:
         clock = self.words.clock(said.time)
         if dated and (day := day_of(said.time)) is not None:
             clock = f"{self.words.day(day, date.today())} {clock}"
-        return f"[{clock}] " + (f"* {said.user} {said.text}" if said.is_action else f"{said.user}: {said.text}")
+        text = with_hosts(said.text)
+        return f"[{clock}] " + (f"* {said.user} {text}" if said.is_action else f"{said.user}: {text}")
 
     # -- coming and going
 
@@ -306,9 +306,7 @@ class Terminal:
         """Whether somebody else calls this user, or writes to nobody else."""
         if fold(message.user) == self.user:
             return False
-        return self.is_private(view.channel) or any(
-            fold(n.rstrip(".-")) == self.user for n in _NAMES.findall(message.text)
-        )
+        return self.is_private(view.channel) or any(fold(name) == self.user for name in mentions(message.text))
 
     # -- what the source tells
 

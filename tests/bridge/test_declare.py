@@ -1,7 +1,6 @@
 """What is somebody else's in RabbitMQ, or there in another form: it is taken as it is, and harms nobody beside it."""
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 
 import pika
@@ -19,27 +18,6 @@ from tests.services import RedisProcess, until
 OTHER = '[[queue]]\nname = "other"\nchannel = "d"\n'
 PASSIVE = ONE.replace('name = "q"\n', 'name = "q"\npassive = true\n')
 DEAD = "[dead_letters]\npassive = true\n"
-
-
-class Limited(Host):
-    """The same virtual host, as a user who may configure nothing."""
-
-    def __init__(self, host: Host) -> None:
-        self.rabbit, self.name = host.rabbit, host.name
-        self.rabbit.manage("PUT", f"users/{self.name}", {"password": "limited", "tags": ""})
-        rights = {"configure": "^$", "write": ".*", "read": ".*"}
-        self.rabbit.manage("PUT", f"permissions/{self.name}/{self.name}", rights)
-
-    @property
-    def url(self) -> str:
-        return f"amqp://{self.name}:limited@127.0.0.1:{self.rabbit.port}/{self.name}"
-
-
-@pytest.fixture
-def limited(host: Host) -> Iterator[Host]:
-    user = Limited(host)
-    yield user
-    user.rabbit.manage("DELETE", f"users/{user.name}")
 
 
 def said(caplog: pytest.LogCaptureFixture, *words: str) -> bool:
