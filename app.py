@@ -53,13 +53,14 @@ from chat.node import WORKERS, Node
 from chat.opening import Look, chat
 from chat.pipe import replay, send
 from chat.protocol import encode
-from chat.session import VERSION
 from chat.settings import ServerSettings, log
 from chat.terminal import Terminal
+from chat.version import SERVER
 from chat.words import Words
 from pipeline.archive import KnownDatabase
 from pipeline.consumer import Away, create_groups
 from pipeline.content import json_line
+from pipeline.files import UMASK
 from pipeline.ports import Parts
 from pipeline.producer import Position
 from pipeline.reconcile import REPORT, Reconciler
@@ -143,7 +144,7 @@ async def _join_rabbitmq(node: Node, settings: AppSettings, parts: Parts, stack:
 def configs(settings: AppSettings) -> dict[str, object]:
     """What other services are told of this one when they call `configs`: nothing secret."""
     names = ("channel_prefix", "message_prefix", "create_channels", "message_limit", "page_limit")
-    return {"version": VERSION, **{name: getattr(settings, name) for name in names}}
+    return {"version": SERVER, **{name: getattr(settings, name) for name in names}}
 
 
 def worker() -> "Starlette":
@@ -342,6 +343,7 @@ NOT_NOW = 75  # EX_TEMPFAIL of sysexits.h: the same may succeed later
 def main() -> int:
     """The process's exit code: 0; 1 for an error that was explained; 2 for a command that is none; 75 for what may
     succeed later; 130 for Ctrl-C."""
+    os.umask(UMASK)
     options, rest = parser().parse_known_args()
     if options.command == "send" and not any(word.startswith("-") for word in rest):
         options.text += rest  # argparse takes no text behind an option that stands behind the channel

@@ -7,8 +7,9 @@ from chat.plain import harmless
 from chat.slash import Slash
 from chat.source import Source
 from chat.stdio import typed_lines, while_read
-from chat.terminal import VERSION, Terminal
+from chat.terminal import Terminal
 from chat.transcript import Day, Entry, Gap, Item, New, Outgoing, Transcript, View
+from chat.version import VERSION
 from chat.words import Words
 
 HISTORY = 20  # messages shown on joining

@@ -21,9 +21,10 @@ from chat.message_log import MessageLog
 from chat.plain import clip, fit, glyphs, width
 from chat.slash import Command, Slash
 from chat.source import Source
-from chat.terminal import VERSION, Terminal
+from chat.terminal import Terminal
 from chat.themes import THEMES, Palette
 from chat.transcript import View
+from chat.version import VERSION
 from chat.words import Told, Words
 
 logger = logging.getLogger(__name__)

@@ -20,7 +20,6 @@ from chat.transcript import KEPT, KEPT_HIDDEN, Transcript, View, day_of
 from chat.words import Told, Words
 from pipeline.resp import FAILURES
 
-VERSION = "1.0"
 PAGE = 100  # messages of history read at once
 PEOPLE = 1000  # names of a channel that Tab completes
 REREAD = 500  # missed messages that are read one page after another; beyond, the log begins at the newest page

@@ -274,6 +274,7 @@ def test_a_pipe_to_a_server_is_the_same(data_dir: Path) -> None:
     [
         (("send", "a b", "x"), 1, "1 to 64 letters"),
         (("send", "x", "--json", "not json"), 1, "data must be JSON"),
+        (("send", "x", "--json", '{"n":12345678901234567.89}'), 1, "send it as a string"),
         (("send", "x", "y", "--url", "ftp://x"), 1, "no server's address"),
         (("send", "x", "y", "--url", "ws://127.0.0.1:1"), 75, "does not answer"),
         (("replay", "x", "--url", "ws://127.0.0.1:1"), 75, "does not answer"),

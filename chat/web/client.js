@@ -1,6 +1,8 @@
 // One connection to Peyk: the Centrifugal client protocol v2 in JSON, as much of it as a chat page needs.
 // A frame holds newline-joined JSON objects. No screen in here: subscription.js and the page are told what happened.
 
+import { parsed } from "./json.js";
+
 const FRAME_LIMIT = 256 * 1024; // UTF-16 units, at most 768 KiB of UTF-8: the server closes at 1 MiB for good
 const REPLY_TIMEOUT = 20_000; // ms; a server that is silent for longer is reconnected to
 const PING_GRACE = 10_000; // ms a ping may be late
@@ -140,7 +142,7 @@ export class Client {
     this.#expectPing();
     for (const line of frame.split("\n")) {
       if (!line) continue;
-      const message = JSON.parse(line);
+      const message = parsed(line);
       if (message.id) this.#settle(message);
       else if (message.push) this.#pushed(message.push);
       else if (this.#pong) this.#socket?.send("{}");

@@ -3,6 +3,7 @@
 // end is read again when somebody scrolls there. Whatever people wrote is only ever set as text.
 
 import { format } from "./format.js";
+import { isText, written } from "./json.js";
 import { folded } from "./names.js";
 import { day, moment, say, sayError, time } from "./words.js";
 
@@ -14,10 +15,10 @@ const template = (id) => document.getElementById(id).content.firstElementChild;
 const graphemes = new Intl.Segmenter();
 
 /** The words of a message, as search finds them; whatever has no text is compact JSON. */
-export const wordsOf = (data) => (typeof data?.text === "string" ? data.text : JSON.stringify(data));
+export const wordsOf = (data) => (isText(data?.text) ? data.text : written(data));
 
 /** Whether a message is an event: what programs send. */
-const isEvent = (data) => typeof data?.id === "string" && typeof data?.type === "string" && "payload" in data;
+const isEvent = (data) => isText(data?.id) && isText(data?.type) && "payload" in data;
 
 export function hue(user) {
   let sum = 0;
@@ -231,7 +232,7 @@ export class Log {
     avatar.classList.add(hue(user));
     element.classList.toggle("own", folded(user) === me);
     element.classList.toggle("action", data?.me === true); // what somebody does: /me
-    if (typeof data?.text === "string") text.replaceChildren(...format(data.text, me));
+    if (isText(data?.text)) text.replaceChildren(...format(data.text, me));
     else if (isEvent(data)) text.append(card(data));
     else {
       element.classList.add("raw");
@@ -294,6 +295,6 @@ function stamp({ element, date }) {
 function card({ type, payload }) {
   const element = template("event-template").cloneNode(true);
   element.querySelector(".type").textContent = type;
-  element.querySelector("pre").textContent = JSON.stringify(payload, null, 2);
+  element.querySelector("pre").textContent = written(payload, 2);
   return element;
 }
