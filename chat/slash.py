@@ -49,6 +49,7 @@ class Slash:
             "/search": Command("/search <text>", self._search),
             "/name": Command("/name <name>", self._name),
             "/msg": Command("/msg <name> <text>", self._msg, "names"),
+            "/decline": Command("/decline <name>", self._decline, "names"),
         }
 
     async def enter(self, line: str) -> None:
@@ -178,6 +179,11 @@ class Slash:
         self._view = self._terminal.views.get(channel.id)
         if text.strip():
             await self._send(text.strip())
+
+    async def _decline(self, name: str) -> None:
+        name = self._given(name, "/decline").removeprefix("@")
+        await self._terminal.source.decline(name)
+        self._terminal.say(self._words("declined", name=name))
 
     # -- completion
 
