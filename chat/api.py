@@ -8,6 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from chat import moderation, protocol
+from chat.bodies import TEXT, body_of, decode, media_type, raw_body
 from chat.doors import COOKIE
 from chat.errors import BadRequest, PermissionDenied, Unauthorized, UnknownChannel
 from chat.events import event_stream
@@ -24,7 +25,6 @@ from chat.requests import (
     answer,
     asked_channel,
     asked_user,
-    body_of,
     moment,
     node_of,
     number,
@@ -256,7 +256,7 @@ async def post_message(request: Request) -> Response:
     node, channel = node_of(request), await asked_channel(request, "publish")
     identity = access_of(request).identity
     node.limits.message(address_of(request), "" if identity.guest or identity.program else identity.user.id)
-    body = await body_of(request, NewMessage)
+    body = await _message_of(request)
     if (body.text is msgspec.UNSET) == (body.data is msgspec.UNSET):
         raise BadRequest('a message has either "text" (a string) or "data" (any JSON value)')
     data = encode({"text": body.text}) if body.data is msgspec.UNSET else bytes(body.data)
@@ -265,6 +265,19 @@ async def post_message(request: Request) -> Response:
     line = json_line(data, node.settings.message_limit, node.settings.json_depth)
     position = await node.producer.publish(channel, line, user=await author(request, body.user), key=key)
     return answer(protocol.position_body(position), 200 if position.duplicate else 201)
+
+
+async def _message_of(request: Request) -> NewMessage:
+    """The message in the body: JSON, or its text alone."""
+    kind = media_type(request, (JSON, TEXT))
+    data = await raw_body(request, 2 * node_of(request).settings.message_limit)
+    if kind == JSON:
+        return decode(data, NewMessage)
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        raise BadRequest("the text must be UTF-8") from None
+    return NewMessage(text=text.replace("\r\n", "\n").removesuffix("\n"))
 
 
 async def author(request: Request, user: str | msgspec.UnsetType) -> str:

@@ -5,8 +5,12 @@ message says what is allowed or what to do next.
 
     PeykError                      code  HTTP  temporary
     ├── BadRequest                  107   400
+    │   ├── RequestTimeout          107   408
     │   ├── TooLarge                107   413
-    │   └── HeadersTooLarge         107   431
+    │   ├── UnsupportedType         107   415
+    │   ├── Unprocessable           107   422         it can be read, and means nothing
+    │   ├── HeadersTooLarge         107   431
+    │   └── UnknownVersion          107   505
     ├── Unauthorized                101   401
     │   └── TokenExpired            109   401
     ├── PermissionDenied            103   403
@@ -66,6 +70,23 @@ class BadRequest(PeykError):
 class TooLarge(BadRequest):
     status = 413
     limit = "message_bytes"
+
+
+class RequestTimeout(BadRequest):
+    status = 408
+    limit = "handshake"
+
+
+class UnsupportedType(BadRequest):
+    status = 415
+
+
+class Unprocessable(BadRequest):
+    status = 422
+
+
+class UnknownVersion(BadRequest):
+    status = 505
 
 
 class HeadersTooLarge(BadRequest):

@@ -8,9 +8,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from chat.api import DEFAULT_PAGE, author
-from chat.errors import BadRequest, NotAvailable, PermissionDenied, TooLarge, Unavailable, UnknownEvent
+from chat.bodies import media_type, raw_body
+from chat.errors import BadRequest, NotAvailable, PermissionDenied, TooLarge, Unavailable, UnknownEvent, Unprocessable
 from chat.models import channel_id, is_line
-from chat.requests import JSON, NDJSON, access_of, address_of, answer, media_type, node_of, number, raw_body
+from chat.requests import JSON, NDJSON, access_of, address_of, answer, node_of, number
 from pipeline.consumer import Away
 from pipeline.content import UNREADABLE
 from pipeline.encode import Message
@@ -68,9 +69,7 @@ async def post_events(request: Request) -> Response:
 async def _events_of(request: Request) -> tuple[list[NewEvent], bool]:
     """The events in the body, and whether they are a batch. Raises BadRequest and TooLarge."""
     settings = node_of(request).settings
-    kind = media_type(request)
-    if kind not in (JSON, NDJSON):
-        raise BadRequest(f"send content-type: {JSON}, or {NDJSON} for one event a line")
+    kind = media_type(request, (JSON, NDJSON))
     body = await raw_body(request, settings.batch_bytes)
     try:
         if kind == NDJSON:
@@ -82,7 +81,9 @@ async def _events_of(request: Request) -> tuple[list[NewEvent], bool]:
     except UNREADABLE as error:
         text = f'an event is a JSON object {{"type","channel","payload"}} with an "id" if you like: {error}'
         raise BadRequest(text) from None
-    if not 1 <= len(events) <= settings.event_batch:
+    if not events:
+        raise Unprocessable(f"a batch has 1 to {settings.event_batch} events; this one has none")
+    if len(events) > settings.event_batch:
         raise TooLarge(f"a batch has 1 to {settings.event_batch} events; this one has {len(events)}")
     return events, True
 

@@ -1,12 +1,15 @@
 """What every request is asked at the door, before anything else: whose page sent it, and how many its address has."""
 
+import asyncio
+import contextlib
+
 from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from chat.errors import PermissionDenied, TooManyRequests
+from chat.errors import PermissionDenied, PeykError
 from chat.handshake import COUNTED
 from chat.limits import Limits
 from chat.origin import allows, is_here, listed
@@ -31,12 +34,13 @@ class Gate:
         limits: Limits = scope["app"].state.node.limits
         address, counted = address_of(HTTPConnection(scope)), COUNTED in scope["state"]
         try:
+            limits.request(address)
             self._check_page(scope)
-            if scope["type"] == "http" and scope["path"].startswith("/api/"):
-                limits.request(address)
             if not counted:
                 limits.enter(address)
-        except (PermissionDenied, TooManyRequests) as error:
+        except PeykError as error:
+            if error.limit == "rate":
+                await _hold_back(limits.refuse(address), scope, receive)
             await _refuse(failure(error), scope, receive, send)
             return
         try:
@@ -66,6 +70,17 @@ def _is_guarded(scope: Scope, headers: Headers) -> bool:
     if scope["type"] == "websocket" or EVENTS in headers.get("accept", ""):
         return True
     return scope["method"] in _CHANGING
+
+
+async def _hold_back(wait: float, scope: Scope, receive: Receive) -> None:
+    """Wait before a refusal, or until who is refused has gone."""
+    if scope["type"] == "websocket":
+        await asyncio.sleep(wait)
+        return
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(wait):
+            while (await receive())["type"] != "http.disconnect":
+                pass
 
 
 async def _refuse(response: Response, scope: Scope, receive: Receive, send: Send) -> None:

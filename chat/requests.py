@@ -115,35 +115,6 @@ async def asked_channel(request: Request, action: str) -> str:
     return channel
 
 
-async def body_of(request: Request, kind: type[Body]) -> Body:
-    """The request's JSON body as `kind`. Raises BadRequest and TooLarge."""
-    if media_type(request) != JSON:
-        raise BadRequest(f"send content-type: {JSON}")
-    data = await raw_body(request, 2 * node_of(request).settings.message_limit)
-    try:
-        return msgspec.json.decode(data, type=kind)
-    except UNREADABLE as error:
-        raise BadRequest(f"the body must be a JSON {kind.__name__} (see /openapi.json): {error}") from None
-
-
-def media_type(request: Request) -> str:
-    """What the body is said to be; JSON if nothing is said."""
-    return request.headers.get("content-type", JSON).partition(";")[0].strip().lower()
-
-
-async def raw_body(request: Request, limit: int) -> bytes:
-    """The request's body, at most `limit` bytes. Raises TooLarge, and BadRequest if it does not come to its end."""
-    data = bytearray()
-    try:
-        async for part in request.stream():
-            data += part
-            if len(data) > limit:
-                raise TooLarge(f"a request body has at most {limit} bytes")
-    except ClientDisconnect:
-        raise BadRequest("the request ended before its body did") from None
-    return bytes(data)
-
-
 def number(request: Request, name: str, low: int, high: int = OFFSET_LIMIT) -> int | None:
     text = request.query_params.get(name)
     if text is None:

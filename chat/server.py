@@ -20,8 +20,9 @@ from chat.assets import Assets
 from chat.doors import check_open
 from chat.errors import PeykError
 from chat.gate import Gate
-from chat.handshake import NODE, Handshake, RequestProtocol
+from chat.handshake import NODE, Handshake
 from chat.headers import secured
+from chat.http_connection import RequestProtocol
 from chat.node import Join, Node, alone
 from chat.requests import on_error
 from chat.routes import routes
@@ -104,6 +105,7 @@ def serve(settings: ServerSettings, join: Join, worker: str, beside: Beside | No
         ws_max_size=settings.frame_limit,
         ws_per_message_deflate=False,  # memory per connection, and compression bombs
         ws_ping_interval=None,  # the protocol's own pings do it, on one timer
+        timeout_keep_alive=settings.keep_alive_timeout,
         timeout_graceful_shutdown=settings.shutdown_timeout,
         access_log=False,
         log_config=None,  # its lines are ours, so that none is forged

@@ -80,6 +80,11 @@ class ServerSettings(Settings):
     shutdown_timeout: int = Field(10, ge=0, description="seconds clients have to leave at shutdown")
     header_limit: int = Field(65536, ge=1, description="largest first line and headers of a request, bytes")
     handshake_timeout: float = Field(10, gt=0, description="seconds a connection has to send a whole request")
+    keep_alive_timeout: int = Field(
+        75,
+        ge=1,
+        description="seconds an HTTP connection may wait for its next request; more than the proxy before it has",
+    )
     allowed_origins: str = Field("", description="other web origins whose pages may connect, separated by commas")
     trusted_proxies: str = Field("", description="addresses or networks whose X-Forwarded-For and -Proto are believed")
     channel_name_length: int = Field(
