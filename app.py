@@ -100,7 +100,7 @@ async def _join_archives(node: Node, settings: AppSettings, parts: Parts, stack:
     filling = asyncio.create_task(Reconciler(node.link, node.keys, archives.fresh).fill(channels))
     stack.push_async_callback(asyncio.wait, [filling])
     stack.callback(filling.cancel)
-    events = EventCache(archives, node.channels.began, node.redis_server.address, settings)
+    events = EventCache(archives, node.redis_server.address, settings)
     cache = await stack.enter_async_context(events)
     parts.archive, parts.events = archives, cache
     parts.sinks = [FillingSink(sink, cache) for sink in archives.sinks]

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
@@ -13,6 +13,7 @@ from pipeline.archive import KnownDatabase, WrongDatabase
 from pipeline.consumer import Away
 from pipeline.encode import Message
 from pipeline.keys import Keys
+from pipeline.ports import Holder
 from pipeline.resp import Link
 from redis_config import ConfigError
 
@@ -45,18 +46,35 @@ class Archives:
     async def since(self, channel: str, epoch: str, ms: int) -> int | None:
         return await self._ask(lambda store: store.since(channel, epoch, ms))
 
-    async def event(self, id: str, gone: Mapping[str, float] = {}) -> Message | None:
-        """The first message that carries an event and is not gone, from whichever database has it."""
+    async def event(self, channel: str, id: str, began: float = 0) -> Message | None:
+        """The first message of a channel since `began` that carries an event, from whichever database has it."""
         away: Away | None = None
         for store in self.stores:
             try:
-                if message := await store.event(id, gone):
+                if message := await store.event(channel, id, began):
                     return message
             except Away as error:
                 away = error
         if away is not None:  # where it may be
             raise away
         return None
+
+    async def holders(self, id: str, skip: int, limit: int) -> tuple[list[Holder], Away | None]:
+        """The channels with an event of that id, by all databases together; and what is wrong with one of these.
+
+        A page with fewer than `limit` is the last.
+        """
+        away: Away | None = None
+        found: dict[str, Holder] = {}
+        for store in self.stores:
+            try:
+                for holder in await store.holders(id, skip, limit):
+                    known = found.get(holder.channel, holder)
+                    first, last = min(known.first, holder.first), max(known.last, holder.last)
+                    found[holder.channel] = Holder(holder.channel, first, last)
+            except Away as error:
+                away = error
+        return sorted(found.values(), key=lambda holder: (holder.first, holder.channel)), away
 
     async def events(self, channel: str, type: str, limit: int) -> list[Message]:
         return await self._ask(lambda store: store.events(channel, type, limit))

@@ -28,7 +28,7 @@ from pipeline.archive import KnownDatabase
 from pipeline.consumer import Away
 from pipeline.encode import Message
 from pipeline.event import event_of
-from pipeline.ports import Extent
+from pipeline.ports import Extent, Holder
 from redis_config import ConfigError
 
 DATABASE = "event-db"  # where MONGO_URL names none
@@ -50,7 +50,7 @@ _INDEXES: Mapping[str, Sequence[Sequence[tuple[str, int]]]] = {
         [("channel", ASCENDING), ("epoch", ASCENDING), ("ms", ASCENDING), ("offset", ASCENDING)],
     ),
     "events": (
-        [("event", ASCENDING)],
+        [("event", ASCENDING), ("channel", ASCENDING), ("ms", ASCENDING)],
         [("channel", ASCENDING), ("ms", ASCENDING), ("offset", ASCENDING)],
         [("type", ASCENDING), ("ms", ASCENDING)],
     ),
@@ -167,13 +167,19 @@ class MongoArchive(Database):
         found = await self._find(self._messages, query, [("ms", ASCENDING), ("offset", ASCENDING)], 1)
         return found[0].offset - 1 if found else None
 
-    async def event(self, id: str, gone: Mapping[str, float] = {}) -> Message | None:
-        """The message that carries the event; of several that are not gone, the first that came."""
-        query: Document = {"event": id}
-        if gone:
-            query["$nor"] = [{"channel": channel, "ms": {"$lt": began}} for channel, began in gone.items()]
-        found = await self._with_events(query, ASCENDING, 1)
+    async def event(self, channel: str, id: str, began: float = 0) -> Message | None:
+        """The message of a channel that carries the event; of several since `began` (Unix ms), the first."""
+        found = await self._with_events({"event": id, "channel": channel, "ms": {"$gte": began}}, ASCENDING, 1)
         return found[0] if found else None
+
+    async def holders(self, id: str, skip: int, limit: int) -> list[Holder]:
+        """The channels in which there is an event with the id, the one that had it first before the others."""
+        group = {"_id": "$channel", "first": {"$min": "$ms"}, "last": {"$max": "$ms"}}
+        page: list[Document] = [{"$sort": {"first": 1, "_id": 1}}, {"$skip": skip}, {"$limit": limit}]
+        await self._opened()
+        async with self._asking():
+            found = self._events.aggregate([{"$match": {"event": id}}, {"$group": group}, *page])
+            return [Holder(row["_id"], int(row["first"]), int(row["last"])) async for row in found]
 
     async def events(self, channel: str, type: str, limit: int) -> list[Message]:
         """The newest events, newest first; of one channel and one type, unless these are empty."""
@@ -197,7 +203,8 @@ class MongoArchive(Database):
         async with self._asking():
             pipeline: list[Document] = [{"$group": group}, {"$sort": {"_id.channel": 1, "_id.epoch": 1}}]
             rows = [row async for row in self._messages.aggregate(pipeline)]
-        return [Extent(r["_id"]["channel"], r["_id"]["epoch"], r["count"], r["first"], r["last"]) for r in rows]
+        numbers = [[int(row[name]) for name in ("count", "first", "last")] for row in rows]
+        return [Extent(r["_id"]["channel"], r["_id"]["epoch"], *n) for r, n in zip(rows, numbers, strict=True)]
 
     async def ids(self, channel: str, first: int, last: int) -> set[str]:
         """The entry ids of a channel's messages from one offset to another, of every epoch."""
@@ -249,5 +256,6 @@ async def _insert(collection: "AsyncIOMotorCollection[Document]", documents: lis
 
 
 def _message(row: Document) -> Message:
-    names = row["channel"], row["offset"], row["ms"], row["epoch"], row["user"], row["client"]
-    return Message(*names, row["message"].encode())
+    """BSON's 64-bit integers are a type of their own, which nothing else knows: plain ones leave the store."""
+    place = row["channel"], int(row["offset"]), int(row["ms"]), row["epoch"]
+    return Message(*place, row["user"], row["client"], row["message"].encode())

@@ -1,13 +1,13 @@
 """The SQL archive, PostgreSQL or SQLite: one row a message, however often it is given, and one for its event."""
 
 import sqlite3
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
-from sqlalchemy import URL, Connection, Row, Select, event, func, make_url, or_
+from sqlalchemy import URL, Connection, Select, event, func, make_url
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError, StatementError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -21,7 +21,7 @@ from chat.models import Stream
 from pipeline.archive import KnownDatabase
 from pipeline.encode import Message
 from pipeline.event import event_of
-from pipeline.ports import Extent
+from pipeline.ports import Extent, Holder
 from redis_config import ConfigError
 
 KEY = ("channel_id", "epoch", "offset")
@@ -124,13 +124,19 @@ class SqlArchive(Database):
         found = await self._scalar(query.order_by(col(Stream.timestamp), col(Stream.offset)).limit(1))
         return None if found is None else found - 1
 
-    async def event(self, id: str, gone: Mapping[str, float] = {}) -> Message | None:
-        """The message that carries the event; of several that are not gone, the first that came."""
-        query = _with_events().where(col(StoredEvent.event_id) == id)
-        for channel, began in gone.items():
-            query = query.where(or_(col(StoredEvent.channel_id) != channel, col(StoredEvent.timestamp) >= _time(began)))
-        found = await self._messages(query.order_by(col(StoredEvent.timestamp)).limit(1))
+    async def event(self, channel: str, id: str, began: float = 0) -> Message | None:
+        """The message of a channel that carries the event; of several since `began` (Unix ms), the first."""
+        query = _with_events().where(col(StoredEvent.event_id) == id, col(StoredEvent.channel_id) == channel)
+        query = query.where(col(StoredEvent.timestamp) >= _time(began))
+        found = await self._messages(query.order_by(col(StoredEvent.timestamp), col(StoredEvent.offset)).limit(1))
         return found[0] if found else None
+
+    async def holders(self, id: str, skip: int, limit: int) -> list[Holder]:
+        """The channels in which there is an event with the id, the one that had it first before the others."""
+        channel, time = col(StoredEvent.channel_id), col(StoredEvent.timestamp)
+        query: Any = select(channel, func.min(time), func.max(time)).where(col(StoredEvent.event_id) == id)
+        query = query.group_by(channel).order_by(func.min(time), channel).offset(skip).limit(limit)
+        return [Holder(row[0], _ms(row[1]), _ms(row[2])) for row in await self._rows(query)]
 
     async def events(self, channel: str, type: str, limit: int) -> list[Message]:
         """The newest events, newest first; of one channel and one type, unless these are empty."""
@@ -172,11 +178,11 @@ class SqlArchive(Database):
         rows = await self._rows(query)
         return rows[0][0] if rows else None
 
-    async def _rows(self, query: Select[Any]) -> Sequence[Row[Any]]:
+    async def _rows(self, query: Select[Any]) -> Sequence[Any]:
         await self._opened()
         try:
             async with self._begin(writes=False) as connection:
-                rows: Sequence[Row[Any]] = (await connection.execute(query)).all()
+                rows: Sequence[Any] = (await connection.execute(query)).all()
                 return rows
         except SQLAlchemyError as error:
             raise self._away(_line(error)) from error
@@ -196,6 +202,11 @@ class SqlArchive(Database):
 def _time(ms: float) -> datetime:
     """Unix milliseconds, until the year 9999 ends."""
     return _EPOCH + timedelta(milliseconds=min(ms, 253_402_300_799_000))
+
+
+def _ms(time: datetime) -> int:
+    """Unix milliseconds. SQLite forgets that times are in UTC."""
+    return (time.replace(tzinfo=UTC) - _EPOCH) // timedelta(milliseconds=1)
 
 
 def _of(channel: str, epoch: str, *columns: Any) -> Select[Any]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Column, DateTime, Index, inspect, text
+from sqlalchemy import JSON, BigInteger, Column, Connection, DateTime, Index, Table, inspect, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import Field, SQLModel, col, insert, select, update
@@ -19,11 +19,11 @@ from chat.models import NAME_LIMIT
 from pipeline.event import ID_LIMIT, TYPE_LIMIT
 from redis_config import ConfigError
 
-VERSION = 2
+VERSION = 3
 UPGRADES: Mapping[int, Sequence[str]] = {
-    1: [  # had no row for its version
-        "ALTER TABLE stream ADD COLUMN client VARCHAR(40) DEFAULT '-' NOT NULL",
-        'CREATE INDEX stream_time ON stream (channel_id, epoch, timestamp, "offset")',
+    2: [  # found an event by its id alone, whichever channel it was in
+        "DROP INDEX events_event",
+        "CREATE INDEX events_event ON events (event_id, channel_id, timestamp)",
     ],
 }
 _LOCK = 0x5065796B  # of PostgreSQL's advisory locks: "Peyk"
@@ -34,7 +34,7 @@ class StoredEvent(SQLModel, table=True):
 
     __tablename__ = "events"
     __table_args__ = (
-        Index("events_event", "event_id"),
+        Index("events_event", "event_id", "channel_id", "timestamp"),
         Index("events_channel_time", "channel_id", "timestamp", "offset"),
         Index("events_type_time", "type", "timestamp"),
     )
@@ -58,26 +58,71 @@ class ArchiveInfo(SQLModel, table=True):
     version: int
 
 
+_TABLES: Mapping[str, Table] = {name: SQLModel.metadata.tables[name] for name in ("stream", "events", "archive")}
+
+
 async def prepare(connection: AsyncConnection) -> str:
-    """Create or upgrade the tables in the running transaction; the database's id. Raises ConfigError if newer."""
+    """Create or upgrade the tables in the running transaction; the database's id.
+
+    Raises ConfigError for a database that cannot be ours: another encoding, another program's tables, a newer Peyk's.
+    """
     if connection.dialect.name == "postgresql":
+        await _check_encoding(connection)
         await connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
-    existing = await connection.run_sync(lambda sync: inspect(sync).get_table_names())
-    await connection.run_sync(SQLModel.metadata.create_all)
-    row = (await connection.execute(select(ArchiveInfo.id, ArchiveInfo.version))).one_or_none()
+    existing = await connection.run_sync(_columns)
+    row = await _info(connection) if set(existing.get("archive", ())) >= _names("archive") else None
     if row is None:
-        version, id = 1 if "stream" in existing else VERSION, secrets.token_hex(8)
-        await connection.execute(insert(ArchiveInfo).values(row=1, id=id, version=version))
-    else:
-        id, version = row
+        if existing:
+            raise ConfigError(
+                f"it holds {' and '.join(sorted(existing))}, tables of another program; give Peyk a database of its own"
+            )
+        await connection.run_sync(SQLModel.metadata.create_all)
+        id = secrets.token_hex(8)
+        await connection.execute(insert(ArchiveInfo).values(row=1, id=id, version=VERSION))
+        return id
+    id, version = row
     if version > VERSION:
         raise ConfigError(f"its tables are of version {version}, this Peyk knows {VERSION}: use a newer Peyk")
+    await connection.run_sync(SQLModel.metadata.create_all)
     for old in range(version, VERSION):
         for statement in UPGRADES[old]:
             await connection.execute(text(statement))
     if version < VERSION:
         await connection.execute(update(ArchiveInfo).values(version=VERSION))
+    _check_columns(await connection.run_sync(_columns))
     return id
+
+
+async def _check_encoding(connection: AsyncConnection) -> None:
+    encoding = (await connection.execute(text("SHOW server_encoding"))).scalar()
+    if encoding != "UTF8":
+        raise ConfigError(
+            f"its server_encoding is {encoding}, which cannot hold every text; make the database in UTF8: "
+            "createdb -E UTF8 -T template0 NAME"
+        )
+
+
+async def _info(connection: AsyncConnection) -> tuple[str, int] | None:
+    row = (await connection.execute(select(ArchiveInfo.id, ArchiveInfo.version))).one_or_none()
+    return (row[0], row[1]) if row is not None else None
+
+
+def _names(table: str) -> set[str]:
+    return set(_TABLES[table].columns.keys())
+
+
+def _columns(connection: Connection) -> dict[str, set[str]]:
+    """The columns of those tables, or views, that bear our names."""
+    inspector = inspect(connection)
+    there = [name for name in _TABLES if inspector.has_table(name)]
+    return {name: {column["name"] for column in inspector.get_columns(name)} for name in there}
+
+
+def _check_columns(existing: Mapping[str, set[str]]) -> None:
+    """Raises ConfigError: a table of ours that somebody changed fails every statement, whatever the message."""
+    for name, columns in existing.items():
+        if lacks := sorted(_names(name) - columns):
+            raise ConfigError(f"its table {name} lacks {', '.join(lacks)}: another program's, or changed by hand")
 
 
 async def id_of(connection: AsyncConnection) -> str:

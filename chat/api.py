@@ -10,11 +10,11 @@ from starlette.responses import Response, StreamingResponse
 from chat import moderation, protocol
 from chat.bodies import TEXT, body_of, decode, media_type, raw_body
 from chat.doors import COOKIE
-from chat.errors import BadRequest, PermissionDenied, Unauthorized, UnknownChannel
+from chat.errors import BadRequest, Unauthorized, UnknownChannel
 from chat.events import event_stream
 from chat.health import ready
 from chat.metrics import exposition
-from chat.models import User, channel_id, user_name
+from chat.models import User, channel_id
 from chat.protocol import encode, page_body
 from chat.requests import (
     EVENTS,
@@ -28,6 +28,7 @@ from chat.requests import (
     moment,
     node_of,
     number,
+    speaker_of,
 )
 from chat.rpc import NewChannel
 from pipeline.content import json_line
@@ -216,7 +217,8 @@ async def get_subscriber(request: Request) -> Response:
 
 async def put_subscriber(request: Request) -> Response:
     node = node_of(request)
-    channel, user = await node.channels.get(await asked_channel(request, "subscribe")), await asked_user(request)
+    channel = await node.channels.get(await asked_channel(request, "subscribe"))
+    user = await asked_user(request, "subscribe", channel.id)
     new = await node.subscriptions.add(user, channel.id)
     return answer(Subscriber(channel.id, user.id, True), 201 if new else 200)
 
@@ -226,8 +228,8 @@ async def delete_subscriber(request: Request) -> Response:
     node, access = node_of(request), access_of(request)
     channel = await node.channels.get(request.path_params["id"])
     if access.identity.guest or access.identity.program:
-        user = await asked_user(request)
-        await node.subscriptions.remove(user.id, await asked_channel(request, "subscribe"))
+        user = await asked_user(request, "subscribe", channel.id)
+        await node.subscriptions.remove(user.id, channel.id)
     else:
         await moderation.kick(node, access, channel.id, request.path_params["user"])
     return Response(status_code=204)
@@ -263,7 +265,8 @@ async def post_message(request: Request) -> Response:
     key = request.headers.get("idempotency-key", "")
     protocol.check_key(key)
     line = json_line(data, node.settings.message_limit, node.settings.json_depth)
-    position = await node.producer.publish(channel, line, user=await author(request, body.user), key=key)
+    user = await speaker_of(request, body.user, "publish", channel)
+    position = await node.producer.publish(channel, line, user=user.username, key=key)
     return answer(protocol.position_body(position), 200 if position.duplicate else 201)
 
 
@@ -278,19 +281,6 @@ async def _message_of(request: Request) -> NewMessage:
     except UnicodeDecodeError:
         raise BadRequest("the text must be UTF-8") from None
     return NewMessage(text=text.replace("\r\n", "\n").removesuffix("\n"))
-
-
-async def author(request: Request, user: str | msgspec.UnsetType) -> str:
-    """The name a message is published under. Raises PermissionDenied and Unauthorized for another's."""
-    identity = access_of(request).identity
-    if user is msgspec.UNSET:
-        return identity.user.username
-    name = user_name(user)
-    if not (identity.guest or identity.program or User.named(name).id == identity.user.id):
-        raise PermissionDenied(f'you are {identity.user.username}; leave out "user", or say that')
-    if identity.guest:
-        return (await node_of(request).doors.guest(name)).user.username
-    return name
 
 
 async def get_messages(request: Request) -> Response:

@@ -34,13 +34,23 @@ CALL = "call"  # other services: of no channel
 CAPS = (*ACTIONS, CALL)
 KINDS = ("public", "private", "read-only")
 GIVEN = ("member", "moderator", "muted", "banned")  # roles that are given
-_TRUSTED = {"admin": _ALL, "owner": _ALL, "moderator": _MODERATE, "program": _WRITE, "banned": _NONE, "muted": _READ}
+MUTED_MEMBER = "muted member"  # who was muted while a member, and stays one
+_TRUSTED = {"admin": _ALL, "owner": _ALL, "moderator": _MODERATE, "program": _WRITE}
+
+
+def _kind(member: frozenset[str], stranger: frozenset[str]) -> dict[str, frozenset[str]]:
+    """What each role may do in a kind of channel. A mute leaves of what one could do the reading, a ban nothing."""
+    roles = {**_TRUSTED, "member": member, "stranger": stranger}
+    muted = {"muted": stranger & _READ, MUTED_MEMBER: member & _READ, "muted program": _WRITE & _READ}
+    return {**roles, **muted, "banned": _NONE}
+
+
 ALLOWED: dict[str, dict[str, frozenset[str]]] = {
-    "public": {**_TRUSTED, "member": _WRITE, "stranger": _WRITE},
-    "private": {**_TRUSTED, "member": _WRITE, "stranger": _NONE},
-    "read-only": {**_TRUSTED, "member": _READ, "stranger": _READ},
+    "public": _kind(member=_WRITE, stranger=_WRITE),
+    "private": _kind(member=_WRITE, stranger=_NONE),
+    "read-only": _kind(member=_READ, stranger=_READ),
 }
-"""What each role may do in each kind of channel."""
+"""What each role may do in each kind of channel (docs/security.md shows it)."""
 ROLES = tuple(ALLOWED["public"])
 SECRET_LIMIT = 32  # bytes a secret has at least (RFC 7518, section 3.2)
 INFO_LIMIT = 1024  # bytes of a token's `info`
@@ -93,11 +103,14 @@ def check(identity: Identity, action: str, channel: str, policy: Policy, granted
         raise PermissionDenied(f"your token allows {', '.join(sorted(identity.caps)) or 'nothing'}, not {action}")
     if identity.channels is not None and not granted and not _covers(identity.channels, channel):
         raise PermissionDenied(f"your token allows the channels {', '.join(identity.channels)}, not {channel}")
-    role = role_of(identity, policy)
-    if granted and role == "stranger":
-        role = "member"
-    if action not in ALLOWED[policy.kind][role] and not _everybodys(identity, policy, role):
-        raise PermissionDenied(f"{action} in the {policy.kind} channel {channel} is not for a {role}; ask its owner")
+    role = role_of(identity, policy, granted)
+    if action in ALLOWED[policy.kind][role] or _everybodys(identity, policy, role):
+        return
+    given = policy.roles.get(identity.user.id, "")
+    if given.startswith(("muted", "banned")):
+        name, why = identity.user.username, given.partition(" ")[0]
+        raise PermissionDenied(f"{name} is {why} in {channel}: no {action} by that name; ask its owner")
+    raise PermissionDenied(f"{action} in the {policy.kind} channel {channel} is not for a {role}; ask its owner")
 
 
 def check_call(identity: Identity, action: str, open_to_people: Collection[str]) -> None:
@@ -116,18 +129,21 @@ def check_call(identity: Identity, action: str, open_to_people: Collection[str])
         )
 
 
-def role_of(identity: Identity, policy: Policy) -> str:
-    """What `identity` is in a channel: one of ROLES."""
+def role_of(identity: Identity, policy: Policy, granted: bool = False) -> str:
+    """What `identity` is in a channel: one of ROLES. `granted`: with a token for a subscription, as a member."""
     if identity.admin:
         return "admin"
+    role = policy.roles.get(identity.user.id, "stranger")
+    if role == "banned":  # whoever comes by that name
+        return role
+    muted = role.startswith("muted")
     if identity.program:
-        return "program"
-    given = policy.roles.get(identity.user.id, "stranger")
+        return "muted program" if muted else "program"
     if identity.guest:  # anybody may take that name, and only loses by it
-        return given if given in ("muted", "banned") else "stranger"
-    if identity.user.id == policy.owner:
+        role = "muted" if muted else "stranger"
+    elif identity.user.id == policy.owner:
         return "owner"
-    return given
+    return {"stranger": "member", "muted": MUTED_MEMBER}.get(role, role) if granted else role
 
 
 def _everybodys(identity: Identity, policy: Policy, role: str) -> bool:

@@ -1,11 +1,11 @@
 """Channels: Redis hashes, and the set that lists them."""
 
-import math
+from collections.abc import Sequence
 from typing import Any
 
 from redis.asyncio import Redis
 
-from chat.auth import GIVEN, KINDS
+from chat.auth import GIVEN, KINDS, MUTED_MEMBER
 from chat.errors import BadRequest, ChannelExists, LimitExceeded, UnknownChannel
 from chat.models import Channel, User, channel_id, is_line
 from chat.policies import POLICY, Policies
@@ -33,6 +33,14 @@ if new == 1 then
     for i = 3, #ARGV, 2 do redis.call('HSETNX', KEYS[1], ARGV[i], ARGV[i + 1]) end
 end
 return {tostring(new), unpack(redis.call('HGETALL', KEYS[1]))}"""
+
+# Give ARGV[1] the role ARGV[2]. A mute takes nothing but the word: who was a member is one still.
+_GIVE = f"""
+local was, role = redis.call('HGET', KEYS[1], ARGV[1]), ARGV[2]
+if role == 'muted' and (was == 'member' or was == 'moderator' or was == '{MUTED_MEMBER}') then
+    role = '{MUTED_MEMBER}'
+end
+redis.call('HSET', KEYS[1], ARGV[1], role)"""
 
 
 class Channels:
@@ -65,12 +73,13 @@ class Channels:
             raise UnknownChannel.named(channel_id(name))
         return channel
 
-    async def began(self, name: str) -> float:
-        """When it was made (Unix ms), infinite without it: older messages are of one that was deleted."""
-        try:
-            return (await self.get(name)).created_at
-        except UnknownChannel:
-            return math.inf
+    async def began(self, channels: Sequence[str]) -> dict[str, float]:
+        """When each of some channels (ids) was made, Unix ms; nothing of those that there are not."""
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for channel in channels:
+                pipe.hmget(self._keys.channel(channel), "id", "created_at")
+            found = await pipe.execute()
+        return {channel: int(made or 0) for channel, (id, made) in zip(channels, found, strict=True) if id}
 
     async def list(self) -> list[Channel]:
         """Every channel, by name."""
@@ -99,7 +108,7 @@ class Channels:
         """The roles that were given in a channel, by user id. Raises UnknownChannel."""
         channel = await self.get(name)
         roles = await self._redis.hgetall(self._keys.roles(channel.id))
-        return {str(user): str(role) for user, role in sorted(roles.items())}
+        return {str(user): "muted" if role == MUTED_MEMBER else str(role) for user, role in sorted(roles.items())}
 
     async def give_role(self, name: str, user: User, role: str) -> None:
         """Make a user member, moderator, muted or banned; "" takes the role away. Raises UnknownChannel, BadRequest."""
@@ -109,7 +118,7 @@ class Channels:
         if user.id == channel.owner:
             raise BadRequest(f"{user.username} owns {channel.id}; an owner has no other role")
         if role:
-            await self._redis.hset(self._keys.roles(channel.id), user.id, role)
+            await self._link.call("EVAL", _GIVE, 1, self._keys.roles(channel.id), user.id, role)
         else:
             await self._redis.hdel(self._keys.roles(channel.id), user.id)
         await self._policy_changed(channel.id)

@@ -7,10 +7,11 @@ import secrets
 import time
 from collections.abc import Callable
 
+import msgspec
 from redis.asyncio import Redis
 
 from chat.auth import ApiKeys, Identity, Tokens
-from chat.errors import BadRequest, Unauthorized
+from chat.errors import BadRequest, PermissionDenied, Unauthorized
 from chat.models import User
 from chat.settings import ServerSettings
 from pipeline.keys import CONTROL, REVOKED, SECRET, Keys
@@ -82,6 +83,19 @@ class Doors:
             return self.nameless(GUEST_PREFIX + name)
         await self.check_free(identity.user)
         return identity
+
+    async def speaker(self, identity: Identity, name: str) -> Identity:
+        """`identity` as it speaks by `name`: guests and programs for anybody, whoever is known for themselves.
+
+        What the name may do is what `check` says of the identity returned. Raises PermissionDenied, Unauthorized and
+        BadRequest.
+        """
+        if identity.guest:
+            return await self.guest(name)
+        user = User.named(name)
+        if not identity.program and user.id != identity.user.id:
+            raise PermissionDenied(f"you are {identity.user.username}, and speak for yourself only")
+        return msgspec.structs.replace(identity, user=user)
 
     async def check_free(self, user: User) -> None:
         """Nobody speaks by the name of an account but who signed in to it. Raises Unauthorized."""

@@ -1,23 +1,26 @@
 """The HTTP routes of events, which programs say: into RabbitMQ where there is one, else straight to the streams."""
 
 import secrets
+from functools import partial
 from typing import Annotated, Any
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from chat.api import DEFAULT_PAGE, author
+from chat.api import DEFAULT_PAGE
 from chat.bodies import media_type, raw_body
-from chat.errors import BadRequest, NotAvailable, PermissionDenied, TooLarge, Unavailable, UnknownEvent, Unprocessable
+from chat.errors import BadRequest, NotAvailable, TooLarge, Unavailable, UnknownChannel, UnknownEvent, Unprocessable
 from chat.models import channel_id, is_line
-from chat.requests import JSON, NDJSON, access_of, address_of, answer, node_of, number
+from chat.node import Node
+from chat.requests import JSON, NDJSON, access_of, address_of, answer, node_of, number, speaker_of
 from pipeline.consumer import Away
 from pipeline.content import UNREADABLE
 from pipeline.encode import Message
 from pipeline.event import ID_LIMIT, TYPE_LIMIT, Event, cleaned, event_of
 from pipeline.gateway import StreamGateway
 from pipeline.ports import EventStore
+from pipeline.replay import Replay
 
 
 class NewEvent(msgspec.Struct, forbid_unknown_fields=True):
@@ -91,32 +94,50 @@ async def _events_of(request: Request) -> tuple[list[NewEvent], bool]:
 async def _checked(request: Request, new: NewEvent) -> Event:
     """The event as it is published, if who asks may. Raises BadRequest, PermissionDenied, UnknownChannel."""
     node, channel = node_of(request), channel_id(new.channel)
-    await node.allow(access_of(request), "publish", channel)
+    user = await speaker_of(request, new.user, "publish", channel)
     if not node.settings.create_channels:
         await node.channels.get(channel)
     id = secrets.token_urlsafe(12) if new.id is msgspec.UNSET else new.id
-    event = Event(id, new.type, channel, bytes(new.payload), await author(request, new.user))
+    event = Event(id, new.type, channel, bytes(new.payload), user.username)
     return cleaned(event, node.settings.message_limit, node.settings.json_depth)
 
 
 async def get_event(request: Request) -> Response:
-    """One event by its id. The header X-Cache says whether the cache had it."""
-    store, id = _store(request), request.path_params["event"]
+    """One event by its id, in ?channel=NAME or in the first channel that has it and that who asks may read.
+
+    Nobody learns that there is another. The header X-Cache says whether the cache had it.
+    """
+    node, access, store = node_of(request), access_of(request), _store(request)
+    id = request.path_params["event"]
+    channel = channel_id(request.query_params["channel"]) if "channel" in request.query_params else ""
+    if channel:
+        await node.allow(access, "history", channel)
     try:
-        message, hit = await store.event(id)
+        message, hit = await store.event(id, partial(node.readable, access), channel)
+        came_from = "hit" if hit else "miss"
     except Away as error:
-        raise Unavailable(f"the archive is away: {error}; try again") from None
+        message = await _in_stream(node, channel, id) if channel else None
+        if message is None:
+            how = "" if channel else ", or say its ?channel=NAME: the stream may have it"
+            raise Unavailable(f"the archive is away: {error}; try again{how}") from None
+        came_from = "stream"
     event = _stored(message) if message is not None else None
-    if event is not None:
-        try:
-            await node_of(request).allow(access_of(request), "history", event.channel)
-        except PermissionDenied:
-            event = None  # nor may they learn that it is there
-    if event is None or event.time < await node_of(request).channels.began(event.channel):  # meanwhile
+    if event is None:
         raise UnknownEvent(f"there is no event {id[:ID_LIMIT]!r}; one just queued is stored in a moment")
     reply = answer(event)
-    reply.headers["x-cache"] = "hit" if hit else "miss"
+    reply.headers["x-cache"] = came_from
     return reply
+
+
+async def _in_stream(node: Node, channel: str, id: str) -> Message | None:
+    """The event, if it is in the newest page of the channel's stream: what no database has stored yet."""
+    try:
+        settings = node.settings
+        page = await Replay(node.link, node.keys).before(channel, None, settings.page_limit, settings.page_bytes)
+    except UnknownChannel:
+        return None
+    found = [message for message in page.messages if (event := event_of(message)) is not None and event.id == id]
+    return found[-1] if found else None  # the first that came
 
 
 async def list_events(request: Request) -> Response:

@@ -1,7 +1,9 @@
-"""Lines of commands on their way to a session: taken in order, and held back while the client must wait."""
+"""Lines of commands on their way to a session: taken in order, some a turn, held back while the client must wait."""
 
 from collections.abc import Callable
 from typing import Protocol
+
+TURN = 100  # lines of one client that are taken before others have their turn: a frame may hold a million
 
 
 class Source(Protocol):
@@ -12,14 +14,27 @@ class Source(Protocol):
 
 
 class Inbox:
-    """Hands lines to `handle` while `busy()` is false; what came already waits here, and no more is read meanwhile."""
+    """Hands lines to `handle` while `busy()` is false; what came already waits here, and no more is read meanwhile.
 
-    __slots__ = ("_busy", "_handle", "_resuming", "_source", "_waiting", "closed")
+    An empty line is one as well, since it takes time as well. `soon(call)` calls something in the loop's next turn.
+    """
 
-    def __init__(self, source: Source, handle: Callable[[bytes], None], busy: Callable[[], bool]) -> None:
-        self._source, self._handle, self._busy = source, handle, busy
+    __slots__ = ("_busy", "_handle", "_resuming", "_soon", "_source", "_waiting", "closed")
+
+    def __init__(
+        self,
+        source: Source,
+        handle: Callable[[bytes], None],
+        busy: Callable[[], bool],
+        soon: Callable[[Callable[[], None]], object],
+    ) -> None:
+        self._source = source
+        self._handle = handle
+        self._busy = busy
+        self._soon = soon
         self._waiting: bytearray | None = None  # lines as they came: each by itself is 35 bytes more
-        self.closed = self._resuming = False
+        self._resuming = False  # or it will in the next turn
+        self.closed = False
 
     @property
     def waits(self) -> bool:
@@ -34,17 +49,36 @@ class Inbox:
             self._source.pause_reading()
             return
         start = 0
-        while not self.closed:
-            end = data.find(b"\n", start)
-            if line := data[start:] if end < 0 else data[start:end]:
-                if self._busy():
-                    self._waiting = bytearray(data[start:])
-                    self._source.pause_reading()
-                    return
-                self._handle(line)
-            if end < 0:
+        for _ in range(TURN):
+            if self.closed:
                 return
+            if self._busy():
+                self._keep(data[start:])
+                return
+            end = data.find(b"\n", start)
+            if end < 0:
+                self._handle(data[start:])
+                return
+            self._handle(data[start:end])
             start = end + 1
+            if start == len(data):  # the last line ended with a newline
+                return
+        self._keep(data[start:])
+        self._rest()
+
+    def _keep(self, rest: bytes) -> None:
+        """Hold these lines back."""
+        self._waiting = bytearray(rest or b"\n")
+        self._source.pause_reading()
+
+    def _rest(self) -> None:
+        """Go on in the next turn, and not before."""
+        self._resuming = True
+        self._soon(self._go_on)
+
+    def _go_on(self) -> None:
+        self._resuming = False
+        self.resume()
 
     def resume(self) -> None:
         """Go on with lines that waited, and read again when there are none."""
@@ -52,17 +86,27 @@ class Inbox:
             return
         self._resuming = True
         try:
-            while self._waiting and not self.closed and not self._busy():
-                end = self._waiting.find(b"\n")
-                line = bytes(self._waiting if end < 0 else self._waiting[:end])
-                del self._waiting[: len(line) + 1]  # which moves nothing: the front of a bytearray is an offset
-                if line:
-                    self._handle(line)
+            rests = self._take_some(self._waiting)
         finally:
             self._resuming = False
-        if not self._waiting and not self.closed:
+        if self.closed:
+            return
+        if not self._waiting:
             self._waiting = None
             self._source.resume_reading()
+        elif rests:
+            self._rest()
+
+    def _take_some(self, waiting: bytearray) -> bool:
+        """Take a turn's lines; whether it ended because they were so many."""
+        for _ in range(TURN):
+            if not waiting or self.closed or self._busy():
+                return False
+            end = waiting.find(b"\n")
+            line = bytes(waiting if end < 0 else waiting[:end])
+            del waiting[: len(line) + 1]  # which moves nothing: the front of a bytearray is an offset
+            self._handle(line)
+        return True
 
     def close(self) -> None:
         self.closed = True

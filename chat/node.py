@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
 
 from chat.access import Access
@@ -160,6 +160,11 @@ class Node:
     async def allow(self, access: Access, action: str, channel: str) -> None:
         """Ask for a channel id. Raises PermissionDenied, and ConnectionLost when Redis is away."""
         access.check(action, channel, await self.policies.get(channel))
+
+    async def readable(self, access: Access, channels: Sequence[str]) -> dict[str, float]:
+        """Those of some channels (ids) whose history somebody may read, and when each was made (Unix ms)."""
+        policies = await self.policies.of(channels)
+        return await self.channels.began([c for c in channels if access.may("history", c, policies[c])])
 
     async def visible(self, access: Access) -> list[Channel]:
         """The channels somebody may subscribe to."""

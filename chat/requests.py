@@ -7,17 +7,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, HTTPConnection, Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 
 from chat.access import Access
-from chat.auth import Identity
+from chat.auth import Identity, check
 from chat.doors import ANONYMOUS, COOKIE, GUEST_PREFIX, Doors
-from chat.errors import BadRequest, PermissionDenied, PeykError, TooLarge, Unauthorized, Unavailable
+from chat.errors import BadRequest, PermissionDenied, PeykError, Unauthorized, Unavailable
 from chat.metrics import count
 from chat.models import User, channel_id
 from chat.protocol import OFFSET_LIMIT, encode
-from pipeline.content import UNREADABLE
 from pipeline.resp import FAILURES
 
 if TYPE_CHECKING:
@@ -98,12 +97,25 @@ def _identity(request: Request, doors: Doors) -> Identity:
     return doors.nameless(ANONYMOUS)
 
 
-async def asked_user(request: Request) -> User:
-    """The user in the path, if who asks may act for it: programs and guests for anybody, others for themselves."""
-    user, identity = User.named(request.path_params["user"]), access_of(request).identity
-    if not (identity.guest or identity.program or identity.user.id == user.id):
-        raise PermissionDenied(f"you are {identity.user.username}, and act for yourself only")
-    if identity.guest and (await node_of(request).doors.guest(user.username)).user != user:
+async def speaker_of(request: Request, name: str | msgspec.UnsetType, action: str, channel: str) -> User:
+    """Who takes `action` in `channel` (an id): who asks, or whom they name. Both must be allowed to.
+
+    Raises PermissionDenied, Unauthorized and BadRequest.
+    """
+    node, access = node_of(request), access_of(request)
+    await node.allow(access, action, channel)
+    if name is msgspec.UNSET:
+        return access.identity.user
+    speaker = await node.doors.speaker(access.identity, name)
+    check(speaker, action, channel, await node.policies.get(channel))
+    return speaker.user
+
+
+async def asked_user(request: Request, action: str, channel: str) -> User:
+    """The user in the path, by whose name `action` is taken. Raises PermissionDenied, Unauthorized and BadRequest."""
+    asked = User.named(request.path_params["user"])
+    user = await speaker_of(request, asked.username, action, channel)
+    if user != asked:
         raise PermissionDenied(f"names come with tokens here; a guest's begins with {GUEST_PREFIX}")
     return user
 

@@ -118,7 +118,14 @@ OPERATIONS = (
         {200: list[event_api.StoredEvent]},
         query=("channel", "type", "limit"),
     ),
-    Operation("GET", "/api/events/{event}", event_api.get_event, "One event.", {200: event_api.StoredEvent}),
+    Operation(
+        "GET",
+        "/api/events/{event}",
+        event_api.get_event,
+        "One event of `channel`; without one, of the first channel that has the id and that you may read.",
+        {200: event_api.StoredEvent},
+        query=("channel",),
+    ),
     Operation(
         "POST",
         "/api/rpc/{action}",

@@ -68,7 +68,7 @@ class Session:
         self.access: Access  # there once the client connected
         self.subscriber = Subscriber(node, self)
         self.full = self.closed = self.awaits_pong = False
-        self._inbox = Inbox(socket, self._handle, self._busy)
+        self._inbox = Inbox(socket, self._handle, self._busy, asyncio.get_running_loop().call_soon)
         self.receive = self._inbox.receive
         self._out: list[bytes] = []
         self._publishing = 0
@@ -85,6 +85,9 @@ class Session:
         return self._publishing >= self._node.settings.pending_limit or len(self._tasks) >= AT_ONCE
 
     def _handle(self, line: bytes) -> None:
+        if not line:
+            self.may_go_on()  # it says nothing, and counts
+            return
         try:
             command = protocol.decode_command(line)
         except protocol.CommandError as error:

@@ -132,9 +132,14 @@ class Keys:
         return f"batch:{partition}:{batch}"
 
     @staticmethod
-    def event(id: str) -> str:
-        """String with a time to live: a stored event, or that there is none (bridge/cache.py)."""
-        return f"event:{id}"
+    def event(channel: str, id: str) -> str:
+        """String with a time to live: a channel's stored event, or that it has none (bridge/cache.py)."""
+        return f"event:{channel} {id}"  # a channel has no blank in it, an id may have anything
+
+    @staticmethod
+    def holders(id: str) -> str:
+        """Sorted set with a time to live: channels with an event of that id, by the time of the first; "": none has."""
+        return f"event: {id}"
 
     @staticmethod
     def rpc_claim(request: str) -> str:

@@ -3,7 +3,7 @@
 A new destination or source is one file in bridge/ and one line in app.py.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -23,6 +23,18 @@ class Extent(NamedTuple):
     size: int
     first: int
     last: int
+
+
+class Holder(NamedTuple):
+    """A channel with an event of some id, and when its first and its last such event came (Unix ms)."""
+
+    channel: str
+    first: int
+    last: int
+
+
+Readable = Callable[[Sequence[str]], Awaitable[Mapping[str, float]]]
+"""Those of some channels that somebody may read, and when each was made (Unix ms): what is older was deleted."""
 
 
 class Sink(Protocol):
@@ -56,9 +68,11 @@ class Archive(Protocol):
 class EventStore(Protocol):
     """Events by their id, and the newest ones."""
 
-    async def event(self, id: str) -> tuple[Message | None, bool]:
-        """The message that carries the event, and whether a cache answered; of several in channels that there are, the
-        first. Raises Away."""
+    async def event(self, id: str, readable: Readable, channel: str = "") -> tuple[Message | None, bool]:
+        """The message that carries the event in `channel`, else in one that is readable; and whether a cache answered.
+
+        An id belongs to its channel. Of several channels the one that had it first. Raises Away.
+        """
 
     async def events(self, channel: str, type: str, limit: int) -> list[Message]:
         """The newest events of a channel, of one type unless `type` is empty. Raises Away."""

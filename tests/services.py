@@ -245,9 +245,9 @@ class PostgresProcess(Process):
             self.database("peyk")
         return self
 
-    def database(self, name: str) -> str:
+    def database(self, name: str, *options: str) -> str:
         """Make an empty database; its URL."""
-        self._run("createdb", "-h", "127.0.0.1", "-p", str(self.port), "-U", "app", name)
+        self._run("createdb", "-h", "127.0.0.1", "-p", str(self.port), "-U", "app", *options, name)
         return self.url.replace("/peyk", f"/{name}")
 
     def command(self) -> Sequence[str]:

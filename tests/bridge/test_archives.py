@@ -1,9 +1,9 @@
 """What every archive does, whichever database it is: each message once, read back in order, events found."""
 
 import asyncio
-from math import inf
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from app import AppSettings
@@ -67,15 +67,47 @@ async def test_pages_forward_and_backward_and_since_a_time(archive: Store) -> No
 async def test_events_are_found_by_id_channel_and_type(archive: Store) -> None:
     await archive.store([event(i, type=f"t{i % 2}") for i in range(1, 7)])
     await archive.store([message(7), event(8, channel="d"), event(9, id="2")])
-    assert await archive.event("2") == event(2, type="t0")  # the first that came by that id
-    assert await archive.event("2", {"c": 1_795_000_000_009, "d": inf}) == event(9, id="2")  # c was made again
-    assert await archive.event("2", {"c": 1_795_000_000_010}) is await archive.event("8", {"d": inf}) is None
-    assert await archive.event("7") is None and await archive.event("") is None
+    await archive.store([event(8, id="8", channel="d")])  # is there
+    assert await archive.event("c", "2") == event(2, type="t0")  # the first that came by that id
+    assert await archive.event("c", "2", 1_795_000_000_009) == event(9, id="2")  # c was made again
+    assert await archive.event("c", "2", 1_795_000_000_010) is await archive.event("c", "8") is None
+    assert await archive.event("c", "7") is None and await archive.event("c", "") is None
     assert offsets(await archive.events("c", "", 3)) == [9, 6, 5]
     assert offsets(await archive.events("c", "t1", 9)) == [5, 3, 1]
     assert offsets(await archive.events("", "t", 9)) == [9, 8]
     assert offsets(await archive.events("", "", 2)) == [9, 8]
     assert await archive.events("x", "", 9) == []
+
+
+async def test_the_channels_that_hold_an_id(archive: Store) -> None:
+    ids = [(5, "c"), (1, "f"), (2, "d"), (1, "e"), (9, "c")]
+    await archive.store([event(offset, id="x", channel=channel) for offset, channel in ids])
+    whole = [(channel, 1_795_000_000_000 + first, 1_795_000_000_000 + last) for channel, first, last in HOLDERS]
+    assert await archive.holders("x", 0, 9) == whole
+    assert await archive.holders("x", 0, 2) + await archive.holders("x", 2, 2) == whole
+    assert await archive.holders("x", 4, 9) == await archive.holders("y", 0, 9) == []
+
+
+HOLDERS = [("e", 1, 1), ("f", 1, 1), ("d", 2, 2), ("c", 5, 9)]
+
+
+async def test_whatever_a_store_says_can_be_said_as_json(archive: Store) -> None:
+    """And is of plain types: BSON has integers of its own, which are none to who looks closely."""
+    await archive.store([message(1), event(2), event(3, id="2", channel="d")])
+    answers: list[object] = [
+        *[await archive.first("c", "e"), await archive.since("c", "e", 0), await archive.ids("c", 0, 9)],
+        *[await archive.after("c", "e", 0, 9), await archive.before("c", "e", 9, 9), await archive.events("", "", 9)],
+        *[await archive.event("c", "2"), await archive.holders("2", 0, 9), await archive.extents()],
+    ]
+    for answer in answers:
+        assert answer is not None and not odd(answer) and msgspec.json.encode(answer)
+
+
+def odd(value: object) -> list[type]:
+    """The types in an answer that JSON does not know."""
+    if isinstance(value, tuple | list | set):
+        return [kind for one in value for kind in odd(one)]
+    return [] if type(value) in (int, str, bytes, type(None)) else [type(value)]
 
 
 async def test_json_that_only_looks_like_an_event_is_a_message(archive: Store) -> None:
@@ -115,10 +147,13 @@ async def test_the_second_database_answers_where_the_first_does_not(tmp_path: Pa
         both = Archives([gone, there])
         assert offsets(await both.after("c", "e", 0, 9)) == [1] == offsets(await both.before("c", "e", 9, 9))
         assert await both.first("c", "e") == 1 and await both.since("c", "e", 0) == 0
-        assert await both.event("1") == event(1) and offsets(await both.events("c", "", 9)) == [1]
+        assert await both.event("c", "1") == event(1) and offsets(await both.events("c", "", 9)) == [1]
+        holders, away = await both.holders("1", 0, 9)
+        assert [holder.channel for holder in holders] == ["c"] and away is not None
         with pytest.raises(Away):
-            await both.event("2")  # perhaps the first has it
-        assert await Archives([there]).event("2") is None
+            await both.event("c", "2")  # perhaps the first has it
+        assert await Archives([there]).event("c", "2") is None
+        assert await Archives([there]).holders("2", 0, 9) == ([], None)
     with pytest.raises(Away, match="ARCHIVE=1"):
         await Archives([]).first("c", "e")
 

@@ -62,7 +62,7 @@ async def test_keys_with_dots_and_dollars_are_taken(mongo_url: str) -> None:
     odd = message(1, data='{"id":"x","type":"t","payload":{"$a":{"b.c":1,"":2}}}')
     async with MongoArchive(mongo_url) as archive:
         await archive.store([odd])
-        assert await archive.event("x") == odd
+        assert await archive.event("c", "x") == odd
 
 
 async def test_the_database_is_what_the_url_names(mongo: MongoProcess) -> None:

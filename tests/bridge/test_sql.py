@@ -5,11 +5,13 @@ import socket
 import sqlite3
 import threading
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 from redis.asyncio import Redis
+from sqlalchemy import inspect
 
 from app import AppSettings
 from bridge.archives import open_archives
@@ -89,17 +91,65 @@ def test_a_password_is_never_shown() -> None:
     assert "secret" not in SqlArchive(database("postgres://a:secret@h/d", Path())).where
 
 
-async def test_an_archive_without_a_version_is_upgraded(tmp_path: Path) -> None:
-    path = tmp_path / "old.sqlite"
-    with sqlite3.connect(path) as old:
-        columns = "channel_id VARCHAR(64), epoch VARCHAR(16), offset BIGINT, id VARCHAR, message VARCHAR, user VARCHAR"
-        old.execute(f"CREATE TABLE stream ({columns}, timestamp DATETIME, PRIMARY KEY (channel_id, epoch, offset))")
-        old.execute("INSERT INTO stream VALUES ('c', 'e', 1, '1-7', '1', 'u', '2026-01-01 00:00:00.000000')")
-    old.close()
-    for _ in range(2):
-        async with SqlArchive(database(f"sqlite:///{path}", tmp_path)) as archive:
-            await archive.store([message(2)])
-            assert [(m.offset, m.client) for m in await archive.after("c", "e", 0, 9)] == [(1, "-"), (2, "f00")]
+async def test_an_archive_of_an_older_peyk_is_upgraded(tmp_path: Path, postgres_url: str) -> None:
+    for url in (f"sqlite:///{tmp_path}/old.sqlite", postgres_url):
+        async with SqlArchive(database(url, tmp_path)) as archive:
+            await archive.store([event(1)])
+            async with archive._begin() as connection:
+                for statement in ("DROP INDEX events_event", "CREATE INDEX events_event ON events (event_id)"):
+                    await connection.exec_driver_sql(statement)
+                await connection.exec_driver_sql("UPDATE archive SET version = 2")
+        for _ in range(2):
+            async with SqlArchive(database(url, tmp_path)) as archive:
+                await archive.store([event(2)])
+                async with archive._begin() as connection:
+                    indexes = await connection.run_sync(lambda sync: inspect(sync).get_indexes("events"))
+                    assert (await connection.exec_driver_sql("SELECT version FROM archive")).scalar() == VERSION
+                columns = {index["name"]: index["column_names"] for index in indexes}
+                assert columns["events_event"] == ["event_id", "channel_id", "timestamp"]
+                assert [m.offset for m in await archive.events("c", "", 9)] == [2, 1]
+
+
+FOREIGN = {
+    "one of our names": (["CREATE TABLE events (id INTEGER)"], "holds events, tables of another program"),
+    "two": (["CREATE TABLE events (id INTEGER)", "CREATE TABLE stream (id INTEGER)"], "holds events and stream"),
+    "a view": (["CREATE VIEW stream AS SELECT 1 AS one"], "holds stream"),
+    "the table with our version": (["CREATE TABLE archive (name VARCHAR(9))"], "holds archive"),
+    "one like ours, empty": (["CREATE TABLE archive (row INTEGER, id VARCHAR(9), version INTEGER)"], "holds archive"),
+}
+
+
+@pytest.mark.parametrize("others", FOREIGN)
+@pytest.mark.usefixtures("threads_end")
+async def test_tables_of_another_program_are_left_alone(others: str, tmp_path: Path, postgres_url: str) -> None:
+    statements, why = FOREIGN[others]
+    for url in (f"sqlite:///{tmp_path}/its.sqlite", postgres_url):
+        async with aclosing(SqlArchive(database(url, tmp_path))) as archive:
+            async with archive._begin() as connection:
+                for statement in statements:
+                    await connection.exec_driver_sql(statement.replace("(row", '("row"'))
+            with pytest.raises(ConfigError, match=f"DATABASE_URL: .*{why}.*a database of its own"):
+                await archive.open()
+            async with archive._begin() as connection:
+                tables = await connection.run_sync(lambda sync: inspect(sync).get_table_names())
+            assert len(tables) == len([one for one in statements if "TABLE" in one])
+
+
+@pytest.mark.usefixtures("threads_end")
+async def test_a_table_that_somebody_changed_is_named(tmp_path: Path) -> None:
+    async with SqlArchive(database("", tmp_path)) as archive, archive._begin() as connection:
+        await connection.exec_driver_sql("ALTER TABLE stream DROP COLUMN client")
+    async with aclosing(SqlArchive(database("", tmp_path))) as archive:
+        with pytest.raises(ConfigError, match="its table stream lacks client"):
+            await archive.open()
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+async def test_an_encoding_that_cannot_hold_every_text_is_refused(encoding: str, postgres: PostgresProcess) -> None:
+    url = postgres.database(f"encoded_{encoding.lower()}", "-E", encoding, "-T", "template0", "--locale=C")
+    async with aclosing(SqlArchive(database(url, Path()))) as archive:
+        with pytest.raises(ConfigError, match=f"DATABASE_URL: .*server_encoding is {encoding}.*createdb -E UTF8"):
+            await archive.open()
 
 
 @pytest.mark.usefixtures("threads_end")

@@ -17,7 +17,7 @@ from pipeline.consumer import Away
 from pipeline.encode import Message
 from pipeline.event import Event
 from pipeline.gateway import raise_failed
-from pipeline.ports import Parts
+from pipeline.ports import Parts, Readable
 from tests.chat.conftest import Dial
 from tests.services import PeykServer, RedisProcess, until
 
@@ -118,10 +118,11 @@ class Store:
         self.away, self.hit = False, True
         self.asked: list[tuple[str, str, int]] = []
 
-    async def event(self, id: str) -> tuple[Message | None, bool]:
+    async def event(self, id: str, readable: Readable, channel: str = "") -> tuple[Message | None, bool]:
         if self.away:
             raise Away("no database")
-        return (self.message if id == "a/b" else None), self.hit
+        here = id == "a/b" and await readable([channel or "c"]) == {"c": 0}
+        return (self.message if here else None), self.hit
 
     async def events(self, channel: str, type: str, limit: int) -> list[Message]:
         if self.away:
@@ -149,17 +150,17 @@ async def test_events_end_with_their_channel(server: PeykServer, redis_of_module
         await owner.post("/api/accounts", json={"username": "mina", "password": "long enough"})
         made = await owner.post("/api/channels", json={"name": "board", "kind": "private"})
         assert (await owner.post("/api/events", json=event)).status_code == 202 and made.status_code == 201
-        await until(lambda: direct.exists("event:pay-1"))
+        await until(lambda: direct.exists("event:board pay-1"))
         assert (await answers(guest), await answers(owner)) == ([403, 404], [200, 200])
         assert (await owner.delete("/api/channels/board")).status_code == 204
         assert await answers(guest) == await answers(owner) == [404, 404]
-        assert await direct.delete("event:pay-1") == 1
+        assert await direct.delete("event:board pay-1", "event: pay-1") == 2
         assert await answers(guest) == [404, 404]
 
         assert (await guest.post("/api/channels", json={"name": "board"})).status_code == 201
         assert await answers(guest) == [200, 404] and await listed() == []
         await guest.post("/api/events", json={**event, "id": "pay-2"})
-        await until(lambda: direct.exists("event:pay-2"))
+        await until(lambda: direct.exists("event:board pay-2"))
         assert await listed() == ["pay-2"]
         await direct.hset("channel:board", "epoch", "later")  # Redis came back older: the channel is the same
         assert await listed() == ["pay-2"] and (await guest.get("/api/events/pay-2")).status_code == 200
@@ -171,6 +172,60 @@ async def test_events_end_with_their_channel(server: PeykServer, redis_of_module
 
         await until(is_there)
         assert (await guest.get(paths[1])).json()["payload"] == {"sara": 2}
+
+
+async def test_an_id_that_somebody_used_first_hides_nothing(server: PeykServer, redis_of_module: RedisProcess) -> None:
+    """In a private channel of their own: whoever may not read it sees what stands elsewhere, and nothing else."""
+    event = {"type": "t", "payload": 1}
+    async with AsyncExitStack() as stack:
+        owner, guest = [
+            await stack.enter_async_context(httpx.AsyncClient(base_url=server.url, trust_env=False)) for _ in range(2)
+        ]
+        direct: Redis = await stack.enter_async_context(Redis(port=redis_of_module.port, decode_responses=True))
+        await owner.post("/api/accounts", json={"username": "troll", "password": "long enough"})
+        await owner.post("/api/channels", json={"name": "den", "kind": "private"})
+        for http, channel, id in ((owner, "den", "one"), (owner, "den", "only"), (guest, "open", "one")):
+            await http.post("/api/events", json={**event, "channel": channel, "id": id})
+            key = f"event:{channel} {id}"
+            await until(lambda key=key: direct.exists(key))  # type: ignore[misc]
+
+        async def where(http: httpx.AsyncClient, path: str) -> str:
+            reply = await http.get(f"/api/events/{path}")
+            return str(reply.json()["channel"]) if reply.status_code == 200 else str(reply.status_code)
+
+        for _ in ("from the cache", "from the database"):
+            assert await where(guest, "one") == "open" and await where(owner, "one") == "den"
+            assert await where(owner, "one?channel=Open") == "open" == await where(guest, "one?channel=open")
+            assert await where(guest, "one?channel=den") == "403" and await where(guest, "only") == "404"
+            hidden, unknown = await guest.get("/api/events/only"), await guest.get("/api/events/none")
+            assert (
+                hidden.text.replace("only", "none") == unknown.text and hidden.headers.keys() == unknown.headers.keys()
+            )
+            await direct.delete(*await direct.keys("event:*"))
+
+
+async def test_while_the_archive_is_away_the_stream_may_have_an_event(
+    settings: ServerSettings, redis_client: Redis
+) -> None:
+    store = Store()
+    store.away = True
+
+    class Joined:
+        async def __aenter__(self) -> Parts:
+            return Parts(events=store)
+
+        async def __aexit__(self, *exc: object) -> None:
+            pass
+
+    with TestClient(application(settings, lambda node: Joined()), "http://localhost") as http:
+        for n in range(3):
+            said = {"type": "t", "channel": "c", "payload": n, "id": f"e{n % 2}", "user": f"u{n}"}
+            assert http.post("/api/events", json=said).status_code == 202
+        reply = http.get("/api/events/e0?channel=C")
+        assert (reply.json()["payload"], reply.headers["x-cache"]) == (0, "stream")
+        for path in ("e0", "e5?channel=c", "e0?channel=d"):
+            reply = http.get(f"/api/events/{path}")
+            assert reply.status_code == 503 and ("?channel=NAME" in reply.text) is (path == "e0")
 
 
 async def test_stored_events_are_read_back(settings: ServerSettings, redis_client: Redis) -> None:
@@ -191,7 +246,9 @@ async def test_stored_events_are_read_back(settings: ServerSettings, redis_clien
         assert reply.headers["x-cache"] == "hit"
         store.hit = False
         assert http.get("/api/events/a/b").headers["x-cache"] == "miss"
-        assert http.get("/api/events/other").status_code == 404
+        assert http.get("/api/events/other").status_code == http.get("/api/events/a/b?channel=d").status_code == 404
+        assert http.get("/api/events/a/b?channel=C").json() == reply.json()
+        assert http.get("/api/events/a/b?channel=no such!").status_code == 400
         assert [event["id"] for event in http.get("/api/events?channel=C&type=t&limit=5").json()] == ["a/b"]
         assert store.asked == [("c", "t", 5)]
         assert http.get("/api/events").status_code == 400

@@ -168,14 +168,18 @@ async def _is_served(talk: Talk) -> bool:
     return await talk.ask(ping={}) == {"ping": {}}
 
 
-@pytest.mark.parametrize("opcode", [9, 10, 0], ids=["pings", "pongs", "empty fragments"])
-async def test_a_flood_of_frames_that_are_no_commands(fast: PeykServer, opcode: int) -> None:
+@pytest.mark.parametrize(
+    "piece",
+    [frame(b"", 9), frame(b"", 10), bytes((0, 0x80)) + bytes(4), frame(b"", 1), frame(b"\n" * 60_000, 1)],
+    ids=["pings", "pongs", "empty fragments", "empty texts", "newlines"],
+)
+async def test_a_flood_of_frames_that_are_no_commands(fast: PeykServer, piece: bytes) -> None:
     """It is closed like any other, and what it sent did not pile up."""
     reader, writer = await _socket(fast)
     writer.write(frame(b'{"id":1,"connect":{}}'))
-    if opcode == 0:
+    if piece[0] == 0:
         writer.write(bytes((1, 0x81)) + bytes(5))  # the first fragment of a text
-    piece = (bytes((opcode if opcode == 0 else 0x80 | opcode, 0x80)) + bytes(4)) * 1000
+    piece *= max(1, 6000 // len(piece))
     pouring = asyncio.create_task(_pour(writer, piece))
     async with asyncio.timeout(20):
         assert struct.pack("!H", 3503) in await _read(reader)
