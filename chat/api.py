@@ -328,6 +328,8 @@ async def _follow(request: Request, node: "Node", channel: str) -> Response:
         if "since" in request.query_params:
             after = await node.replay.since(channel, moment(request.query_params["since"]))
         since = (position[0], position[1] if after is None else after)
+    if request.method == "HEAD":
+        return StreamingResponse(iter(()), media_type=EVENTS)
     stream = await event_stream(node, channel, since, access_of(request))
     headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
     return StreamingResponse(stream, media_type=EVENTS, headers=headers)

@@ -112,11 +112,16 @@ class PermissionDenied(PeykError):
         return error
 
     @classmethod
-    def misnamed(cls, host: str) -> "PermissionDenied":
-        text = (
-            f"this server answers to localhost, not to {host[:100] or 'no name'}; its operator can name that origin in"
-        )
-        error = cls(f"{text} ALLOWED_ORIGINS, or the proxy before it in TRUSTED_PROXIES")
+    def misnamed(cls, host: str, on_loopback: bool) -> "PermissionDenied":
+        asked = host[:100] or "no name"
+        if on_loopback:
+            text = (
+                f"this server answers to localhost, not to {asked}; its operator can name that in ALLOWED_HOSTS, a "
+                "page of that origin in ALLOWED_ORIGINS, or the proxy before it in TRUSTED_PROXIES"
+            )
+        else:
+            text = f"this server does not answer to {asked}; its operator can name that in ALLOWED_HOSTS"
+        error = cls(text)
         error.limit = "host"
         return error
 

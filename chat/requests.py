@@ -57,14 +57,28 @@ async def on_error(request: Request, error: Exception) -> Response:
     if isinstance(error, PeykError):
         return failure(error)
     if isinstance(error, HTTPException):
+        allowed = _allowed(request, error)
+        if allowed and request.method == "OPTIONS":
+            return Response(status_code=204, headers=allowed)
         code = {404: 104, 405: 104}.get(error.status_code, 107)
         text = f"{request.method} {request.url.path}: {error.detail}; see /openapi.json for what there is"
-        return Response(encode(Failure(ErrorBody(code, text))), error.status_code, error.headers, JSON)
+        return Response(encode(Failure(ErrorBody(code, text))), error.status_code, allowed, JSON)
     if isinstance(error, FAILURES):
         logger.info("%s %s: Redis failed: %s", request.method, request.url.path, error)
         return failure(Unavailable("Redis does not answer; try again"))
     logger.exception("%s %s failed", request.method, request.url.path, exc_info=error)
     return failure(PeykError("internal error; the server's log says more"))
+
+
+def _allowed(request: Request, error: HTTPException) -> dict[str, str]:
+    """The methods of what was asked for, if there is such a thing."""
+    if error.status_code == 405:
+        found = (error.headers or {}).get("Allow", "").split(", ")
+    elif request.scope["path"] == "*":  # the server as a whole
+        found = ["DELETE", "GET", "HEAD", "PATCH", "POST", "PUT"]
+    else:
+        return {}
+    return {"allow": ", ".join(sorted({*found, "OPTIONS"}))}
 
 
 def node_of(request: Request) -> "Node":

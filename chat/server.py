@@ -1,6 +1,7 @@
 """The server: a node behind uvicorn, with the page, the HTTP routes and the socket."""
 
 import gc
+import logging
 import os
 import resource
 import socket
@@ -10,6 +11,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcon
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.middleware import Middleware
 from starlette.routing import Route, WebSocketRoute
 from starlette.types import Message, Receive, Scope, Send
@@ -21,15 +23,18 @@ from chat.doors import check_open
 from chat.errors import PeykError
 from chat.gate import Gate
 from chat.handshake import NODE, Handshake
-from chat.headers import secured
+from chat.headers import Cors, secured
 from chat.http_connection import RequestProtocol
 from chat.node import Join, Node, alone
+from chat.origin import listed
 from chat.requests import on_error
-from chat.routes import routes
+from chat.routes import routes, with_slash
 from chat.settings import ServerSettings
 from chat.websocket import endpoint
 from pipeline.resp import FAILURES
 from redis_config import ConfigError
+
+logger = logging.getLogger(__name__)
 
 _GARBAGE = 10_000  # objects made and not freed before the collector looks
 
@@ -38,15 +43,19 @@ class Application(Starlette):
     """Starlette, with security headers; and a start that a setting forbids is explained in a line, not a traceback."""
 
     refusal = ""
+    cors = Cors()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def explain(message: Message) -> None:
+        async def explain(message: Message, send: Send = send) -> None:
             if message["type"] == "lifespan.startup.failed" and self.refusal:
                 message["message"] = self.refusal
             await send(message)
 
-        sends = {"lifespan": explain, "http": secured(send)}
-        await super().__call__(scope, receive, sends.get(scope["type"], send))
+        if scope["type"] == "lifespan":
+            send = explain
+        elif scope["type"] == "http":
+            send = secured(send, self.cors.headers(scope["method"], Headers(scope=scope)))
+        await super().__call__(scope, receive, send)
 
 
 Beside = Callable[[Node], AbstractAsyncContextManager[None]]
@@ -70,17 +79,21 @@ def application(settings: ServerSettings, join: Join = alone, beside: Beside | N
 
     assets = Assets()
     kinds = (PeykError, *FAILURES, 404, 405, 500)
-    return Application(
+    socket_route = WebSocketRoute("/connection/websocket", endpoint)
+    app = Application(
         routes=[
             Route("/", assets.page),
             Route("/web/{name}", assets.file),
-            WebSocketRoute("/connection/websocket", endpoint),
+            with_slash(socket_route),
             *routes(),
         ],
         exception_handlers=dict.fromkeys(kinds, on_error),
         middleware=[Middleware(Gate, settings=settings)],
         lifespan=lifespan,
     )
+    app.router.redirect_slashes = False
+    app.cors = Cors(listed(settings.allowed_origins), settings.cors_cookies)
+    return app
 
 
 def serve(settings: ServerSettings, join: Join, worker: str, beside: Beside | None = None) -> None:
@@ -90,6 +103,8 @@ def serve(settings: ServerSettings, join: Join, worker: str, beside: Beside | No
     `beside` the node there is one process.
     """
     check_open(settings)
+    if not (settings.on_loopback or settings.allowed_hosts):
+        logger.warning("ALLOWED_HOSTS is empty: this server answers to any name; set it to those it is known by")
     _raise_file_limit()
     single = settings.http_workers == 1 or beside is not None
     config = uvicorn.Config(

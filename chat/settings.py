@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, SecretStr, field_validator
 
 from chat.models import NAME_LIMIT
-from chat.origin import is_origin, listed
+from chat.origin import is_host, is_origin, listed
 from redis_config import Settings
 
 AUTO = {
@@ -86,6 +86,14 @@ class ServerSettings(Settings):
         description="seconds an HTTP connection may wait for its next request; more than the proxy before it has",
     )
     allowed_origins: str = Field("", description="other web origins whose pages may connect, separated by commas")
+    cors_cookies: bool = Field(
+        False, description="1: pages of ALLOWED_ORIGINS use the HTTP API with their cookies, too"
+    )
+    allowed_hosts: str = Field(
+        "",
+        description="hosts this server answers to, separated by commas (`chat.example.com`, `*.example.com`); "
+        "empty: on loopback this machine's names, elsewhere any",
+    )
     trusted_proxies: str = Field("", description="addresses or networks whose X-Forwarded-For and -Proto are believed")
     channel_name_length: int = Field(
         NAME_LIMIT, ge=1, le=NAME_LIMIT, description=f"longest channel name, characters; at most {NAME_LIMIT}"
@@ -113,6 +121,15 @@ class ServerSettings(Settings):
         for origin in listed(value):
             if not is_origin(origin):
                 raise ValueError(f"{origin[:80]!r} is not an origin; write https://chat.example.com, no path, no slash")
+        return value
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _are_hosts(cls, value: str) -> str:
+        for host in listed(value):
+            if not is_host(host):
+                known = "chat.example.com, chat.example.com:8443, *.example.com, [::1] or *"
+                raise ValueError(f"{host[:80]!r} is no host; write {known}")
         return value
 
     @field_validator("trusted_proxies")

@@ -17,7 +17,7 @@ from chat.metrics import count
 logger = logging.getLogger(__name__)
 
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: on, for no second
-_DROPPED = 1024 * 1024  # bytes of a request that was answered early and whose rest is read all the same
+_DROPPED = 8 * 1024 * 1024  # bytes that are read of a client that goes on sending although it was answered
 
 
 def bound_send_buffer(transport: asyncio.Transport, size: int) -> None:
@@ -84,7 +84,7 @@ class Leaving(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._dropped += len(data)
         if self._dropped > _DROPPED:
-            self._transport.pause_reading()
+            reset(self._transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._timer.stop()
