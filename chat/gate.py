@@ -57,12 +57,13 @@ class Gate:
         On loopback nothing is for who asks by another name: a page of that name reads all, and sends no Origin then.
         """
         named = headers.getlist("host")
-        if len(named) > 1 or (not named and scope["http_version"] == "1.1"):
+        host = ", ".join(named)  # given twice, it is none
+        if self._loopback or self._hosts:
+            known = is_here(host, self._origins if self._loopback else ())
+            if not known and not (self._hosts and answers_to(host, self._hosts, (scope["server"] or ("",))[0])):
+                raise PermissionDenied.misnamed(host, self._loopback)
+        elif len(named) > 1 or (not named and scope["http_version"] == "1.1"):
             raise BadRequest("a request has one Host header: the name of the server it asks")
-        host = named[0] if named else ""
-        known = not (self._loopback or self._hosts) or is_here(host, self._origins if self._loopback else ())
-        if not known and not (self._hosts and answers_to(host, self._hosts, (scope["server"] or ("",))[0])):
-            raise PermissionDenied.misnamed(host, self._loopback)
         return host
 
     def _check_page(self, scope: Scope, headers: Headers) -> None:

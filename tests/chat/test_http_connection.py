@@ -215,8 +215,8 @@ async def test_trailers_are_no_headers(server: PeykServer) -> None:
         (b"GET * HTTP/1.1\r\nHost: localhost\r\n\r\n", 404, "see /openapi.json"),
         (b"GET / HTTP/2.0\r\n\r\n", 505, "HTTP/1.1 is spoken here"),
         (b"GET /\r\n\r\n", 505, "HTTP/1.1 is spoken here"),
-        (b"GET / HTTP/1.1\r\n\r\n", 400, "one Host header"),
-        (request("GET", "/", Host="localhost"), 400, "one Host header"),
+        (b"GET / HTTP/1.1\r\n\r\n", 403, "not to no name"),
+        (request("GET", "/", Host="localhost"), 403, "not to localhost, localhost"),
     ],
 )
 async def test_what_is_no_request_is_told_so(server: PeykServer, sent: bytes, status: int, says: str) -> None:
@@ -224,7 +224,7 @@ async def test_what_is_no_request_is_told_so(server: PeykServer, sent: bytes, st
         writer.write(sent)
         found, _, body = await response(reader)
         assert found == status and says in json.loads(body)["error"]["message"], body
-        if "host" not in says:
+        if status not in (403, 404):  # where its bytes are right, it may go on
             assert (await all_of(reader)).count(b"HTTP/1.1 ") == 0, "one answer"
     assert "Traceback" not in server.log.read_text()
 

@@ -1,5 +1,6 @@
 """Whose pages may use the server: the rule, and every door that asks it."""
 
+import asyncio
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -312,7 +313,8 @@ async def test_only_the_hosts_it_is_known_by_are_answered(redis_of_module: Redis
             for host in ("chat.example.com", "chat.example.com:8080", "a.example.net", f"127.0.0.1:{named.port}"):
                 assert await status(host) == 201, host
             assert (await http.get("/health", headers={"host": "Chat.Example.COM."})).status_code == 200
-            for host in ("evil.example", "chat.example.com.evil.example", "example.net", "192.0.2.9"):
+            foreign = ("evil.example", "chat.example.com.evil.example", "example.net", "192.0.2.9")
+            for host in foreign:
                 assert await status(host) == 403, host
             before = await refused(http, "host")
             for page in ("/", "/api/channels", "/health"):
@@ -320,9 +322,19 @@ async def test_only_the_hosts_it_is_known_by_are_answered(redis_of_module: Redis
                 assert reply.status_code == 403 and "ALLOWED_HOSTS" in reply.json()["error"]["message"]
             assert await refused(http, "host") == before + 3
         with pytest.raises(InvalidStatus) as refusal:
-            await connect(named.ws_url, proxy=None, additional_headers={"Host": "evil.example"})
+            await connect(f"ws://evil.example:{named.port}/connection/websocket", host="127.0.0.1", proxy=None)
         assert b"ALLOWED_HOSTS" in (refusal.value.response.body or b"")
         assert "ALLOWED_HOSTS is empty" not in named.log.read_text()
+
+
+@pytest.mark.parametrize("hosts", [b"", b"Host: a\r\nHost: a\r\n"], ids=["none", "two"])
+async def test_a_request_names_one_host(server: PeykServer, hosts: bytes) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(b"GET /health HTTP/1.1\r\n" + hosts + b"\r\n")
+    async with asyncio.timeout(30):
+        assert b" 400 " in await reader.readline()
+    writer.close()
+    await writer.wait_closed()
 
 
 async def test_a_public_server_without_the_list_says_so_at_its_start(server: PeykServer) -> None:
