@@ -4,6 +4,7 @@
 # make check   what a reviewer would ask: format, lint, types, known vulnerabilities
 # make bench   Peyk under load: the scenarios of docs/performance.md
 # make bench-peers  Peyk and other servers under the same load, side by side
+# make hostile  floods, and what the ordinary clients of a server notice of them: three quarters of an hour
 # make faults  kills, pauses and cuts, and the check that nothing was lost, doubled or reordered: fourteen minutes
 # make clean   remove everything these made; data/ stays
 #
@@ -20,7 +21,7 @@ NODE_STAMP := examples/node/node_modules/.package-lock.json
 RABBITMQ := /usr/lib/rabbitmq/bin/rabbitmq-server
 PERSIAN_FONT := /usr/share/fonts/truetype/noto/NotoSansArabic-Regular.ttf
 
-.PHONY: run demo test check bench bench-peers faults clean
+.PHONY: run demo test check bench bench-peers hostile faults clean
 
 run: .venv/run
 	exec $(BIN)/python app.py serve
@@ -51,6 +52,10 @@ bench: .venv/dev
 bench-peers: .venv/dev
 	@$(call debian,cc:gcc /usr/include/stdio.h:libc6-dev node:nodejs npm:npm)
 	$(BIN)/python -m bench.peers $(ARGS)
+
+hostile: .venv/dev
+	@$(call debian,cc:gcc /usr/include/stdio.h:libc6-dev)
+	$(BIN)/python -m bench.hostile $(ARGS)
 
 faults: .venv/dev
 	@$(call debian,$(RABBITMQ):rabbitmq-server $(POSTGRES):postgresql)

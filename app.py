@@ -6,6 +6,7 @@
     python app.py pipeline             the workers alone: fan-out, archive
     python app.py send CHANNEL         publish a text, or the lines of standard input
     python app.py replay CHANNEL       history on standard output, one JSON line a message
+    python app.py consume CHANNEL      what is kept of a channel into a file, and what comes
     python app.py bridge               RabbitMQ into the streams, alone
     python app.py status               partitions, groups, lag, sinks, queues, dead letters
     python app.py reconcile            compare streams and archives, refill what is missing
@@ -20,7 +21,6 @@ Where a message goes: chat/websocket.py → chat/session.py → pipeline/produce
 
 import argparse
 import asyncio
-import getpass
 import logging
 import os
 import sys
@@ -41,6 +41,7 @@ from bridge.settings import BridgeSettings, database
 from bridge.sql import SqlArchive
 from bridge.topology import read
 from chat import commands, models
+from chat.arguments import add_terminal
 from chat.auth import CAPS, Identity
 from chat.calls import ask
 from chat.direct import Direct
@@ -51,12 +52,11 @@ from chat.models import User
 from chat.node import WORKERS, Node
 from chat.opening import Look, chat
 from chat.pipe import replay, send
-from chat.protocol import OFFSET_LIMIT, encode
+from chat.protocol import encode
 from chat.session import VERSION
 from chat.settings import ServerSettings, log
 from chat.terminal import Terminal
-from chat.themes import THEMES
-from chat.words import LANGUAGES, Words
+from chat.words import Words
 from pipeline.archive import KnownDatabase
 from pipeline.consumer import Away, create_groups
 from pipeline.content import json_line
@@ -64,7 +64,7 @@ from pipeline.ports import Parts
 from pipeline.producer import Position
 from pipeline.reconcile import REPORT, Reconciler
 from pipeline.resp import ConnectionLost, ReplyError
-from redis_config import ConfigError
+from redis_config import ConfigError, check_names
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -128,7 +128,8 @@ async def _join_rabbitmq(node: Node, settings: AppSettings, parts: Parts, stack:
     parts.queues = Queues(url, topology, settings.amqp_management_url)
     if node.kind not in ("serve", "bridge"):
         return
-    limits = Limits(settings.message_limit, settings.json_depth, settings.channel_name_length)
+    sizes = (settings.message_limit, settings.json_depth, settings.channel_name_length)
+    limits = Limits(*sizes, settings.batch_bytes, settings.event_batch)
     publisher = Publisher(url, topology)
     consumers = RabbitMQ(url, topology, node.producer.append, publisher, limits)
     if topology.gateway is not None:  # else events that are posted go straight to the streams
@@ -247,7 +248,7 @@ def parser() -> argparse.ArgumentParser:
     """What can be said on the command line."""
     top = argparse.ArgumentParser(prog="python app.py", description="Peyk: realtime chat on Redis Streams.")
     sub = top.add_subparsers(dest="command", metavar="COMMAND")
-    _terminal(top, sub)
+    add_terminal(top, sub)
     serve = sub.add_parser("serve", help="run the server")
     serve.add_argument("--host", help="address to listen on (HTTP_HOST)")
     serve.add_argument("--port", type=int, help="port to listen on (HTTP_PORT)")
@@ -283,42 +284,12 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def _terminal(top: argparse.ArgumentParser, sub: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """The options of the terminal, and what it does in a pipe: there, --user and --url may stand behind the command."""
-    top.add_argument("--user", default=getpass.getuser(), help="your name (default: %(default)s)")
-    top.add_argument("--url", help="a server, ws://host:5000, instead of Redis (PEYK_URL; its token: PEYK_TOKEN)")
-    top.add_argument("--channel", default="general", help="the channel to join first (default: %(default)s)")
-    top.add_argument("--lang", choices=LANGUAGES, default="", help="the terminal's language (default: as LANG says)")
-    top.add_argument("--theme", choices=tuple(THEMES), default="peyk", help="colours (default: %(default)s)")
-    top.add_argument("--plain", action="store_true", help="line by line, without a screen")
-    where = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
-    where.add_argument("--user", help="your name")
-    where.add_argument("--url", help="a server instead of Redis")
-    send = sub.add_parser("send", parents=[where], help="publish a text, or each line of standard input")
-    send.add_argument("channel")
-    send.add_argument("text", nargs="*", help="what to say; without it, standard input says it")
-    send.add_argument("--whole", action="store_true", help="all of standard input is one message")
-    send.add_argument("--json", action="store_true", help="a message is JSON, not text")
-    about = "write a channel's history to standard output, one JSON line a message"
-    replay = sub.add_parser("replay", parents=[where], help=about)
-    replay.add_argument("channel", nargs="?", default="general")
-    start = replay.add_mutually_exclusive_group()
-    start.add_argument("--after", type=offset, default=0, metavar="OFFSET", help="begin behind this offset")
-    start.add_argument("--since", metavar="TIME", help="begin at Unix milliseconds or an ISO time")
-    replay.add_argument("--follow", action="store_true", help="go on with what comes")
-
-
-def offset(text: str) -> int:
-    """A position in a channel, as an argument."""
-    if not (text.isascii() and text.isdigit() and int(text) <= OFFSET_LIMIT):
-        raise argparse.ArgumentTypeError(f"an offset is a number from 0 to {OFFSET_LIMIT}, not {text}")
-    return int(text)
-
-
 def run(options: argparse.Namespace) -> int:
     """Do what was asked; the exit code. Imports uvicorn only to serve: the terminal starts faster without it."""
     given = {f"http_{name}": getattr(options, name, None) for name in ("host", "port", "workers")}
     given["peyk_url"] = options.url
+    for line in check_names(AppSettings, AppSettings.model_config.get("env_file")):
+        print(f"peyk: {line}", file=sys.stderr)
     settings = AppSettings(**{name: value for name, value in given.items() if value is not None})
     if options.command == "serve":
         from chat.server import serve
@@ -333,6 +304,10 @@ def run(options: argparse.Namespace) -> int:
         commands.work(settings, join, "pipeline")
     elif options.command == "replay":
         asyncio.run(replay(settings, join, options.user, options.channel, options.after, options.since, options.follow))
+    elif options.command == "consume":
+        from chat.consume import consume  # locks files, which not every platform does alike
+
+        asyncio.run(consume(settings, join, options.user, options.channel, options.file))
     elif options.command == "send":
         text = " ".join(options.text)
         asyncio.run(send(settings, options.user, options.channel, text, options.whole, options.json))
@@ -383,7 +358,8 @@ def main() -> int:
         return 1
     except ValidationError as error:
         for problem in error.errors():
-            print(f"peyk: setting {'.'.join(map(str, problem['loc'])).upper()}: {problem['msg']}", file=sys.stderr)
+            name = ".".join(map(str, problem["loc"])).upper()
+            print(f"peyk: setting {name}: {problem['msg'].removeprefix('Value error, ')}", file=sys.stderr)
         return 1
     except BrokenPipeError:  # whoever read our output has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

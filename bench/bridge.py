@@ -19,7 +19,7 @@ from pamqp.commands import Basic
 from pydantic import SecretStr
 
 from app import AppSettings, join
-from bridge.broker import broker_url, open_connection
+from bridge.broker import broker_urls, open_connection
 from chat.node import Node
 from pipeline.event import Event
 from tests.bridge.exchanges import numbers
@@ -42,7 +42,7 @@ class Result:
 
 async def fill(url: str, count: int) -> None:
     """Put numbered events with ids into the queue, confirmed."""
-    connection = await open_connection(broker_url(url))
+    connection = await open_connection(broker_urls(url)[0])
     channel = await connection.channel()
     for start in range(0, count, 500):
         numbers = range(start, min(start + 500, count))

@@ -4,7 +4,7 @@
  *
  *     load -p PORT [-D dialect] [-n subscribers] [-C channels] [-s subscribers a channel] [-P publishers]
  *          [-k in flight [-a] | -r messages/s | -i idle seconds | -R epoch:count]
- *          [-d measured seconds] [-b bytes of text] [-w seconds without a delivery] [PID ...]
+ *          [-d measured seconds] [-b bytes of text] [-w seconds without a delivery] [-f address it comes from] [PID ...]
  *
  * Channel c is followed by `s` subscribers in a row, from number c*s on, around the circle; so a subscriber may follow
  * many channels or none. Only publisher c mod P publishes to channel c, so its messages have one order. Their text
@@ -55,6 +55,7 @@ static const struct dialect *dialect = dialects;
 static int port, subscribers = 1, channels = 1, each, publishers = 1, in_flight, text_size = 100;
 static bool answers_count;
 static double rate, seconds = 5, idle = -1, patience = 5;
+static const char *from;
 static char epoch[64];
 static int missed; /* messages to recover */
 
@@ -372,7 +373,7 @@ static double connect_all(void)
     uint64_t deadline = after(CONNECT_TIMEOUT), start = now;
     while (ready < total) {
         for (; next < total && opening < OPENING_AT_ONCE; opening++)
-            open_connection(&clients[next++].connection, port);
+            open_connection(&clients[next++].connection, port, from);
         work_until(deadline);
         if (count.disconnects || now >= deadline)
             fail("only %d of %d connections became ready", ready, total);
@@ -486,7 +487,7 @@ static int report(double connect_seconds)
 
 static void read_options(int argc, char **argv)
 {
-    for (int option; (option = getopt(argc, argv, "p:D:n:C:s:P:k:ar:i:R:d:b:w:")) != -1;) {
+    for (int option; (option = getopt(argc, argv, "p:D:n:C:s:P:k:ar:i:R:d:b:w:f:")) != -1;) {
         switch (option) {
         case 'p': port = atoi(optarg); break;
         case 'D': dialect = find_dialect(optarg); break;
@@ -502,6 +503,7 @@ static void read_options(int argc, char **argv)
         case 'd': seconds = atof(optarg); break;
         case 'b': text_size = atoi(optarg); break;
         case 'w': patience = atof(optarg); break;
+        case 'f': from = optarg; break;
         default: fail("unknown option; the head of load.c lists them");
         }
     }

@@ -1,6 +1,7 @@
 """load.c from Python: compile it once, run it, and read its report."""
 
 import json
+import os
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +23,7 @@ def compiled(program: Path, sources: Sequence[Path]) -> Path:
     if program.exists() and program.stat().st_mtime > max(source.stat().st_mtime for source in sources):
         return program
     program.parent.mkdir(exist_ok=True)
-    fresh = program.with_suffix(".new")
+    fresh = program.with_suffix(f".{os.getpid()}")  # another process may be compiling it, too
     try:
         subprocess.run(["cc", "-O2", "-Wall", "-Wextra", "-o", fresh, sources[0]], check=True)
     except FileNotFoundError:

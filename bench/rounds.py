@@ -95,7 +95,7 @@ def run_rounds(contenders: Sequence[Contender], scenarios: Sequence[Scenario], r
     try:
         for round_ in range(1, rounds + 1):
             for scenario in scenarios:
-                for contender in contenders:
+                for contender in contenders if round_ % 2 else contenders[::-1]:
                     what = f"{contender.name}: {scenario.name}, {scenario.meaning}"
                     print(f"round {round_} of {rounds}: {what}", file=sys.stderr, flush=True)
                     try:
@@ -165,10 +165,15 @@ def merged(before: Mapping[str, Any], fresh: Mapping[str, Any]) -> dict[str, Any
     return after
 
 
-def arguments(parser: argparse.ArgumentParser, scenarios: Sequence[str]) -> argparse.Namespace:
-    """The options that both programs take; SIGTERM ends what was started."""
-    parser.add_argument("--scenario", action="append", choices=scenarios, help="run this one; may be repeated (all)")
-    parser.add_argument("--rounds", type=int, default=3, help="times each scenario runs (%(default)s)")
+def arguments(
+    parser: argparse.ArgumentParser, scenarios: Sequence[str], usual: Sequence[str] = (), rounds: int = 3
+) -> argparse.Namespace:
+    """The options that all programs take; SIGTERM ends what was started. `usual`: what runs if none is named (all)."""
+    usual = usual or scenarios
+    parser.add_argument(
+        "--scenario", action="append", choices=scenarios, help=f"run this one; may be repeated ({', '.join(usual)})"
+    )
+    parser.add_argument("--rounds", type=int, default=rounds, help="times each scenario runs (%(default)s)")
     parser.add_argument("--seconds", type=float, default=5.0, help="measured time of a run (%(default)s)")
     parser.add_argument("--quick", action="store_true", help="one round of 1 second")
     options = parser.parse_args()
@@ -176,6 +181,6 @@ def arguments(parser: argparse.ArgumentParser, scenarios: Sequence[str]) -> argp
         options.rounds, options.seconds = 1, 1.0
     if options.rounds < 1 or options.seconds <= 0:
         parser.error("--rounds and --seconds must be positive")
-    options.scenario = options.scenario or list(scenarios)
+    options.scenario = options.scenario or list(usual)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     return options

@@ -236,14 +236,20 @@ static void read_frames(struct connection *c, const char *p, const char *stop)
 
 /* -- a connection's life */
 
-static void open_connection(struct connection *c, int port)
+/* `from` is the address of this machine that it comes from; NULL: any. */
+static void open_connection(struct connection *c, int port, const char *from)
 {
+    struct sockaddr_in source = {.sin_family = AF_INET};
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     c->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (c->fd < 0)
         fail("socket: %s (too few open files? raise ulimit -n)", strerror(errno));
     setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int));
+    setsockopt(c->fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &(int){1}, sizeof(int)); /* connect chooses it */
+    if (from && (inet_pton(AF_INET, from, &source.sin_addr) != 1
+                 || bind(c->fd, (struct sockaddr *)&source, sizeof source) < 0))
+        fail("cannot connect from %s", from);
     if (connect(c->fd, (struct sockaddr *)&address, sizeof address) < 0 && errno != EINPROGRESS)
         fail("connect to port %d: %s", port, strerror(errno));
     char request[300];

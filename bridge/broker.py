@@ -1,24 +1,20 @@
 """A connection to RabbitMQ that is there again whenever it can be: dropped, refused, or the broker restarted.
 
-aiormq does not reconnect; one task here does, and runs what is done with a connection anew on each one.
+aiormq does not reconnect; one task here does, and runs what is done with a connection anew on each one. AMQP_URL
+may name several nodes of a cluster: they are tried in turn, beginning with the one that served last.
 """
 
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Iterator
-from datetime import datetime
-from functools import partial
-from typing import Any
+import re
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 import aiormq
-import pamqp.decode
-from aiormq.abc import AbstractChannel
-from aiormq.exceptions import AMQPError, ChannelClosed, ChannelNotFoundEntity, ChannelPreconditionFailed
+from aiormq.exceptions import AMQPError
 from yarl import URL
 
-from bridge.delivery import UNREADABLE_HEADERS
-from bridge.topology import PREDECLARED, Exchange, Queue, Topology
+from bridge.wire import readable
 from pipeline.lasting import end, lasting
 from redis_config import ConfigError
 
@@ -52,7 +48,9 @@ class Broker:
     """One supervised connection. `use` is run with each one and cancelled when it ends. Use `start` and `close`."""
 
     def __init__(self, url: str, name: str, use: Use) -> None:
-        self._url, self._name, self._use = broker_url(url, name), name, use
+        self._urls = broker_urls(url, name)
+        self._name = name
+        self._use = use
         self._task: asyncio.Task[None] | None = None
         self.state = "not connected yet"
         """"ok", or what is wrong."""
@@ -67,12 +65,14 @@ class Broker:
         wait = BACKOFF[0]
         while True:
             try:
-                connection = await open_connection(self._url)
+                url, connection = await open_first(self._urls)
             except FAILURES as error:
-                self._lost(f"no connection to RabbitMQ at {self._url.host}:{self._url.port}: {_text(error)}")
+                self._lost(f"no connection to RabbitMQ: {text_of(error)}")
             else:
-                logger.info("%s: connected to RabbitMQ at %s:%s", self._name, self._url.host, self._url.port)
-                self.state, wait = "ok", BACKOFF[0]
+                logger.info("%s: connected to RabbitMQ at %s:%s", self._name, url.host, url.port)
+                self.state = "ok"
+                wait = BACKOFF[0]
+                self._urls = [url, *[other for other in self._urls if other != url]]
                 try:
                     await self._use_until_it_ends(connection)
                 finally:
@@ -90,7 +90,7 @@ class Broker:
                 cause = TimeoutError("it is silent")
             if cause is not None and not isinstance(cause, FAILURES):
                 logger.error("%s failed", self._name, exc_info=cause)
-            self._lost(f"the connection to RabbitMQ ended: {_text(cause)}")
+            self._lost(f"the connection to RabbitMQ ended: {text_of(cause)}")
         finally:
             closing.cancel()
             use.cancel()
@@ -102,17 +102,42 @@ class Broker:
         self.state = what
 
 
-def broker_url(url: str, name: str = "peyk") -> URL:
-    """AMQP_URL with our heartbeat and a name for the management page. Raises ConfigError."""
+def broker_urls(url: str, name: str = "peyk") -> list[URL]:
+    """The nodes that AMQP_URL names, each with our heartbeat and a name for the management page. Raises ConfigError.
+
+    amqp://user:password@host:5672,host:5672/vhost, or whole URLs with commas between them.
+    """
+    urls = []
+    for whole in re.split(r"\s*,\s*(?=amqps?://)", url.strip()):
+        head, at, rest = whole.rpartition("@") if "@" in whole else whole.partition("://")
+        hosts, slash, path = rest.partition("/")
+        urls += [_broker_url(f"{head}{at}{host.strip()}{slash}{path}", name) for host in hosts.split(",")]
+    return urls
+
+
+def _broker_url(url: str, name: str) -> URL:
     try:
         parsed = URL(url)
         if parsed.scheme not in ("amqp", "amqps") or not parsed.host:
             raise ValueError
+        port = parsed.port
     except ValueError:
-        raise ConfigError("AMQP_URL must look like amqp://user:password@host:5672/vhost, or amqps://") from None
-    if parsed.port is None:
+        text = "AMQP_URL must look like amqp://user:password@host:5672/vhost, or amqps://"
+        raise ConfigError(f"{text}; several nodes: amqp://user:password@host:5672,host:5672/vhost") from None
+    if port is None:
         parsed = parsed.with_port(5671 if parsed.scheme == "amqps" else 5672)
     return parsed.update_query({"heartbeat": str(HEARTBEAT), "name": name} | dict(parsed.query))
+
+
+async def open_first(urls: Sequence[URL]) -> tuple[URL, Connection]:
+    """A connection to the first node that gives one, and which it is. Raises FAILURES, naming every node's."""
+    failed = []
+    for url in urls:
+        try:
+            return url, await open_connection(url)
+        except FAILURES as error:
+            failed.append(f"{url.host}:{url.port}: {text_of(error)}")
+    raise ConnectionError("; ".join(failed))
 
 
 async def open_connection(url: URL) -> Connection:
@@ -142,100 +167,6 @@ async def end_connection(connection: Connection) -> None:
             await connection.close()
 
 
-# -- what is declared
-
-
-async def declare(connection: Connection, topology: Topology) -> None:
-    """Make the exchanges, the dead letters' queue and every lasting queue. Raises FAILURES.
-
-    What is there in another form is left as it is, and named in the log.
-    """
-    dead = topology.dead_letters
-    channel = await connection.channel(publisher_confirms=False)
-    await channel.exchange_declare(dead.exchange, exchange_type="fanout", durable=True, timeout=PATIENCE)
-    arguments: dict[str, Any] = {
-        "x-queue-type": "quorum",
-        "x-delivery-limit": 1_000_000,
-    }  # looking at it must not use it up
-    await channel.queue_declare(dead.queue, durable=True, arguments=arguments, timeout=PATIENCE)
-    await channel.queue_bind(dead.queue, dead.exchange, timeout=PATIENCE)
-    await channel.close()
-    for exchange in topology.exchange:
-        await _declared(connection, f"exchange {exchange.name}", partial(_exchange, exchange))
-    for queue in topology.queue:
-        if not queue.passing:
-            await _declared(connection, f"queue {queue.name}", partial(declare_queue, queue, dead.exchange))
-
-
-async def _declared(connection: Connection, what: str, make: Callable[[AbstractChannel], Awaitable[None]]) -> None:
-    channel = await connection.channel(publisher_confirms=False)
-    try:
-        await make(channel)
-        await channel.close()
-    except (ChannelClosed, ChannelNotFoundEntity, ChannelPreconditionFailed) as error:
-        logger.error("%s is not as bridge.toml says (%s): change the file, or delete it", what, error)
-
-
-async def _exchange(exchange: Exchange, channel: AbstractChannel) -> None:
-    if exchange.name in PREDECLARED:
-        return
-    await channel.exchange_declare(
-        exchange.name,
-        exchange_type=exchange.type,
-        durable=exchange.durable,
-        passive=exchange.passive,
-        timeout=PATIENCE,
-    )
-
-
-async def declare_queue(queue: Queue, dead_exchange: str, channel: AbstractChannel) -> None:
-    """Make a queue and its bindings. Raises FAILURES."""
-    arguments: dict[str, Any] = {"x-dead-letter-exchange": dead_exchange}
-    if queue.is_quorum:
-        arguments |= {"x-queue-type": "quorum", "x-delivery-limit": queue.delivery_limit}
-    if queue.ordered and not queue.exclusive:
-        arguments["x-single-active-consumer"] = True
-    await channel.queue_declare(
-        queue.name,
-        durable=not queue.passing,
-        exclusive=queue.exclusive,
-        auto_delete=queue.auto_delete,
-        arguments=arguments | queue.arguments,
-        timeout=PATIENCE,
-    )
-    for bind in queue.bind:
-        headers: Any = bind.headers | {"x-match": bind.match} if bind.headers else None
-        await channel.queue_bind(queue.name, bind.exchange, bind.key, arguments=headers, timeout=PATIENCE)
-
-
-def _text(error: BaseException | None) -> str:
-    return str(error) or type(error).__name__
-
-
-# -- what pamqp cannot read
-
-
-def _short_string(value: bytes) -> tuple[int, str]:
-    """As pamqp's, which raises on other encodings: one such property would end the connection, over and over."""
-    length = value[0]
-    return length + 1, value[1 : length + 1].decode("utf-8", "backslashreplace")
-
-
-def _table(value: bytes) -> tuple[int, Any]:
-    """As pamqp's; a table that cannot be read, such as one with names that are not UTF-8, is one that says so."""
-    try:
-        return pamqp.decode.field_table(value)
-    except (ValueError, OverflowError, RecursionError):
-        return 4 + int.from_bytes(value[:4], "big"), {UNREADABLE_HEADERS: True}
-
-
-def _timestamp(value: bytes) -> tuple[int, datetime | None]:
-    """As pamqp's; what is no time, such as one in microseconds, is None."""
-    try:
-        return pamqp.decode.timestamp(value)
-    except (ValueError, OverflowError, OSError):
-        return 8, None
-
-
-pamqp.decode.METHODS |= {"shortstr": _short_string, "table": _table, "timestamp": _timestamp}
-pamqp.decode.TABLE_MAPPING |= {b"F": _table, b"T": _timestamp}
+def text_of(error: BaseException | None) -> str:
+    """What an error says; the broker cuts its texts at 255 bytes, which may be in the middle of a letter."""
+    return readable(str(error)) or type(error).__name__

@@ -10,7 +10,8 @@ from aiormq.channel import Channel
 from aiormq.exceptions import ChannelInvalidStateError, DeliveryError, PublishError
 from pamqp.commands import Basic
 
-from bridge.broker import FAILURES, PATIENCE, Broker, Connection, closed_is_failure, declare
+from bridge.broker import FAILURES, PATIENCE, Broker, Connection, closed_is_failure
+from bridge.declare import declare, is_there
 from bridge.delivery import USER_HEADER
 from bridge.topology import NAME_BYTES, Gateway, Topology
 from chat.errors import OutcomeUnknown, Unavailable, Unroutable
@@ -21,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 UNCONFIRMED = 10_000  # messages that may wait for their confirm; beyond it publishing is refused
 AWAY = "RabbitMQ is away, nothing was accepted; try again"
+_FRAME_BYTES = 128 * 1024  # of a frame, where the broker does not say
 
 
 class Publisher:
@@ -35,6 +37,7 @@ class Publisher:
         self._connection: Connection | None = None
         self._channel: Channel | None = None
         self._waiting: dict[str, asyncio.Future[None]] = {}  # message ids that are not confirmed yet
+        self._troubles: dict[str, str] = {}  # what of bridge.toml could not be made, and why
         self.ready = asyncio.Event()
 
     async def __aenter__(self) -> "Publisher":
@@ -49,8 +52,13 @@ class Publisher:
         """ "ok", or what is wrong."""
         return self._broker.state if self.ready.is_set() or self._broker.state != "ok" else "not ready yet"
 
+    @property
+    def frame_bytes(self) -> int:
+        """The largest frame the broker takes."""
+        return (self._connection and self._connection.connection_tune.frame_max) or _FRAME_BYTES
+
     async def _use(self, connection: Connection) -> None:
-        await declare(connection, self._topology)
+        await self._declare(connection)
         channel = await connection.channel(timeout=PATIENCE)
         assert isinstance(channel, Channel)
         self._connection, self._channel = connection, channel
@@ -65,7 +73,14 @@ class Publisher:
         """Make what is missing of bridge.toml's exchanges and queues."""
         if self._connection is not None:
             with contextlib.suppress(*FAILURES), closed_is_failure():
-                await declare(self._connection, self._topology)
+                await self._declare(self._connection)
+
+    async def _declare(self, connection: Connection) -> None:
+        troubles = await declare(connection, self._topology)
+        for what, trouble in troubles.items():
+            if self._troubles.get(what) != trouble:  # once, not with every attempt
+                logger.error("%s", trouble)
+        self._troubles = troubles
 
     async def publish(self, exchange: str, key: str, body: bytes, properties: Basic.Properties) -> None:
         """Return when the broker has taken it. `properties.message_id` must be there.
@@ -88,6 +103,9 @@ class Publisher:
         channel = self._channel
         if channel is None or self._connection is None:
             raise Unavailable(AWAY)
+        trouble = self._troubles.get(f"exchange {exchange}")
+        if trouble and not await is_there(self._connection, exchange):  # else the broker would end the channel
+            raise Unavailable(trouble)
         if await self._connection.is_blocked():
             raise Unavailable("RabbitMQ has no room (its memory or disk alarm), nothing was accepted; try again later")
         try:

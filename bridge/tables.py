@@ -19,11 +19,15 @@ from chat.models import NAME_LIMIT
 from pipeline.event import ID_LIMIT, TYPE_LIMIT
 from redis_config import ConfigError
 
-VERSION = 3
+VERSION = 4
 UPGRADES: Mapping[int, Sequence[str]] = {
     2: [  # found an event by its id alone, whichever channel it was in
         "DROP INDEX events_event",
         "CREATE INDEX events_event ON events (event_id, channel_id, timestamp)",
+    ],
+    3: [  # had ids and types of 128 characters
+        f"ALTER TABLE events ALTER COLUMN event_id TYPE VARCHAR({ID_LIMIT})",
+        f"ALTER TABLE events ALTER COLUMN type TYPE VARCHAR({TYPE_LIMIT})",
     ],
 }
 _LOCK = 0x5065796B  # of PostgreSQL's advisory locks: "Peyk"
@@ -86,7 +90,8 @@ async def prepare(connection: AsyncConnection) -> str:
     await connection.run_sync(SQLModel.metadata.create_all)
     for old in range(version, VERSION):
         for statement in UPGRADES[old]:
-            await connection.execute(text(statement))
+            if " TYPE " not in statement or connection.dialect.name != "sqlite":  # there a length is only a comment
+                await connection.execute(text(statement))
     if version < VERSION:
         await connection.execute(update(ArchiveInfo).values(version=VERSION))
     _check_columns(await connection.run_sync(_columns))

@@ -1,6 +1,6 @@
 """bridge.toml: which exchanges and queues there are in RabbitMQ, and where what comes in goes. Pure.
 
-What a field may hold is said once, in its description here: errors and the README's table repeat it.
+What a field may hold is said once, in its description here: errors and the table in docs/rabbitmq.md repeat it.
 """
 
 import re
@@ -48,6 +48,7 @@ class Queue(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         Literal["quorum", "classic"] | None,
         Meta(description="quorum (the default: durable, replicated) or classic (the default of passing queues)"),
     ] = None
+    passive: Annotated[bool, Meta(description="true or false: it is somebody else's, and only has to be there")] = False
     exclusive: Annotated[bool, Meta(description="true or false: it is one node's, and goes with its connection")] = (
         False
     )
@@ -57,10 +58,15 @@ class Queue(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     ] = True
     prefetch: Annotated[int, Meta(ge=1, le=65535, description="1 to 65535 messages in hand, not yet acked")] = 500
     delivery_limit: Annotated[
-        int, Meta(ge=1, le=1000, description="1 to 1000 deliveries, then a dead letter (quorum queues)")
+        int,
+        Meta(ge=1, le=1000, description="1 to 1000 deliveries without an ack, then the log names it (quorum queues)"),
     ] = 20
     channel: Annotated[str, Meta(description="a channel's name, or a template: where the events go")] = ""
     event_type: Annotated[str, Meta(description="a type, or a template: for bodies that are not events")] = ""
+    body: Annotated[
+        Literal["auto", "json", "text"],
+        Meta(description="auto (text where the content type is text/plain, else JSON), json or text"),
+    ] = "auto"
     store: Annotated[bool, Meta(description="true or false: whether events are kept, or shown only")] = True
     arguments: Annotated[dict[str, str | int | bool], Meta(description="a table of x-arguments for the broker")] = {}
     bind: list[Bind] = []
@@ -87,6 +93,9 @@ class DeadLetters(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
     exchange: Name = "peyk.dead"
     queue: Name = "peyk.dead"
+    passive: Annotated[bool, Meta(description="true or false: both are somebody else's, and only have to be there")] = (
+        False
+    )
 
 
 class Topology(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -281,6 +290,10 @@ def _queue(queue: Queue, where: list[str]) -> Iterator[Trouble]:
     if queue.is_quorum and queue.passing:
         field = "exclusive" if queue.exclusive else "auto_delete"
         yield [*where, field], f'a quorum queue is durable and cannot be {field}; say kind = "classic", or leave it out'
+    if queue.passive:
+        said = {"kind": queue.kind, "exclusive": queue.exclusive, "auto_delete": queue.auto_delete}
+        for field in [name for name, value in (said | {"arguments": queue.arguments}).items() if value]:
+            yield [*where, field], f"a passive queue is taken as it is: leave {field} out, or passive"
     for field, template in (("channel", queue.channel), ("event_type", queue.event_type)):
         yield from _template(template, _is_place, "; ".join(PLACES.values()), [*where, field])
     if queue.channel:

@@ -11,10 +11,12 @@ GRACE = 4.0  # seconds a client has to refresh what expired
 class Access:
     """The credentials of one connection. Every command asks `check`."""
 
-    __slots__ = ("_doors", "_granted", "identity")
+    __slots__ = ("_doors", "_granted", "identity", "passing")
 
     def __init__(self, doors: Doors, identity: Identity) -> None:
         self._doors, self.identity = doors, identity
+        self.passing: dict[str, int] | None = None if identity.stays else {}
+        """Of a guest who leaves nothing behind: the channels it is in, and how far it has read each; else None."""
         self._granted: dict[str, Identity] = {}  # channels subscribed to with a token for that, and whose it was
 
     def check(self, action: str, channel: str, policy: Policy) -> None:
@@ -44,6 +46,8 @@ class Access:
     def leave(self, channel: str) -> None:
         """A subscription ended, and what its token opened."""
         self._granted.pop(channel, None)
+        if self.passing is not None:
+            self.passing.pop(channel, None)
 
     def refresh(self, token: str) -> None:
         """Go on with a newer token of the same user. Raises Unauthorized and TokenExpired."""

@@ -1,50 +1,73 @@
 """Accounts, for people without an identity provider: a name that is theirs alone, and a password.
 
-Who signs in is given a token like any other (chat.auth), so that no door needs to know of accounts.
+Who signs in is given a token like any other (chat.auth), so that no door needs to know of accounts. Guessing is slow:
+for a name, and from an address. A place that is known for a name, by its address or by a mark in a cookie, is counted
+by itself, so that nobody is locked out where they were before by what others guess elsewhere.
 """
 
-import asyncio
+import hmac
 import secrets
 import time
-import unicodedata
+from hashlib import blake2b
+from typing import NamedTuple
 
-from argon2 import PasswordHasher
-from argon2.exceptions import VerificationError
 from redis.asyncio import Redis
 
 from chat.auth import PROGRAM
 from chat.doors import ANONYMOUS, GUEST_PREFIX, Doors
-from chat.errors import BadRequest, NameTaken, PermissionDenied, TooManyRequests, Unauthorized
+from chat.errors import BadRequest, LimitExceeded, NameTaken, PermissionDenied, TooManyRequests, Unauthorized
+from chat.limits import Limits, network_of
 from chat.models import User
+from chat.passwords import Passwords, check_length
 from chat.settings import ServerSettings
-from pipeline.keys import Keys
+from pipeline.keys import ACCOUNTS, Keys
 
-PASSWORD_LIMITS = 8, 256  # characters
-ATTEMPTS = 10  # wrong passwords for one name in ATTEMPT_SECONDS
+ATTEMPTS = 10  # wrong passwords for one name in ATTEMPT_SECONDS, from places unknown together and from each known one
 ATTEMPT_SECONDS = 60
+KNOWN_SECONDS = 180 * 86400  # that a place stays known
+_PLACES = 8  # addresses known for one name; the one used longest ago goes first
+_SESSION = "session"  # the place of who is signed in
 _WRONG = "name or password is wrong"
+
+# KEYS: the account, the number of all. ARGV: the most there may be (0: any number), then fields and values.
+_REGISTER = """
+if redis.call('HEXISTS', KEYS[1], 'password') == 1 then return -1 end
+local limit = tonumber(ARGV[1])
+if limit > 0 and tonumber(redis.call('GET', KEYS[2]) or 0) >= limit then return 0 end
+redis.call('INCR', KEYS[2])
+return redis.call('HSET', KEYS[1], unpack(ARGV, 2))"""
 _REPLACE = """
 if redis.call('HGET', KEYS[1], 'password') ~= ARGV[1] then return 0 end
 redis.call('HSET', KEYS[1], 'password', ARGV[2])
 return 1"""
-_AT_ONCE = 2  # passwords hashed at a time: each costs 20 MB and some 30 ms of a core
+
+
+class Place(NamedTuple):
+    """Where somebody signs in: an address (empty: this machine's terminal), and the mark in the browser's cookie."""
+
+    address: str = ""
+    mark: str = ""
+
+
+HERE = Place()
 
 
 class Accounts:
     """Register, sign in, change the password."""
 
-    def __init__(self, settings: ServerSettings, redis: Redis, keys: Keys, doors: Doors) -> None:
-        self._redis, self._keys, self._doors = redis, keys, doors
+    def __init__(self, settings: ServerSettings, redis: Redis, keys: Keys, doors: Doors, limits: Limits) -> None:
+        self._redis, self._keys, self._doors, self._limits = redis, keys, doors, limits
         # Where names come with tokens, whoever registered the name of a token's holder would be them.
         self._open = settings.registration == "yes" or (settings.registration == "auto" and not settings.names_given)
-        self._ttl = settings.session_ttl
-        # OWASP's first choice of parameters for argon2id.
-        self._hasher = PasswordHasher(time_cost=2, memory_cost=19456, parallelism=1)
-        self._nobody = self._hasher.hash("nobody has this password")
-        self._room = asyncio.Semaphore(_AT_ONCE)
+        self._ttl, self._most = settings.session_ttl, settings.account_limit
+        self._passwords = Passwords(settings.sign_in_queue)
+        self.close = self._passwords.close
 
-    async def register(self, username: str, password: str) -> str:
-        """Take a name that nobody has; a token for it. Raises NameTaken, BadRequest and PermissionDenied."""
+    async def register(self, username: str, password: str, place: Place = HERE) -> str:
+        """Take a name that nobody has; a token for it.
+
+        Raises NameTaken, BadRequest, PermissionDenied, LimitExceeded and TooManyRequests.
+        """
         if not self._open:
             raise PermissionDenied(
                 "nobody registers here; bring a token, or ask the operator to let people register (REGISTRATION=yes)"
@@ -52,27 +75,45 @@ class Accounts:
         user = User.named(username)
         if user.id in (ANONYMOUS, PROGRAM) or user.id.startswith(GUEST_PREFIX):
             raise BadRequest(f"{ANONYMOUS}, {PROGRAM} and {GUEST_PREFIX}… are guests and programs; choose another name")
-        hashed = await self._hash(password)
-        key = self._keys.account(user.id)
-        if not await self._redis.hsetnx(key, "password", hashed):
-            raise NameTaken(f"the name {user.username} is taken; choose another, or sign in")
-        await self._redis.hset(key, mapping={"username": user.username, "created_at": int(time.time() * 1000)})
+        check_length(password)
+        taken = NameTaken(f"the name {user.username} is taken; choose another, or sign in")
+        if await self._redis.exists(self._keys.account(user.id)):
+            raise taken
+        self._limits.seldom("address_accounts", place.address)
+        hashed = await self._passwords.hash(password)
+        fields: list[str | int] = ["password", hashed, "username", user.username, "created_at", int(time.time() * 1000)]
+        made = await self._redis.eval(_REGISTER, 2, self._keys.account(user.id), ACCOUNTS, self._most, *fields)
+        if made < 0:
+            raise taken
+        if not made:
+            text = f"there are {self._most} accounts, as many as may be; ask the operator to raise ACCOUNT_LIMIT"
+            raise LimitExceeded(text, "accounts")
         await self._doors.claim(user)
+        await self._know(user, place)
         return self._doors.tokens.issue(user.username, self._ttl)
 
-    async def sign_in(self, username: str, password: str) -> str:
+    async def sign_in(self, username: str, password: str, place: Place = HERE) -> str:
         """A token for who knows the password. Raises Unauthorized, and TooManyRequests after too many wrong ones."""
         user = User.named(username)
-        verified = await self._verify(user, password)
+        known = await self._known(user, place)
+        if known:
+            self._limits.seldom("address_sign_ins", user.id, "you")
+        else:
+            self._limits.seldom("address_sign_ins", place.address)
+        verified = await self._verify(user, password, known)
         now = int(time.time())  # before it is read: who sets another password later shuts this token out
-        known, name = await self._redis.hmget(self._keys.account(user.id), ["password", "username"])
-        if known != verified:
+        hashed, name = await self._redis.hmget(self._keys.account(user.id), ["password", "username"])
+        if hashed != verified:
             raise Unauthorized(_WRONG)
+        await self._know(user, place)
         return self._doors.tokens.issue(str(name or user.username), self._ttl, at=now)
 
     async def change_password(self, user: User, old: str, new: str) -> str:
         """Set a new password and end every session but this one's, which goes on with the token returned."""
-        verified, hashed = await self._verify(user, old), await self._hash(new)
+        check_length(new)
+        self._limits.seldom("address_sign_ins", user.id, "you")
+        verified = await self._verify(user, old, _SESSION)
+        hashed = await self._passwords.hash(new, known=True)
         if not await self._redis.eval(_REPLACE, 1, self._keys.account(user.id), verified, hashed):
             raise Unauthorized(_WRONG)  # by now
         await self._doors.revoke(user=user.username)
@@ -84,48 +125,76 @@ class Accounts:
         if not await self._redis.exists(self._keys.account(user.id)):
             raise BadRequest(f"nobody registered the name {user.username}")
         new = secrets.token_urlsafe(12)
-        await self._redis.hset(self._keys.account(user.id), "password", await self._hash(new))
+        await self._redis.hset(self._keys.account(user.id), "password", await self._passwords.hash(new))
         await self._redis.delete(self._keys.attempts(user.id))
         await self._doors.revoke(user=user.username)
         return new
 
-    async def _verify(self, user: User, password: str) -> str:
-        """The hash that the password was right for, which need not be the account's any more when this returns."""
-        if await self._attempt(user, 1) > ATTEMPTS:  # before it is known: else those who ask at once all may
+    # -- what a password is worth
+
+    async def _verify(self, user: User, password: str, known: str) -> str:
+        """The hash that the password was right for, which need not be the account's any more when this returns.
+
+        `known` is the place, if it is known for that name.
+        """
+        self._passwords.check_room(bool(known))
+        if await self._attempt(user, known, 1) > ATTEMPTS:  # before it is known: else those who ask at once all may
             raise TooManyRequests(
                 f"too many wrong passwords for {user.username}; try again in a minute", "attempts", ATTEMPT_SECONDS
             )
-        known = await self._redis.hget(self._keys.account(user.id), "password")
+        hashed = await self._redis.hget(self._keys.account(user.id), "password")
         # Whether there is such an account must not be told by how long the answer takes.
-        if not await self._matches(str(known or self._nobody), password) or not known:
+        if not await self._matches(str(hashed or ""), password, bool(known)) or not hashed:
             raise Unauthorized(_WRONG)
-        await self._attempt(user, -1)
-        return str(known)
+        await self._attempt(user, known, -1)
+        return str(hashed)
 
-    async def _attempt(self, user: User, by: int) -> int:
+    async def _matches(self, hashed: str, password: str, known: bool) -> bool:
+        return await self._passwords.match(hashed, password, known)
+
+    async def _attempt(self, user: User, place: str, by: int) -> int:
         """Count an attempt, or take it back; how many there are."""
+        key = self._keys.attempts(user.id)
         async with self._redis.pipeline(transaction=True) as pipe:
-            pipe.incrby(self._keys.attempts(user.id), by)
-            pipe.expire(self._keys.attempts(user.id), ATTEMPT_SECONDS, nx=True)
+            pipe.hincrby(key, place, by)
+            pipe.expire(key, ATTEMPT_SECONDS, nx=True)
             return int((await pipe.execute())[0])
 
-    async def _hash(self, password: str) -> str:
-        low, high = PASSWORD_LIMITS
-        if not low <= len(password) <= high:
-            raise BadRequest(f"a password has {low} to {high} characters")
-        async with self._room:
-            return await asyncio.to_thread(self._hasher.hash, _normal(password))
+    # -- where somebody is known
 
-    async def _matches(self, hashed: str, password: str) -> bool:
-        if len(password) > PASSWORD_LIMITS[1]:
-            return False
-        async with self._room:
-            try:
-                return await asyncio.to_thread(self._hasher.verify, hashed, _normal(password))
-            except VerificationError:
-                return False
+    def mark(self, user: User, old: str = "") -> str:
+        """What a browser keeps that `user` signed in with: `old`, if it is such a mark already."""
+        if self._device(user, old):
+            return old
+        device = secrets.token_hex(9)
+        return f"{device}.{self._sealed(user, device)}"
 
+    def _device(self, user: User, mark: str) -> str:
+        """The device of a mark that was made here for this user; else empty."""
+        device, _, seal = mark.partition(".")
+        return device if hmac.compare_digest(seal.encode(), self._sealed(user, device).encode()) else ""
 
-def _normal(password: str) -> str:
-    """One form of what different keyboards type as the same letters (RFC 8265)."""
-    return unicodedata.normalize("NFC", password)
+    def _sealed(self, user: User, device: str) -> str:
+        return self._digest(f"device\n{user.id}\n{device}")
+
+    def _digest(self, text: str) -> str:
+        return blake2b(text.encode(), digest_size=12, key=self._doors.secret.encode()[:64]).hexdigest()
+
+    async def _known(self, user: User, place: Place) -> str:
+        """What a place is called among those that are known for this user; empty: it is not."""
+        if device := self._device(user, place.mark):
+            return device
+        address = self._digest(network_of(place.address))  # kept as a digest: it is nobody's business where people are
+        there = await self._redis.zscore(self._keys.places(user.id), address)
+        return address if place.address and there is not None else ""
+
+    async def _know(self, user: User, place: Place) -> None:
+        """Somebody signed in: the address is known for them from now on."""
+        if not place.address:
+            return
+        key = self._keys.places(user.id)
+        async with self._redis.pipeline(transaction=True) as pipe:
+            pipe.zadd(key, {self._digest(network_of(place.address)): time.time()})
+            pipe.zremrangebyrank(key, 0, -_PLACES - 1)
+            pipe.expire(key, KNOWN_SECONDS)
+            await pipe.execute()

@@ -8,11 +8,11 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from chat import moderation, protocol
+from chat.accounts import KNOWN_SECONDS, Place
 from chat.bodies import TEXT, body_of, decode, media_type, raw_body
-from chat.doors import COOKIE
-from chat.errors import BadRequest, Unauthorized, UnknownChannel
+from chat.doors import COOKIE, KNOWN
+from chat.errors import BadRequest, PermissionDenied, Unauthorized, UnknownChannel
 from chat.events import event_stream
-from chat.health import ready
 from chat.metrics import exposition
 from chat.models import User, channel_id
 from chat.protocol import encode, page_body
@@ -135,13 +135,16 @@ async def open_session(request: Request) -> Response:
     body, node = await body_of(request, NewSession), node_of(request)
     if (body.token is msgspec.UNSET) == (body.username is msgspec.UNSET or body.password is msgspec.UNSET):
         raise BadRequest('sign in with "username" and "password", or with a "token"')
-    token = body.token or await node.accounts.sign_in(body.username or "", body.password or "")
-    return _signed_in(request, token)
+    if body.token:
+        return _signed_in(request, body.token)
+    token = await node.accounts.sign_in(body.username or "", body.password or "", _place(request))
+    return _marked(request, _signed_in(request, token), User.named(body.username or ""))
 
 
 async def register(request: Request) -> Response:
     body = await body_of(request, NewAccount)
-    return _signed_in(request, await node_of(request).accounts.register(body.username, body.password))
+    token = await node_of(request).accounts.register(body.username, body.password, _place(request))
+    return _marked(request, _signed_in(request, token), User.named(body.username))
 
 
 async def change_password(request: Request) -> Response:
@@ -152,9 +155,7 @@ async def change_password(request: Request) -> Response:
 async def close_session(request: Request) -> Response:
     """Sign out: the token is shut out, not only forgotten."""
     with contextlib.suppress(Unauthorized):  # over already
-        identity = access_of(request).identity
-        if identity.token:
-            await node_of(request).doors.revoke(token=identity.token, expires=identity.expires)
+        await node_of(request).doors.sign_out(access_of(request).identity)
     reply = Response(status_code=204)
     reply.delete_cookie(COOKIE, httponly=True, samesite="lax")
     return reply
@@ -166,6 +167,18 @@ def _signed_in(request: Request, token: str) -> Response:
     reply = answer(Who(identity.user.username, False, identity.expires), 201)
     secure, age = request.url.scheme == "https", identity.ttl or None
     reply.set_cookie(COOKIE, token, max_age=age, httponly=True, samesite="lax", secure=secure)
+    return reply
+
+
+def _place(request: Request) -> Place:
+    return Place(address_of(request), request.cookies.get(KNOWN, ""))
+
+
+def _marked(request: Request, reply: Response, user: User) -> Response:
+    """Let the browser be known again: whoever guesses elsewhere does not lock its person out."""
+    mark = node_of(request).accounts.mark(user, request.cookies.get(KNOWN, ""))
+    secure = request.url.scheme == "https"
+    reply.set_cookie(KNOWN, mark, max_age=KNOWN_SECONDS, path="/api", httponly=True, samesite="strict", secure=secure)
     return reply
 
 
@@ -219,6 +232,8 @@ async def put_subscriber(request: Request) -> Response:
     node = node_of(request)
     channel = await node.channels.get(await asked_channel(request, "subscribe"))
     user = await asked_user(request, "subscribe", channel.id)
+    if not access_of(request).identity.stays:
+        raise PermissionDenied("guests belong to no channel here, and leave nothing behind; sign in, or subscribe")
     new = await node.subscriptions.add(user, channel.id)
     return answer(Subscriber(channel.id, user.id, True), 201 if new else 200)
 
@@ -357,6 +372,6 @@ async def get_metrics(request: Request) -> Response:
 
 
 async def get_ready(request: Request) -> Response:
-    readiness = await ready(node_of(request))
+    readiness = await node_of(request).health.ready()
     body = Health(readiness.status, readiness.parts | readiness.degraded)
     return answer(body, 503 if readiness.status == "unavailable" else 200)

@@ -79,6 +79,11 @@ class Identity(msgspec.Struct, frozen=True):
         return "" if self.guest else self.user.id
 
     @property
+    def stays(self) -> bool:
+        """Whether what it does outlasts its connection: a guest that others can be, too, leaves nothing behind."""
+        return not self.guest or self.local
+
+    @property
     def ttl(self) -> int:
         """Seconds left, at least 1; 0: for ever."""
         return max(1, self.expires - int(time.time())) if self.expires else 0

@@ -10,7 +10,7 @@ from chat.errors import BadRequest, ChannelExists, LimitExceeded, UnknownChannel
 from chat.models import Channel, User, channel_id, is_line
 from chat.policies import POLICY, Policies
 from pipeline.content import normal
-from pipeline.keys import CHANNELS, CONTROL, Keys
+from pipeline.keys import CHANNELS, Keys
 from pipeline.producer import new_epoch
 from pipeline.resp import Link
 from redis_config import Settings
@@ -126,7 +126,7 @@ class Channels:
     async def kick(self, name: str, user: User) -> None:
         """End a user's subscriptions of the moment, on every node. They may come back; see give_role for banning."""
         channel = await self.get(name)
-        await self._redis.publish(CONTROL, f"{KICK}{channel.id} {user.id}")
+        await self._redis.publish(self._keys.control, f"{KICK}{channel.id} {user.id}")
 
     async def delete(self, name: str) -> None:
         """Remove the channel, its history and its subscriptions, and tell every node. Raises UnknownChannel."""
@@ -141,7 +141,7 @@ class Channels:
             pipe.delete(self._keys.subscribers(channel.id))
             pipe.srem(CHANNELS, channel.id)
             pipe.set(self._keys.tombstone(channel.id), 1, ex=_TOMBSTONE)
-            pipe.publish(CONTROL, f"{DELETED}{channel.id} {epoch}")
+            pipe.publish(self._keys.control, f"{DELETED}{channel.id} {epoch}")
             await pipe.execute()
         async with self._redis.pipeline(transaction=False) as pipe:
             for member in members:
@@ -151,13 +151,13 @@ class Channels:
 
     async def _policy_changed(self, channel: str) -> None:
         """Every node reads it again; this one before it answers."""
-        await self._redis.publish(CONTROL, POLICY + channel.encode())
+        await self._redis.publish(self._keys.control, POLICY + channel.encode())
         await self._policies.read([channel])
 
     async def _make(self, name: str, description: str, owner: str, kind: str) -> tuple[Channel, bool]:
         """The channel and whether it is new."""
         channel, key = channel_id(name), self._keys.channel(channel_id(name))
-        fields = {"id": channel, "name": name, "description": _checked(description)}
+        fields = {"id": channel, "name": normal(name), "description": _checked(description)}
         fields |= {"owner": owner, "kind": kind, "epoch": new_epoch(), "offset": "0"}
         made = [part for field in fields.items() for part in field]
         reply = await self._link.call("EVAL", _MAKE, 2, key, CHANNELS, self._limit, channel, *made)

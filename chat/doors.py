@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import logging
 import secrets
-import time
 from collections.abc import Callable
 
 import msgspec
@@ -13,23 +12,25 @@ from redis.asyncio import Redis
 from chat.auth import ApiKeys, Identity, Tokens
 from chat.errors import BadRequest, PermissionDenied, Unauthorized
 from chat.models import User
+from chat.revocations import Revocations
 from chat.settings import ServerSettings
-from pipeline.keys import CONTROL, REVOKED, SECRET, Keys
+from pipeline.keys import SECRET, Keys
 from pipeline.lasting import end, lasting
 from pipeline.resp import FAILURES, Link
 from redis_config import ConfigError
 
 logger = logging.getLogger(__name__)
 
-REVOKE = b"revoke"  # said on Pub/Sub `control`
 COOKIE = "peyk"
+KNOWN = "peyk-known"  # the cookie of a browser in which somebody signed in before
 ANONYMOUS = "anonymous"  # who a guest is that gives no name, over HTTP
 GUEST_PREFIX = "guest-"
+_REST = 0.1  # seconds between looks through all clients for who was revoked
 _CLAIMED = 600  # seconds a node that missed the word has to find out that a guest's name has an account
 
 
 class Doors:
-    """Makes an Identity of what a client brings. `changed` is called when somebody was revoked."""
+    """Makes an Identity of what a client brings. `changed` is told of whom something was revoked ("": of anybody)."""
 
     def __init__(self, settings: ServerSettings, redis: Redis, link: Link, keys: Keys) -> None:
         self._redis, self._link, self._keys, self._settings = redis, link, keys, settings
@@ -39,8 +40,8 @@ class Doors:
         self.guests = settings.guests == "yes" or (settings.guests == "auto" and settings.on_loopback)
         self.secret = ""
         """Of this installation: nobody outside knows it. There once `start` has run."""
-        self._revoked: dict[str, float] = {}
-        self.changed: Callable[[], None] = lambda: None
+        self.revocations = Revocations(link, keys.control, settings.user_sign_outs)
+        self.changed: Callable[[frozenset[str]], None] = lambda users: None
         self._interval = settings.check_interval
         self._woken = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -50,7 +51,8 @@ class Doors:
         self.secret = str(await self._redis.get(SECRET))
         if not self._settings.auth_secret.get_secret_value():  # sessions of accounts are signed all the same
             self.tokens = Tokens(self.secret, self._settings.auth_keys)
-        await self._load()
+        await self.revocations.load()
+        self.revocations.news.clear()  # nobody is here yet
         self._task = lasting(self._watch)
 
     async def close(self) -> None:
@@ -106,59 +108,50 @@ class Doors:
 
     def revoked(self, identity: Identity) -> bool:
         """Whether this token, or every token of its user issued until then, was revoked; or a guest's name taken."""
-        if identity.guest:
-            return f"guest {identity.user.id}" in self._revoked
-        if identity.token and f"token {identity.token}" in self._revoked:
-            return True
-        # The name of a program says nothing of who it is.
-        return not identity.program and identity.issued <= self._revoked.get(f"user {identity.user.id}", -1)
+        return self.revocations.hold(identity)
 
-    async def revoke(self, *, user: str = "", token: str = "", expires: int = 0) -> None:
-        """Shut out a user's tokens issued until now, or one token by its id; on every node.
-
-        `expires` is when the token would have run out (Unix s, 0: never): so long it is remembered. Raises BadRequest.
-        """
+    async def revoke(self, *, user: str = "", token: str = "") -> None:
+        """Shut out a user's tokens issued until now, or one token by its id (jti); on every node. Raises BadRequest."""
         if bool(user) == bool(token):
             raise BadRequest("revoke a user, or a token by its id (jti)")
-        await self._shut_out(f"user {User.named(user).id}" if user else f"token {token}", expires)
+        if user:
+            await self.revocations.of_user(User.named(user).id)
+        else:
+            await self.revocations.of_token(token)
+        self.wake()
+
+    async def sign_out(self, identity: Identity) -> None:
+        """Shut out the token somebody came with, if it has an id; on every node."""
+        if identity.token:
+            await self.revocations.of_session(identity)
+            self.wake()
 
     async def claim(self, user: User) -> None:
         """This name has an account now: who used it as a guest goes, on every node."""
-        await self._shut_out(f"guest {user.id}", int(time.time()) + _CLAIMED)
-
-    async def _shut_out(self, entry: str, expires: int) -> None:
-        await self._redis.hset(REVOKED, entry, f"{int(time.time())} {expires}")
-        await self._redis.publish(CONTROL, REVOKE)
-        await self._load()
+        await self.revocations.of_guest(user.id, _CLAIMED)
+        self.wake()
 
     def wake(self) -> None:
         """Look again now: somebody was revoked."""
         self._woken.set()
 
     async def _watch(self) -> None:
+        revocations = self.revocations
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._interval):
                     await self._woken.wait()
             self._woken.clear()
             try:
-                await self._load()
+                await revocations.load()
+                await revocations.forget()
             except FAILURES as error:
                 logger.info("who was revoked is not known newly: %s", error)
-
-    async def _load(self) -> None:
-        """Read who was revoked; tell `changed` if that is news."""
-        revoked: dict[str, float] = {}
-        entries = [value.decode() for value in await self._link.call("HGETALL", REVOKED)]
-        for name, value in zip(entries[::2], entries[1::2], strict=True):
-            at, _, expires = value.partition(" ")
-            if 0 < int(expires or 0) < time.time():
-                await self._link.call("HDEL", REVOKED, name)
-            else:
-                revoked[name] = float(at)
-        if revoked != self._revoked:
-            self._revoked = revoked
-            self.changed()
+            if revocations.news:
+                news = frozenset(revocations.news)
+                revocations.news.clear()
+                self.changed(news)
+                await asyncio.sleep(_REST)
 
 
 def tokens_of(settings: ServerSettings) -> Tokens:

@@ -3,6 +3,7 @@
 import secrets
 from functools import partial
 from typing import Annotated, Any
+from urllib.parse import unquote
 
 import msgspec
 from starlette.requests import Request
@@ -14,6 +15,7 @@ from chat.errors import BadRequest, NotAvailable, TooLarge, Unavailable, Unknown
 from chat.models import channel_id, is_line
 from chat.node import Node
 from chat.requests import JSON, NDJSON, access_of, address_of, answer, node_of, number, speaker_of
+from pipeline import cloudevents
 from pipeline.consumer import Away
 from pipeline.content import UNREADABLE
 from pipeline.encode import Message
@@ -24,7 +26,8 @@ from pipeline.replay import Replay
 
 
 class NewEvent(msgspec.Struct, forbid_unknown_fields=True):
-    """`payload` is any JSON value. The same `id` again within IDEMPOTENCY_TTL is the same event.
+    """`payload` is any JSON value. The same `id` again within IDEMPOTENCY_TTL is the same event. `subject`, `time` (RFC
+    3339) and `source` are a CloudEvent's: what it is about, when and where it happened.
 
     `user` is for guests and programs; others are who their token says.
     """
@@ -34,6 +37,9 @@ class NewEvent(msgspec.Struct, forbid_unknown_fields=True):
     payload: msgspec.Raw
     id: Annotated[str, msgspec.Meta(min_length=1, max_length=ID_LIMIT)] | msgspec.UnsetType = msgspec.UNSET
     user: str | msgspec.UnsetType = msgspec.UNSET
+    subject: str = ""
+    time: str = ""
+    source: str = ""
 
 
 class Queued(msgspec.Struct):
@@ -43,8 +49,10 @@ class Queued(msgspec.Struct):
     status: str
 
 
-class StoredEvent(msgspec.Struct):
-    """An event and where it stands in its channel; `time` is in Unix milliseconds."""
+class StoredEvent(msgspec.Struct, omit_defaults=True):
+    """An event and where it stands in its channel; `time` is in Unix milliseconds, when it was stored. `happened` is
+    the time that the event itself says, as it says it.
+    """
 
     id: str
     type: str
@@ -54,10 +62,17 @@ class StoredEvent(msgspec.Struct):
     offset: int
     epoch: str
     time: int
+    subject: str = ""
+    happened: str = ""
+    source: str = ""
 
 
 async def post_events(request: Request) -> Response:
-    """Publish one event, or a batch: a JSON array, or NDJSON. 202: they are safe, and come into their streams."""
+    """Publish one event, or a batch: a JSON array, or NDJSON. 202: they are safe, and come into their streams.
+
+    CloudEvents as well, structured (application/cloudevents+json), in batches (application/cloudevents-batch+json) or
+    binary (headers ce-type, ce-id, …); their extension `channel`, or `?channel=NAME`, says where they go.
+    """
     node = node_of(request)
     identity = access_of(request).identity
     new, batch = await _events_of(request)
@@ -72,8 +87,13 @@ async def post_events(request: Request) -> Response:
 async def _events_of(request: Request) -> tuple[list[NewEvent], bool]:
     """The events in the body, and whether they are a batch. Raises BadRequest and TooLarge."""
     settings = node_of(request).settings
-    kind = media_type(request, (JSON, NDJSON))
+    is_cloud = cloudevents.is_one(request.headers.get("content-type", ""), request.headers)
+    kind = cloudevents.media_type(request.headers.get("content-type", ""))
+    if not is_cloud:
+        kind = media_type(request, (JSON, NDJSON))
     body = await raw_body(request, settings.batch_bytes)
+    if is_cloud:
+        return _counted(_cloud_events(request, body), settings.event_batch), kind == cloudevents.BATCH
     try:
         if kind == NDJSON:
             events = [msgspec.json.decode(line, type=NewEvent) for line in body.split(b"\n") if line.strip()]
@@ -84,11 +104,30 @@ async def _events_of(request: Request) -> tuple[list[NewEvent], bool]:
     except UNREADABLE as error:
         text = f'an event is a JSON object {{"type","channel","payload"}} with an "id" if you like: {error}'
         raise BadRequest(text) from None
+    return _counted(events, settings.event_batch), True
+
+
+def _counted(events: list[NewEvent], limit: int) -> list[NewEvent]:
+    """The events, if a batch may have so many. Raises Unprocessable and TooLarge."""
     if not events:
-        raise Unprocessable(f"a batch has 1 to {settings.event_batch} events; this one has none")
-    if len(events) > settings.event_batch:
-        raise TooLarge(f"a batch has 1 to {settings.event_batch} events; this one has {len(events)}")
-    return events, True
+        raise Unprocessable(f"a batch has 1 to {limit} events; this one has none")
+    if len(events) > limit:
+        raise TooLarge(f"a batch has 1 to {limit} events; this one has {len(events)}")
+    return events
+
+
+def _cloud_events(request: Request, body: bytes) -> list[NewEvent]:
+    """The CloudEvents of a request. Raises BadRequest."""
+    headers = {name: unquote(value) for name, value in request.headers.items() if name.startswith("ce-")}
+    channel = request.query_params.get("channel", "")
+    events = []
+    for one in cloudevents.read(request.headers.get("content-type", ""), headers, body) or ():
+        if not (one.channel or channel):
+            raise BadRequest("no channel: say ?channel=NAME, or give the CloudEvent an attribute channel")
+        id = one.id or msgspec.UNSET
+        about = (one.subject, one.time, one.source)
+        events.append(NewEvent(one.type, one.channel or channel, msgspec.Raw(one.payload), id, msgspec.UNSET, *about))
+    return events
 
 
 async def _checked(request: Request, new: NewEvent) -> Event:
@@ -98,7 +137,8 @@ async def _checked(request: Request, new: NewEvent) -> Event:
     if not node.settings.create_channels:
         await node.channels.get(channel)
     id = secrets.token_urlsafe(12) if new.id is msgspec.UNSET else new.id
-    event = Event(id, new.type, channel, bytes(new.payload), user.username)
+    about = (new.subject, new.time, new.source)
+    event = Event(id, new.type, channel, bytes(new.payload), user.username, *about)
     return cleaned(event, node.settings.message_limit, node.settings.json_depth)
 
 
@@ -173,5 +213,6 @@ def _stored(message: Message) -> StoredEvent | None:
         return None
     payload = msgspec.Raw(event.payload)
     return StoredEvent(
-        event.id, event.type, event.channel, payload, event.user, message.offset, message.epoch, message.ms
-    )
+        event.id, event.type, event.channel, payload, event.user, message.offset, message.epoch, message.ms,
+        event.subject, event.time, event.source,
+    )  # fmt: skip

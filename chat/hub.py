@@ -18,7 +18,7 @@ from chat.recent import Recent
 from chat.settings import ServerSettings
 from pipeline.encode import push
 from pipeline.fanout import PRESENCE, UNPOSITIONED
-from pipeline.keys import CONTROL, Keys
+from pipeline.keys import Keys
 from pipeline.lasting import lasting
 from pipeline.listener import Listener
 from pipeline.positions import AT_ONCE, Standing, renew_epoch, standings
@@ -41,7 +41,9 @@ class Hub:
     """All channels of this node."""
 
     def __init__(self, address: Address, settings: ServerSettings, replay: Replay, link: Link) -> None:
-        self._settings, self._keys = settings, Keys.of(settings)
+        self._settings = settings
+        self._keys = Keys.of(settings)
+        self._control = self._keys.control.encode()
         self._replay, self._link = replay, link
         self._channels: dict[str, LocalChannel] = {}
         self._recent = Recent()
@@ -63,6 +65,10 @@ class Hub:
         for channel in self._channels.values():
             channel.opened.cancel()
         await self._listener.close()
+
+    def reopen(self) -> None:
+        """Listen on a new connection: Redis is not where it was."""
+        self._listener.reopen()
 
     def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
@@ -177,7 +183,7 @@ class Hub:
     # -- what arrives
 
     def _on_message(self, name: bytes, payload: bytes) -> None:
-        if name == CONTROL.encode():
+        if name == self._control:
             self.heard.set()
             for callback in self.on_control:
                 callback(payload)
@@ -370,7 +376,7 @@ class Hub:
     async def _opening(self, local: LocalChannel) -> None:
         """Listen first, then read where the channel stands: what comes between is in one of the two."""
         try:
-            await self._listener.subscribe([self._keys.channel(local.id)])
+            await self._listener.subscribe([self._keys.pubsub(local.id)])
             position = await self._replay.position(local.id)
             if position is None:
                 raise UnknownChannel.named(local.id)
@@ -388,10 +394,10 @@ class Hub:
     def _close_if_empty(self, local: LocalChannel) -> None:
         if not local.live and not local.readers and self._channels.get(local.id) is local:
             del self._channels[local.id]
-            self._listener.unsubscribe(self._keys.channel(local.id))
+            self._listener.unsubscribe(self._keys.pubsub(local.id))
 
     def _names(self) -> list[str]:
-        return [CONTROL, *map(self._keys.channel, self._channels)]
+        return [self._keys.control, *map(self._keys.pubsub, self._channels)]
 
     async def _compare_all(self) -> None:
         await self._check_positions(list(self._channels.values()))

@@ -17,6 +17,7 @@ from chat.settings import ServerSettings
 PATIENCE = 10  # times `rate_burst` seconds of nothing but refusals after which a client is closed
 _PAUSE = 2.0  # seconds without a refusal that end such a run, at least
 _LONGEST = 2.0  # seconds a refusal is held back
+_PERIODS = {"address_sign_ins": 60.0, "address_accounts": 3600.0}  # seconds in which the number may be used up
 _KEPT = 1024  # callers that are remembered before the idle ones among them are forgotten
 
 
@@ -108,7 +109,8 @@ class Limits:
         self.clock = clock
         self._settings, self._burst = settings, settings.rate_burst
         self._callers: dict[str, Caller] = {}
-        self._prune_at = _KEPT
+        self._prune_at = self._prune_seldom_at = _KEPT
+        self._seldom: dict[tuple[str, str], TokenBucket] = {}
         self._own = settings.limit("command_rate"), settings.limit("publish_rate")
         self._shared = settings.limit("user_command_rate"), settings.limit("user_publish_rate")
         self._per_address = settings.limit("address_connections")
@@ -149,7 +151,7 @@ class Limits:
 
     def enter(self, address: str) -> None:
         """A connection begins, or a proxy's request. Raises TooManyRequests."""
-        caller = self._caller(_key(address))
+        caller = self._caller(network_of(address))
         if self._per_address and address and caller.connections >= self._per_address:
             text = f"one address has at most {self._per_address} connections at a time; close some, then try again"
             raise TooManyRequests(text, "address_connections", 10)
@@ -157,28 +159,46 @@ class Limits:
 
     def stay(self, address: str) -> None:
         """A proxy's request that was let in goes on as a socket, which counts until it leaves too."""
-        self._caller(_key(address)).connections += 1
+        self._caller(network_of(address)).connections += 1
 
     def leave(self, address: str) -> None:
-        self._callers[_key(address)].connections -= 1
+        self._callers[network_of(address)].connections -= 1
 
     def request(self, address: str) -> None:
         """An HTTP request is a command of its address, and so is a handshake. Raises TooManyRequests."""
-        self._spend(self._caller(_key(address)).commands, "requests")
+        self._spend(self._caller(network_of(address)).commands, "requests")
 
     def refuse(self, address: str) -> float:
         """Seconds until a request of this address that is beyond its rate is to be refused.
 
         Refusals come no faster than the rate: to answer a flood would cost as much as to serve it.
         """
-        caller, now = self._caller(_key(address)), self.clock()
+        caller, now = self._caller(network_of(address)), self.clock()
         at = min(max(caller.refused_until, now), now + _LONGEST)
         caller.refused_until = at + 1 / self._shared[0]
         return at - now
 
     def message(self, address: str, user: str = "", count: int = 1) -> None:
         """`count` messages over HTTP, of a user if it is known who. Raises TooManyRequests."""
-        self._spend(self._caller(user or _key(address)).messages, "messages", count)
+        self._spend(self._caller(user or network_of(address)).messages, "messages", count)
+
+    def seldom(self, name: str, caller: str, who: str = "your address") -> None:
+        """Once more what a setting allows so many times in a long while, to an address or a user. "": nobody counts.
+
+        Raises TooManyRequests.
+        """
+        limit = self._settings.limit(name)
+        if not limit or not caller:
+            return
+        now, key = self.clock(), (name, network_of(caller) if who == "your address" else caller)
+        if key not in self._seldom:
+            if len(self._seldom) >= self._prune_seldom_at:
+                self._seldom = {key: bucket for key, bucket in self._seldom.items() if not bucket.is_full(now)}
+                self._prune_seldom_at = max(_KEPT, 2 * len(self._seldom))
+            self._seldom[key] = TokenBucket(limit / _PERIODS[name], limit)
+        if wait := self._seldom[key].take(now):
+            what = {"address_sign_ins": "sign-ins", "address_accounts": "new accounts"}[name]
+            raise TooManyRequests(f"too many {what} from {who}; try again in {math.ceil(wait)} s", name, wait)
 
     def _spend(self, bucket: TokenBucket | None, what: str, count: int = 1) -> None:
         if bucket is not None and (wait := bucket.take(self.clock(), count)):
@@ -199,8 +219,8 @@ class Limits:
 
 
 @lru_cache(maxsize=1024)
-def _key(address: str) -> str:
-    """What is one address: an IPv4 address, or an IPv6 network of 64 bits, which is what one line is given."""
+def network_of(address: str) -> str:
+    """What counts as one address: an IPv4 address, or an IPv6 network of 64 bits, which is what one line is given."""
     try:
         ip = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:

@@ -1,5 +1,6 @@
 """User, Channel and Stream: the three things Peyk knows, and the rules for their names."""
 
+import re
 import unicodedata
 from datetime import datetime
 from functools import lru_cache
@@ -11,49 +12,92 @@ from sqlmodel import Field, SQLModel
 from chat.errors import BadRequest
 
 NAME_LIMIT = 64
-NAME_RULE = f"1 to {NAME_LIMIT} letters, digits, marks, '_', '-' or '.' of any script, not starting with a dot"
+NAME_RULE = (
+    f"1 to {NAME_LIMIT} letters, digits, marks, '_', '-' or '.' of any script, "
+    "not starting with a dot, and no invisible characters"
+)
+UNSEEN = (
+    "\u00ad\u034f\u061c\u115f-\u1160\u17b4-\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u2d7f\u3164"
+    "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001107f\U00016fe4\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
+    "\U000e0000-\U000e0fff"
+)
+"""A class of a regular expression: Unicode's default-ignorable code points, and three marks that are not drawn."""
 
-_ZWNJ = "\u200c"
+_LONGEST = 4 * NAME_LIMIT  # code points that are looked at: letters may come with their marks apart
 _JOINERS = "\u200c\u200d"
-_ARABIC_TO_PERSIAN = str.maketrans({"ي": "ی", "ك": "ک"})
+_OF_NAMES = frozenset(("Lu", "Ll", "Lt", "Lm", "Lo", "Mn", "Mc", "Me", "Nd"))
+_UNSEEN = re.compile(f"[{UNSEEN}]")
+_STOPS = "_-.＿．"
+_DASH = re.compile(
+    "[\u058a\u05be\u1400\u1806\u2010-\u2015\u2212\u2e17\u2e1a\u2e3a\u2e3b\u2e40\u2e5d\u301c\u3030\u30a0"
+    "\ufe31\ufe32\ufe58\ufe63\uff0d\U00010ead]"
+)
+_DIGIT = re.compile("[^\\D0-9]")
+# Persian letters and those of other keyboards that look like them; and the tatweel, which only makes a word longer.
+_ALIKE = str.maketrans({"ي": "ی", "ى": "ی", "ك": "ک", "ە": "ه", "\u0640": None, "\u1160": None})
+
+
+def fold(text: str) -> str:
+    """The skeleton of a name: what different spellings of it have in common.
+
+    NFKC and case folding, so that fullwidth and mathematical letters are letters; Persian ye, kaf and heh; the digits
+    0 to 9 for those of any script; one dash; and nothing of what is not seen. It is its own skeleton: who may do a
+    thing is asked of one spelling, and the thing done by another. `chat/web/names.js` folds every text the same way.
+    """
+    if text.isascii():
+        return text.lower()
+    bare = unicodedata.normalize("NFKD", _UNSEEN.sub("", text)).casefold()
+    bare = unicodedata.normalize("NFKD", bare).translate(_ALIKE)  # apart: a letter may stand under a mark
+    bare = _DIGIT.sub(lambda digit: str(unicodedata.decimal(digit[0])), _DASH.sub("-", bare))
+    return unicodedata.normalize("NFC", bare)
 
 
 def _is_name(text: str) -> bool:
-    if not 0 < len(text) <= NAME_LIMIT or text[0] == ".":
-        return False
-    return all(c in "_-." or unicodedata.category(c)[0] in "LM" or unicodedata.category(c) == "Nd" for c in text)
+    """Whether every character of `text`, in NFC, may stand where it does in a name."""
+    if text.isascii():
+        return all(c.isalnum() or c in "_-." for c in text)
+    return all(_joins(text, at) if c in _JOINERS else _is_seen(c) for at, c in enumerate(text))
 
 
-def fold(name: str) -> str:
-    """What different spellings of `name` have in common. It is its own: who may do a thing is asked of one spelling,
-    and the thing done by another."""
-    bare = unicodedata.normalize("NFC", name.replace(_ZWNJ, ""))  # first: a letter and its mark may meet
-    return unicodedata.normalize("NFC", bare.casefold()).translate(_ARABIC_TO_PERSIAN)
+def _is_seen(character: str) -> bool:
+    if character in _STOPS or _DASH.match(character):
+        return True
+    return unicodedata.category(character) in _OF_NAMES and not _UNSEEN.match(character)
+
+
+def _joins(text: str, at: int) -> bool:
+    """Whether the joiner there has a letter (with its marks) on either side."""
+    around = text[at - 1 : at] + text[at + 1 : at + 2]
+    return len(around) == 2 and unicodedata.category(around[0])[0] in "LM" and unicodedata.category(around[1])[0] == "L"
+
+
+def _spelled(name: str) -> tuple[str, str] | None:
+    """`name` as it is shown, in NFC, and its skeleton; None where it is no name."""
+    shown = unicodedata.normalize("NFC", name)
+    skeleton = fold(shown)
+    if not 0 < len(shown) <= NAME_LIMIT or not 0 < len(skeleton) <= NAME_LIMIT or "." in (shown[0], skeleton[0]):
+        return None
+    return (shown, skeleton) if _is_name(shown) and _is_name(skeleton) else None
 
 
 @lru_cache(maxsize=8192)
 def channel_id(name: str) -> str:
-    """The id of the channel a person calls `name`: what different spellings of one name have in common.
-
-    Folds case, Unicode form (NFC), the Arabic and Persian forms of ye and kaf, and drops the zero-width
-    non-joiner, so `/join برنامه‌نویسی` and `/join برنامهنویسي` meet. Raises BadRequest naming the rule.
-    """
-    if len(name) <= NAME_LIMIT:  # first: putting n combining marks in order takes n² steps
-        folded = fold(name)
-        if _is_name(folded):
-            return folded
-        raise BadRequest(f"a channel name has {NAME_RULE}")
-    raise BadRequest.beyond("name_length", f"a channel name has {NAME_RULE}")
+    """The id of the channel a person calls `name`: its skeleton. Raises BadRequest naming the rule."""
+    spelled = _spelled(name) if len(name) <= _LONGEST else None
+    if spelled is not None:
+        return spelled[1]
+    if len(name) > NAME_LIMIT:
+        raise BadRequest.beyond("name_length", f"a channel name has {NAME_RULE}")
+    raise BadRequest(f"a channel name has {NAME_RULE}")
 
 
 @lru_cache(maxsize=8192)
 def user_name(name: str) -> str:
     """`name` as it is shown: NFC, with the joiners Persian needs. Raises BadRequest naming the rule."""
-    if len(name) <= 4 * NAME_LIMIT:  # letters may come with their marks apart
-        name = unicodedata.normalize("NFC", name)
-        if len(name) <= NAME_LIMIT and _is_name(name.replace(_ZWNJ, "")):
-            return name
-    raise BadRequest(f"a user name has {NAME_RULE}")
+    spelled = _spelled(name) if len(name) <= _LONGEST else None
+    if spelled is None:
+        raise BadRequest(f"a user name has {NAME_RULE}")
+    return spelled[0]
 
 
 def is_line(text: str) -> bool:

@@ -9,8 +9,9 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
 from chat.access import Access
 from chat.accounts import Accounts
 from chat.channels import DELETED, KICK, Channels
-from chat.doors import REVOKE, Doors
+from chat.doors import Doors
 from chat.errors import Unrecoverable
+from chat.health import Health
 from chat.hub import Hub
 from chat.limits import Limits
 from chat.models import Channel
@@ -19,6 +20,7 @@ from chat.policies import POLICY, Policies
 from chat.presence import Presence
 from chat.protocol import History
 from chat.reading import Reading
+from chat.revocations import REVOKE
 from chat.settings import ServerSettings
 from chat.subscriptions import Subscriptions
 from chat.typing import Typing
@@ -34,8 +36,9 @@ from pipeline.ports import Parts
 from pipeline.producer import Producer
 from pipeline.replay import Page, Replay
 from pipeline.resp import Link
+from pipeline.server import RedisServer, open_redis
 from pipeline.status import idle_groups
-from redis_config import RedisServer, command_client, open_redis
+from redis_config import command_client
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +100,8 @@ class Node:
         self.channels = Channels(self.redis, self.link, settings, self.policies)
         self.doors = Doors(settings, self.redis, door_link, self.keys)
         await self.doors.start()
-        self.accounts = Accounts(settings, self.redis, self.keys, self.doors)
+        self.accounts = Accounts(settings, self.redis, self.keys, self.doors, self.limits)
+        stack.callback(self.accounts.close)
         stack.push_async_callback(self.doors.close)
         self.producer = await stack.enter_async_context(Producer(address, settings))
         self.parts = await stack.enter_async_context(self._join(self))
@@ -105,6 +109,7 @@ class Node:
         self.hub = Hub(address, settings, self.replay, self.link)
         self.hub.on_control.append(self._on_control)
         self.producer.shown = self.hub.position
+        self.producer.on_refused = self.hub.reopen
         self.policies.on_change = self.hub.recheck
         await self.hub.start()
         stack.push_async_callback(self.hub.close)
@@ -112,6 +117,7 @@ class Node:
         self.pinger.start()
         self.doors.changed = self.pinger.shut_out
         stack.push_async_callback(self.pinger.close)
+        self.health = Health(self)
         await self._play(stack)
 
     async def _play(self, stack: AsyncExitStack) -> None:

@@ -69,10 +69,11 @@ class Pinger:
                 session.expire(now)
             self._end_streams(now)
 
-    def shut_out(self) -> None:
-        """Somebody was revoked: whoever it is goes."""
+    def shut_out(self, users: frozenset[str]) -> None:
+        """Tokens of these users were revoked, or of anybody (""): whoever came with one goes."""
         for session in list(self._places):
-            session.check_revoked()
+            if session.user is not None and (session.user.id in users or "" in users):
+                session.check_revoked()
         self._end_streams(time.time())
 
     def _end_streams(self, now: float) -> None:

@@ -202,7 +202,7 @@ class Presence:
         node = node or self._node
         stays = node == self._node and channel in self._here
         keys = [self._keys.presence(channel), self._keys.present_at(node)]
-        head: list[str | bytes | int] = [channel, self._keys.channel(channel), node, PRESENCE, self._limit, int(stays)]
+        head: list[str | bytes | int] = [channel, self._keys.pubsub(channel), node, PRESENCE, self._limit, int(stays)]
         items = list(clients.items())
         step = len(items) + 1 if whole else _AT_ONCE
         for start in range(0, max(1, len(items)), step):

@@ -97,7 +97,14 @@ async def _private(node: "Node", access: Access, params: Private) -> Any:
 
 
 async def _subscriptions(node: "Node", access: Access, params: Nothing) -> Any:
-    return {"channels": await node.subscriptions.channels(access.identity.user.id)}
+    return {"channels": await _mine(node, access)}
+
+
+async def _mine(node: "Node", access: Access) -> list[str]:
+    """The channels somebody belongs to; those a guest is in just now."""
+    if access.passing is not None:
+        return sorted(access.passing)
+    return await node.subscriptions.channels(access.identity.user.id)
 
 
 async def _subscribers(node: "Node", access: Access, params: Named) -> Any:
@@ -110,16 +117,22 @@ async def _subscribers(node: "Node", access: Access, params: Named) -> Any:
 async def _unread(node: "Node", access: Access, params: Nothing) -> Any:
     """Read position and top of each channel the user belongs to and may read."""
     user = access.identity.user.id
-    mine = await node.subscriptions.channels(user)
+    mine = await _mine(node, access)
     policies = await node.policies.of(mine)
     readable = [channel for channel in mine if access.may("history", channel, policies[channel])]
     found = await node.reading.unread(user, readable)
+    if access.passing is not None:
+        found = {channel: (min(access.passing.get(channel, 0), top), top) for channel, (_, top) in found.items()}
     return {"channels": {channel: {"read": read, "top": top} for channel, (read, top) in found.items()}}
 
 
 async def _read(node: "Node", access: Access, params: Seen) -> Any:
     channel = channel_id(params.channel)
     await node.allow(access, "history", channel)
+    if access.passing is not None:
+        if channel in access.passing:
+            access.passing[channel] = max(access.passing[channel], params.offset)
+        return {}
     # A page says it last of all: its going away must not undo it.
     await asyncio.shield(node.reading.read(access.identity.user.id, channel, params.offset))
     return {}

@@ -44,11 +44,12 @@ class Application(Starlette):
 
     refusal = ""
     cors = Cors()
+    worker = True  # one process of several: its line is uvicorn's to write
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def explain(message: Message, send: Send = send) -> None:
             if message["type"] == "lifespan.startup.failed" and self.refusal:
-                message["message"] = self.refusal
+                message["message"] = f"peyk: {self.refusal}" if self.worker else ""
             await send(message)
 
         if scope["type"] == "lifespan":
@@ -61,7 +62,7 @@ class Application(Starlette):
 Beside = Callable[[Node], AbstractAsyncContextManager[None]]
 
 
-def application(settings: ServerSettings, join: Join = alone, beside: Beside | None = None) -> Starlette:
+def application(settings: ServerSettings, join: Join = alone, beside: Beside | None = None) -> Application:
     """The ASGI application. Its lifespan opens and closes the node; what is `beside` it lives within."""
 
     @asynccontextmanager
@@ -74,7 +75,7 @@ def application(settings: ServerSettings, join: Join = alone, beside: Beside | N
                 print(f"{node.redis_server.describe()}\nPeyk at {where}", flush=True)
                 yield {NODE: node}
         except ConfigError as error:
-            app.refusal = f"peyk: {error}"
+            app.refusal = str(error)
             raise
 
     assets = Assets()
@@ -107,8 +108,9 @@ def serve(settings: ServerSettings, join: Join, worker: str, beside: Beside | No
         logger.warning("ALLOWED_HOSTS is empty: this server answers to any name; set it to those it is known by")
     _raise_file_limit()
     single = settings.http_workers == 1 or beside is not None
+    app = application(settings, join, beside)
     config = uvicorn.Config(
-        application(settings, join, beside) if single else worker,
+        app if single else worker,
         factory=not single,
         workers=1 if single else settings.http_workers,
         host=settings.http_host,
@@ -129,13 +131,25 @@ def serve(settings: ServerSettings, join: Join, worker: str, beside: Beside | No
     )
     sockets = _bound(settings.http_host, settings.http_port)
     if single:
-        uvicorn.Server(config).run(sockets)
+        _run(uvicorn.Server(config), app, sockets)
         return
     os.environ.update(HTTP_HOST=settings.http_host, HTTP_PORT=str(settings.http_port))
     supervisor = Multiprocess(config, sockets=sockets)
     supervisor.run()
     if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
-        sys.exit(STARTUP_FAILURE)
+        sys.exit(1)
+
+
+def _run(server: uvicorn.Server, app: Application, sockets: list[socket.socket]) -> None:
+    """Run this one process. Raises ConfigError for a start that a setting forbids."""
+    app.worker = False
+    logging.getLogger("uvicorn.error").addFilter(lambda record: not app.refusal)  # it says that it exits, too
+    try:
+        server.run(sockets)
+    except SystemExit:
+        if app.refusal:
+            raise ConfigError(app.refusal) from None
+        raise
 
 
 def _bound(host: str, port: int) -> list[socket.socket]:

@@ -20,6 +20,8 @@ AUTO = {
     "user_publish_rate": 100,
     "address_connections": 100,
     "user_connections": 50,
+    "address_sign_ins": 30,
+    "address_accounts": 10,
 }
 """What `auto` means where others can connect. On loopback it means no limit: a laptop is one address."""
 
@@ -106,6 +108,13 @@ class ServerSettings(Settings):
     publish_rate: Limit = _limit("publish_rate", "messages a second of one client")
     user_command_rate: Limit = _limit("user_command_rate", "commands a second of one user, or requests of one address")
     user_publish_rate: Limit = _limit("user_publish_rate", "messages a second of one user, over HTTP of one address")
+    address_sign_ins: Limit = _limit("address_sign_ins", "sign-ins by password from one address in a minute")
+    address_accounts: Limit = _limit("address_accounts", "new accounts from one address in an hour")
+    account_limit: int = Field(100_000, ge=0, description="accounts there may be (0: no limit)")
+    user_sign_outs: int = Field(
+        100, ge=1, description="sign-outs of one user kept one by one; one more ends all sessions of that user"
+    )
+    sign_in_queue: int = Field(16, ge=1, description="passwords that may wait to be checked, one after another")
     rpc_actions: str = Field(
         "auto",
         description="patterns of the actions people may call, separated by commas; "

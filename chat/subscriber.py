@@ -89,7 +89,7 @@ class Subscriber:
         try:
             await self._node.allow(self._session.access, "subscribe", channel)
             self._check_wanted(channel, attempt)
-            if not subscribe.recover:  # who recovers belongs already
+            if self._session.access.passing is None and not subscribe.recover:  # who recovers belongs already
                 new = await self._belong(user, channel)
                 self._check_wanted(channel, attempt)
             try:
@@ -135,6 +135,8 @@ class Subscriber:
             return
         self._channels[channel] = joined.subscription
         joined.subscription.joins = subscribe.join_leave
+        if (passing := self._session.access.passing) is not None:
+            passing[channel] = 0
         if self._session.user is not None:
             identity = self._session.access.identity
             self._node.presence.add(channel, self._session.client, identity.user.username, identity.info)
@@ -155,5 +157,6 @@ class Subscriber:
         self._session.spawn(command_id, self._leave(command_id, channel_id(unsubscribe.channel), user))
 
     async def _leave(self, command_id: int, channel: str, user: User) -> None:
-        await self._node.subscriptions.remove(user.id, channel)
+        if self._session.access.passing is None:
+            await self._node.subscriptions.remove(user.id, channel)
         self._session.reply(protocol.reply(command_id, "unsubscribe", {}))

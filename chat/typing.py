@@ -34,5 +34,5 @@ class Typing:
         line = encode({"push": {"channel": channel, "pub": pub}})
         run = PRESENCE + b"\n" + line
         await self._link.call(
-            "EVAL", _TELL, 1, self._keys.presence(channel), self._limit, self._keys.channel(channel), run
+            "EVAL", _TELL, 1, self._keys.presence(channel), self._limit, self._keys.pubsub(channel), run
         )

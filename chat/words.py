@@ -78,7 +78,7 @@ _EN = {
     "no_answer": "Redis does not answer, try again: {reason}",
     "away": "the connection is away; try again when it is back",
     "name_rule": "a channel name has 1 to 64 letters, digits, marks, '_', '-' or '.', not starting with a dot; "
-    "no spaces: /join my-channel",
+    "no spaces and no invisible characters: /join my-channel",
     "themes": "themes: {names}",
     "keys": "Enter sends · Ctrl+J or Shift+Enter: new line · Tab completes · ↑ ↓ what you wrote · PgUp PgDn scroll · "
     "Alt+↑ Alt+↓ or a click: channels · Alt+a: next unread",
@@ -144,7 +144,7 @@ _FA = {
     "no_command": "دستور {word} وجود ندارد؛ دستورها: {commands}",
     "no_answer": "Redis پاسخ نمی‌دهد، دوباره بکوشید: {reason}",
     "away": "ارتباط قطع است؛ پس از بازگشت آن دوباره بکوشید",
-    "name_rule": "نام کانال ۱ تا ۶۴ حرف، رقم، «_»، «-» یا «.» دارد، بی‌فاصله، و با نقطه آغاز نمی‌شود",
+    "name_rule": "نام کانال ۱ تا ۶۴ حرف، رقم، «_»، «-» یا «.» دارد، بی‌فاصله و بی‌نویسهٔ ناپیدا، و با نقطه آغاز نمی‌شود",
     "themes": "پوسته‌ها: {names}",
     "keys": "Enter فرستادن · Ctrl+J یا Shift+Enter خط تازه · Tab کامل کردن · ↑ ↓ نوشته‌های پیشین · PgUp PgDn پیمایش · "
     "Alt+↑ Alt+↓ یا کلیک: کانال‌ها · Alt+a: نخواندهٔ بعدی",

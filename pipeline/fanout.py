@@ -62,4 +62,4 @@ class FanOut:
         return commands + [self._publish(channel, run) for channel, run in runs.items()]
 
     def _publish(self, channel: str, run: Run) -> Command:
-        return ["PUBLISH", self._keys.channel(channel), run.payload()]
+        return ["PUBLISH", self._keys.pubsub(channel), run.payload()]

@@ -1,51 +1,79 @@
 """Every Redis key, and the partition a channel belongs to. No other file spells a key."""
 
+import re
 from binascii import crc_hqx
 from dataclasses import dataclass
 
-from redis_config import ConfigError, Settings
+from redis_config import Address, ConfigError, Settings
 
-CONTROL = "control"
 NODES = "nodes"
 CHANNELS = "channels"
-REVOKED = "revoked"
+REVOKED, REVOKED_ORDER = "revoked", "revoked:order"
 SECRET = "secret"
+ACCOUNTS = "accounts"
+PARTITIONS = "partitions"  # how many logs there are, written at first use
+READY = "ready"  # when somebody last asked whether Redis takes writes; expires
+DEMO = "demo"  # there where all that is stored is the demo's
+_CONTROL = "control"
 _SENDER = "_sender"
+_DATABASE = re.compile(r"db\d+:")
+_NAMES = (NODES, CHANNELS, REVOKED, SECRET, ACCOUNTS, PARTITIONS, READY, DEMO)
 _OTHERS = (
-    CONTROL, NODES, CHANNELS, REVOKED, SECRET, "presence:", "node:", "user:", "account:", "attempts:", "log:", "lease:",
-    "dead:", "archive:", "idem:", "batch:", "event:", "rpc:",
+    _CONTROL, *_NAMES, "presence:", "node:", "user:", "account:", "attempts:", "places:", "log:", "lease:", "dead:",
+    "archive:", "idem:", "batch:", "event:", "rpc:",
 )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """Key names for one installation: its two prefixes and its number of partitions."""
+    """Key names for one installation: its two prefixes and its number of partitions.
+
+    Pub/Sub knows no databases, so the names there carry the database: `db5:channel:general`. Those of database 0 stay
+    plain, as they are documented and as other programs listen to them.
+    """
 
     channel_prefix: str
     message_prefix: str
     partitions: int
+    database: int = 0
 
     @classmethod
     def of(cls, settings: Settings) -> "Keys":
         """Raises ConfigError if a prefix could make a key, or a Pub/Sub name, that is another's."""
+        database = Address.parse(settings).db
         names = {"CHANNEL_PREFIX": settings.channel_prefix, "MESSAGE_PREFIX": settings.message_prefix}
         for name, prefix in names.items():
+            if _DATABASE.match(prefix):
+                raise ConfigError(f"{name}={prefix} looks like a name of another database's; take another prefix")
             for other in (*_OTHERS, *(p for n, p in names.items() if n != name)):
                 if prefix.startswith(other) or other.startswith(prefix):
                     raise ConfigError(f"{name}={prefix} could make a key that begins with {other}; take another prefix")
-        return cls(settings.channel_prefix, settings.message_prefix, settings.partitions)
+        return cls(settings.channel_prefix, settings.message_prefix, settings.partitions, database)
 
     def partition(self, channel: str) -> int:
         """The partition whose log carries `channel`: CRC16 (XMODEM, as Redis Cluster hashes) modulo PARTITIONS."""
         return crc_hqx(channel.encode(), 0) % self.partitions
 
     def channel(self, channel: str) -> str:
-        """Hash: id, name, description, created_at, owner, epoch, offset. Also the channel's Pub/Sub name."""
+        """Hash: id, name, description, created_at, owner, epoch, offset."""
         return self.channel_prefix + channel
+
+    @property
+    def _scope(self) -> str:
+        return f"db{self.database}:" if self.database else ""
+
+    @property
+    def control(self) -> str:
+        """The Pub/Sub name on which nodes tell each other what changed."""
+        return self._scope + _CONTROL
+
+    def pubsub(self, channel: str) -> str:
+        """The Pub/Sub name on which the fan-out tells what was said in a channel."""
+        return f"{self._scope}{self.channel_prefix}{channel}"
 
     def channel_of(self, name: bytes) -> str:
         """The channel whose Pub/Sub name is `name`."""
-        return name.decode()[len(self.channel_prefix) :]
+        return name.decode()[len(self._scope) + len(self.channel_prefix) :]
 
     def history(self, channel: str) -> str:
         """Stream: what was said. Entry id `<offset>-<ms>`; fields user, client, data."""
@@ -68,8 +96,14 @@ class Keys:
         return "presence:" + channel
 
     def is_taken(self, name: str) -> bool:
-        """Whether the Pub/Sub name `name`, or the one replies to it would go to, is one of ours."""
-        return name.startswith(self.channel_prefix) or reply_channel(name) == CONTROL
+        """Whether the Pub/Sub name `name`, or the one replies to it would go to, is ours, of whichever database."""
+        plain = _DATABASE.sub("", name, count=1) if _DATABASE.match(name) else name
+        return plain.startswith(self.channel_prefix) or reply_channel(plain) == _CONTROL
+
+    def patterns(self) -> dict[str, str]:
+        """The patterns that all keys match, each with a key that matches it."""
+        prefixes = [self.channel_prefix, self.message_prefix, *(other for other in _OTHERS if other.endswith(":"))]
+        return {f"{prefix}*": f"{prefix}?" for prefix in prefixes} | {name: name for name in _NAMES}
 
     @staticmethod
     def present_at(node: str) -> str:
@@ -88,8 +122,13 @@ class Keys:
 
     @staticmethod
     def attempts(user: str) -> str:
-        """Number with a time to live: wrong passwords for a name."""
+        """Hash with a time to live: place → wrong passwords for a name; the empty place is all that are unknown."""
         return f"attempts:{user}"
+
+    @staticmethod
+    def places(user: str) -> str:
+        """Sorted set with a time to live: digests of the addresses a user signed in from last."""
+        return f"places:{user}"
 
     @staticmethod
     def user_channels(user: str) -> str:

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pipeline.keys import CONTROL, NODES, Keys
+from pipeline.keys import NODES, Keys
 from pipeline.lasting import end, lasting
 from pipeline.resp import Command, ConnectionLost, Link, ReplyError
 from redis_config import Settings
@@ -19,10 +19,16 @@ logger = logging.getLogger(__name__)
 RENEWALS = 4  # a lease is renewed this many times in its life
 NODES_CHANGED = b"nodes"  # said on Pub/Sub `control` when a node comes, goes or lets go
 
+# Redis counts the time to live of a key, and we that of a node, by its clock. If that goes back an hour, a dead node
+# would hold what it held an hour longer; so what lasts longer than any lease is cut to one. Who lives renews it.
 _LIVE = """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local before = redis.call('ZSCORE', KEYS[1], ARGV[1])
+local ahead = string.format('(%.0f', now + 2 * ARGV[2])
+for _, member in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], ahead, '+inf')) do
+  redis.call('ZADD', KEYS[1], string.format('%.0f', now + ARGV[2]), member)
+end
 redis.call('ZADD', KEYS[1], string.format('%.0f', now + ARGV[2]), ARGV[1])
 return {
   before and tonumber(before) >= now and 1 or 0,
@@ -32,7 +38,10 @@ return {
 
 _CLAIM = """
 local owner = redis.call('GET', KEYS[1])
-if owner and owner ~= ARGV[1] then return 0 end
+if owner and owner ~= ARGV[1] then
+  if redis.call('PTTL', KEYS[1]) > 2 * ARGV[2] then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
+  return 0
+end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return 1"""
 
@@ -101,7 +110,9 @@ class Leases:
         try:
             for group in self._node.groups:
                 await self.release(group, set(range(self._partitions)))
-            await self._link.pipeline([["ZREM", NODES, str(self._node)], ["PUBLISH", CONTROL, NODES_CHANGED]])
+            await self._link.pipeline(
+                [["ZREM", NODES, str(self._node)], ["PUBLISH", self._keys.control, NODES_CHANGED]]
+            )
         except (ConnectionLost, ReplyError) as error:
             logger.info("left without a word, the leases expire by themselves: %s", error)
 
@@ -120,7 +131,7 @@ class Leases:
     async def _tell(self) -> None:
         """Have the others look again at once: this node came, or let go."""
         try:
-            await self._link.call("PUBLISH", CONTROL, NODES_CHANGED)
+            await self._link.call("PUBLISH", self._keys.control, NODES_CHANGED)
         except (ConnectionLost, ReplyError) as error:
             logger.info("the others will see it at their next renewal: %s", error)
 

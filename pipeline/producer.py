@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from chat.errors import LimitExceeded, OutcomeUnknown, PeykError, StorageFull, Unavailable, UnknownChannel
 from pipeline.keys import CHANNELS, Keys
 from pipeline.lasting import lasting
-from pipeline.resp import Connection, ConnectionLost, ReplyError, connect, pack
+from pipeline.resp import Connection, ConnectionLost, Refused, ReplyError, connect, pack
 from redis_config import Address, Settings
 
 logger = logging.getLogger(__name__)
@@ -30,7 +30,9 @@ SEEN_CHANNELS = 100_000  # positions remembered, to notice a Redis that came bac
 SAVED_REPLY_MS = 30_000  # longer than a batch is ever resent
 TICK = 0.1  # seconds between looks at what waits too long
 _BACKOFF = 0.05, 1.0  # seconds: first and longest wait before connecting again
-_RETRY = ("LOADING", "BUSY", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "NOREPLICAS")  # refused now, nothing written
+_SILENT = "Redis does not answer"
+_LASTED = 1.0  # seconds a connection lasts that was no failure
+_RETRY = ("BUSY", "TRYAGAIN", "NOREPLICAS")  # refused now, nothing written
 
 SCRIPT = resources.files(__package__).joinpath("publish.lua").read_text()
 _SHA = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
@@ -84,12 +86,13 @@ def _told(outcome: Position | PeykError) -> None:
 
 
 class Batch:
-    """One EVALSHA: the same bytes each time it is sent."""
+    """One EVALSHA: the same bytes each time it is sent. `doubtful`: it was sent, and may have run."""
 
-    __slots__ = ("appends", "packed", "since")
+    __slots__ = ("appends", "doubtful", "packed", "since")
 
     def __init__(self, appends: list[Append], packed: bytes, since: float) -> None:
         self.appends, self.packed, self.since = appends, packed, since
+        self.doubtful = False
 
 
 class Lane:
@@ -114,6 +117,9 @@ class Producer:
         self._seen: dict[str, tuple[str, int]] = {}
         self.shown: Callable[[str], tuple[str, int] | None] = lambda channel: None
         """The position this node has shown of a channel, beside those it appended itself."""
+        self.on_refused: Callable[[], None] = lambda: None
+        """Called when the Redis that was asked is not the one to ask: it became a replica, or moved."""
+        self._silence = _SILENT  # why messages wait
         self._tasks: list[asyncio.Task[None]] = []
         self._lost = asyncio.Event()
         self._settled = asyncio.Event()
@@ -265,8 +271,11 @@ class Producer:
             self._settle(lane, batch, reply)
             self._schedule(lane)
             self._settled.set()
+        elif isinstance(reply, Refused) and not batch.doubtful:  # it did not run: its messages wait as others do
+            lane.batch = None
+            self._put_back(lane, batch.appends)
         elif isinstance(reply, ConnectionLost):
-            pass  # _stay_connected sends the batch again
+            batch.doubtful = True  # _stay_connected sends the batch again
         else:
             self._on_error(lane, batch, str(reply))
 
@@ -302,7 +311,7 @@ class Producer:
             text = f"Redis answered: {error}; retry with the same idempotency key"
             if word in ("OOM", "FULL"):
                 outcome, text = StorageFull, f"storage full, nothing was stored; try again later ({error})"
-            elif word in ("MISCONF", "READONLY", "NOAUTH", "NOPERM", "WRONGTYPE"):
+            elif word in ("MISCONF", "NOAUTH", "NOPERM", "WRONGTYPE"):
                 outcome, text = Unavailable, f"Redis cannot store messages now: {error}"
             lane.batch = None
             patient = _tell(batch.appends, outcome(text))
@@ -327,11 +336,12 @@ class Producer:
                 connection = await connect(self._address, on_lost=self._lost.set)
                 await connection.call("SCRIPT", "LOAD", SCRIPT)
             except (ConnectionLost, ReplyError) as error:
+                self._silence = str(error) if isinstance(error, Refused) else _SILENT
                 logger.info("producer: %s; next try in %.2f s", error, wait)
                 await asyncio.sleep(wait)
                 wait = min(wait * 2, _BACKOFF[1])
                 continue
-            wait = _BACKOFF[0]
+            began = self._loop.time()
             self._lost.clear()
             self._connection = connection
             if connection.lost:
@@ -342,6 +352,13 @@ class Producer:
                 self._schedule(lane)
             await self._lost.wait()
             self._connection, self._ready = None, []
+            wait = _BACKOFF[0] if self._loop.time() - began > _LASTED else wait
+            self._silence = connection.refusal or _SILENT
+            if connection.refusal:
+                logger.info("producer: %s; next try in %.2f s", connection.refusal, wait)
+                self.on_refused()
+                await asyncio.sleep(wait)
+                wait = min(wait * 2, _BACKOFF[1])
 
     async def _watch(self) -> None:
         """Tell publishers within publish_timeout, drop batches after retry_window, drop a connection that hangs."""
@@ -357,7 +374,7 @@ class Producer:
         while lane.queue and lane.queue[0].since <= late:
             overdue.append(lane.queue.popleft())
             lane.size -= len(overdue[-1].data)
-        self._put_back(lane, _tell(overdue, Unavailable("Redis does not answer, nothing was stored; try again")))
+        self._put_back(lane, _tell(overdue, Unavailable(f"{self._silence}; nothing was stored, try again")))
         batch = lane.batch
         if batch is None:
             return

@@ -36,6 +36,27 @@ class ConnectionLost(ConnectionError):
     """The connection ended before the reply came: the command may or may not have run."""
 
 
+class Refused(ConnectionLost):
+    """The command did not run: the server behind this connection is not, or not yet, the one to ask.
+
+    `word` is how Redis begins such an answer. The connection is closed, and the next one resolves the name anew.
+    """
+
+    def __init__(self, message: str, word: str = "") -> None:
+        super().__init__(message)
+        self.word = word
+
+
+_CLUSTER = "is a cluster, which Peyk does not speak yet; use a Redis that is none (cluster-enabled no)"
+_REFUSALS = {
+    "READONLY": "is a read-only replica; if it stays so, set REDIS_URL to its primary",
+    "MASTERDOWN": "is a replica whose primary is away; if it stays so, set REDIS_URL to the primary",
+    "LOADING": "still reads its data back",
+    **dict.fromkeys(("MOVED", "ASK", "CLUSTERDOWN", "CROSSSLOT"), _CLUSTER),
+}
+"""What Redis says of itself, not of the command, by the first word of its answer."""
+
+
 FAILURES = (ReplyError, RedisError, OSError)
 """What a command to Redis may raise: its error replies, redis-py's errors, and lost connections."""
 
@@ -44,12 +65,14 @@ class Connection(asyncio.Protocol):
     """One connection to Redis, RESP2. Replies come in the order of the commands."""
 
     def __init__(self, on_push: Callback | None = None, on_lost: Callable[[], None] | None = None) -> None:
-        self._reader = hiredis.Reader()
+        self._reader = hiredis.Reader(replyError=self._error)
         self._waiting: deque[Callback] = deque()
         self._on_push = on_push
         self._on_lost = on_lost
         self._transport: asyncio.Transport
         self.lost = False
+        self.refusal = ""
+        """Why this server is not the one to ask, once it said so."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by descent
@@ -62,6 +85,17 @@ class Connection(asyncio.Protocol):
                 self._waiting.popleft()(reply)
             elif self._on_push is not None:
                 self._on_push(reply)
+
+    def _error(self, text: str) -> Exception:
+        """What an error answer is to whoever sent the command. A server that is not to be asked is asked no more."""
+        word = text.partition(" ")[0]
+        if word not in _REFUSALS:
+            return ReplyError(text)
+        self.refusal = f"Redis {_REFUSALS[word]}"
+        if not self.lost:
+            self.lost = True
+            asyncio.get_running_loop().call_soon(self._transport.abort)
+        return Refused(self.refusal, word)
 
     def connection_lost(self, error: Exception | None) -> None:
         self.lost = True
@@ -79,7 +113,7 @@ class Connection(asyncio.Protocol):
         """Send packed commands in one write, one callback for each."""
         if self.lost:
             for callback in callbacks:
-                callback(ConnectionLost("the connection to Redis is closed"))
+                callback(Refused("the connection to Redis is closed"))
             return
         self._waiting.extend(callbacks)
         self._transport.write(packed)
@@ -90,12 +124,15 @@ class Connection(asyncio.Protocol):
         Raises ConnectionLost, also after `patience` seconds: the connection is then dropped, since nobody could
         tell its later replies apart.
         """
-        done = asyncio.get_running_loop().create_future()
+        done: asyncio.Future[ConnectionLost | None] = asyncio.get_running_loop().create_future()
         replies: list[Any] = []
 
         def collect(reply: Any) -> None:
             replies.append(reply)
-            if not done.done() and (len(replies) == len(commands) or isinstance(reply, ConnectionLost)):
+            if isinstance(reply, ConnectionLost):
+                if not done.done():
+                    done.set_result(reply)
+            elif len(replies) == len(commands) and not done.done():
                 done.set_result(None)
 
         self.write(b"".join(map(pack, commands)), [collect] * len(commands))
@@ -104,8 +141,8 @@ class Connection(asyncio.Protocol):
         elif not await _comes(done, patience):
             self.abort()
             raise ConnectionLost(f"Redis gave no reply in {patience:g} s")
-        if isinstance(replies[-1], ConnectionLost):
-            raise replies[-1]
+        if (lost := done.result()) is not None:
+            raise lost
         return replies
 
     async def call(self, *command: bytes | str | int, patience: float | None = _REPLY_TIMEOUT) -> Any:
@@ -120,7 +157,7 @@ class Connection(asyncio.Protocol):
         self._transport.abort()
 
 
-async def _comes(done: asyncio.Future[None], patience: float) -> bool:
+async def _comes(done: asyncio.Future[Any], patience: float) -> bool:
     """Wait for `done`, at most `patience` seconds; whether it came.
 
     In slices, between which the loop looks at its sockets: when this process itself stood still, the reply may be here
@@ -155,7 +192,7 @@ async def connect(
     except (OSError, TimeoutError) as error:
         raise ConnectionLost(f"no Redis at {address}: {error or 'timed out'}") from error
     hello: list[Command] = []
-    if address.password:
+    if address.username or address.password:
         user = [address.username] if address.username else []
         hello.append(["AUTH", *user, address.password])
     if address.db:

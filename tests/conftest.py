@@ -1,8 +1,11 @@
 """Fixtures: a real Redis 7 and the embedded Valkey, emptied for each test."""
 
+import gc
 import os
 import signal
+import sys
 import tempfile
+import warnings
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -11,7 +14,7 @@ from redis.asyncio import Redis
 
 from chat.settings import ServerSettings
 from redis_config import Address, command_client
-from tests.services import RedisProcess, clean_environment, end_embedded
+from tests.services import PATIENT, RedisProcess, clean_environment, end_embedded
 
 
 def pytest_configure() -> None:
@@ -20,12 +23,23 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_runtest_logfinish() -> None:
+    """A failure ends with its own test: Python keeps its frames, whose sockets would warn within the next one."""
+    if hasattr(sys, "last_value"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            for name in ("last_exc", "last_type", "last_value", "last_traceback"):
+                sys.__dict__.pop(name, None)
+            gc.collect()
+
+
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Nothing outside configures a test: no variable, no `.env`, a DATA_DIR of its own."""
     for name in set(os.environ) - set(clean_environment()):
         monkeypatch.delenv(name)
-    monkeypatch.setenv("DATA_DIR", str(tmp_path))
+    for name, value in {**PATIENT, "DATA_DIR": str(tmp_path)}.items():
+        monkeypatch.setenv(name, value)
     monkeypatch.setitem(ServerSettings.model_config, "env_file", None)
 
 

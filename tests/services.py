@@ -25,7 +25,7 @@ import pymongo
 import pymongo.errors
 import redis
 
-from redis_config import find_valkey
+from pipeline.embedded import find_valkey
 
 RedisClient = Any  # redis-py's types do not know that we decode
 ROOT = Path(__file__).parent.parent
@@ -68,18 +68,23 @@ async def until(predicate: Callable[[], object | Awaitable[object]], timeout: fl
             await asyncio.sleep(0.01)
 
 
+PATIENT = {"PUBLISH_TIMEOUT": "20"}
+"""What every server and test is told unless it says otherwise: on a busy machine Redis may stand still for seconds."""
+
+
 def clean_environment(extra: Mapping[str, str] = {}) -> dict[str, str]:
     """The environment without anything that configures Peyk, plus `extra`."""
     ours = ("REDIS_", "HTTP_", "DATA_DIR", "CHANNEL_PREFIX", "MESSAGE_PREFIX", "PARTITIONS", "CREATE_CHANNELS")
     bridge = ("ARCHIVE", "DATABASE_URL", "MONGO_URL", "AMQP_", "BRIDGE_FILE")
     kept = {name: value for name, value in os.environ.items() if not name.upper().startswith(ours + bridge)}
-    return kept | {"PYTHONUNBUFFERED": "1"} | dict(extra)
+    return kept | PATIENT | {"PYTHONUNBUFFERED": "1"} | dict(extra)
 
 
 class Process(ABC):
     """One server process in a directory of its own."""
 
     start_timeout = START_TIMEOUT
+    root = ROOT  # where its command line is run
 
     def __init__(self) -> None:
         self.dir = Path(tempfile.mkdtemp(prefix="pk-"))
@@ -88,7 +93,7 @@ class Process(ABC):
 
     @abstractmethod
     def command(self) -> Sequence[str]:
-        """The command line, run in the repository's root."""
+        """The command line, run in `root`."""
 
     @abstractmethod
     def is_up(self) -> bool:
@@ -106,7 +111,7 @@ class Process(ABC):
         """Start and wait until it answers. Raises RuntimeError with its log."""
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                self.command(), cwd=ROOT, env=self.environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                self.command(), cwd=self.root, env=self.environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
         deadline = time.monotonic() + self.start_timeout
         while not self.is_up():

@@ -1,33 +1,23 @@
-"""Where Redis is found, what is refused, and the embedded server that processes share."""
+"""How settings are read, where Redis is, and clients of it."""
 
 import asyncio
-import os
-import signal
+import codecs
 import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
-from redis_config import (
-    Address,
-    ConfigError,
-    Embedded,
-    Settings,
-    blocking_client,
-    check_server,
-    command_client,
-    open_redis,
-)
+from app import AppSettings
+from redis_config import Address, ConfigError, Settings, blocking_client, command_client, meant
 from tests.services import (
     ROOT,
     RedisClient,
     RedisProcess,
     clean_environment,
-    free_port,
     until,
-    wait_until,
 )
 
 
@@ -95,231 +85,197 @@ async def test_more_commands_at_once_than_connections(client: RedisClient) -> No
     assert int((await client.info("clients"))["connected_clients"]) < 100
 
 
-# -- what is refused
-
-
-async def test_a_server_that_evicts_is_refused(client: RedisClient) -> None:
-    await client.config_set("maxmemory-policy", "allkeys-lru")
-    try:
-        with pytest.raises(ConfigError, match="CONFIG SET maxmemory-policy noeviction"):
-            await check_server(client, given())
-    finally:
-        await client.config_set("maxmemory-policy", "noeviction")
-    await check_server(client, given())
-
-
-async def test_another_number_of_partitions_is_refused(client: RedisClient) -> None:
-    await check_server(client, given(partitions=4))
-    with pytest.raises(ConfigError, match="set PARTITIONS=4"):
-        await check_server(client, given(partitions=8))
-    await check_server(client, given(partitions=4))
-
-
-async def test_a_wrong_password_is_refused(redis_process: RedisProcess, client: RedisClient) -> None:
-    await client.config_set("requirepass", "sesame")
-    try:
-        for url in (redis_process.url, redis_process.url.replace("//", "//:wrong@")):
-            with pytest.raises(ConfigError, match="REDIS_PASSWORD") as caught:
-                await open_redis(given(redis_url=url))
-            assert "wrong@" not in str(caught.value)
-        server = await open_redis(given(redis_url=redis_process.url.replace("//", "//:sesame@")))
-        await server.close()
-    finally:
-        await client.config_set("requirepass", "")
-
-
-async def test_a_database_that_is_not_there_is_refused(redis_process: RedisProcess) -> None:
-    with pytest.raises(ConfigError, match="REDIS_DB"):
-        await open_redis(given(redis_url=redis_process.url.removesuffix("0") + "99"))
-
-
-async def test_nothing_at_the_given_place_is_an_error(data_dir: Path) -> None:
-    port = free_port()
-    with pytest.raises(ConfigError, match=f"no Redis at localhost:{port}.*REDIS_HOST"):
-        await open_redis(given(redis_port=port, data_dir=data_dir))
-    assert os.listdir(data_dir) == []  # nothing was started instead
-
-
-@pytest.mark.parametrize("kind", ["redis", "valkey"])
-async def test_a_server_that_reads_its_data_back_is_waited_for(kind: str) -> None:
-    """It answers INFO meanwhile, and refuses all else with LOADING."""
-    with RedisProcess(kind) as process:
-        async with command_client(Address(port=process.port)) as client:
-            pipe = client.pipeline(transaction=False)
-            for i in range(20_000):
-                pipe.set(f"key-{i}", i)
-            await pipe.execute()
-        process.args += ["--key-load-delay", "10"]  # microseconds a key, and what it takes to sleep them
-        process.kill()
-        starting = asyncio.create_task(asyncio.to_thread(process.start))
-        while True:
-            try:
-                server = await open_redis(given(redis_url=process.url))
-                break
-            except ConfigError as error:
-                assert "no Redis at" in str(error)
-        await server.close()
-        await starting
-
-
-async def test_a_data_dir_that_is_too_long_or_not_a_directory(data_dir: Path) -> None:
-    with pytest.raises(ConfigError, match="DATA_DIR is too long"):
-        await Embedded(data_dir / ("x" * 120)).join()
-    (data_dir / "file").write_text("")
-    with pytest.raises(ConfigError, match=r"DATA_DIR .* cannot be written"):
-        await Embedded(data_dir / "file").join()
-
-
 def test_a_setting_of_the_wrong_kind_is_named() -> None:
     env = clean_environment({"REDIS_PORT": "six"})
     done = subprocess.run([sys.executable, "app.py", "status"], cwd=ROOT, env=env, capture_output=True, text=True)
     assert done.returncode == 1 and "REDIS_PORT" in done.stderr and "Traceback" not in done.stderr
 
 
-# -- the embedded server
+# -- what a URL says
 
 
-USER = """
-import asyncio, sys
-from pathlib import Path
-from redis_config import Embedded, command_client
-
-async def main():
-    server = Embedded(Path(sys.argv[1]))
-    await server.join()
-    async with command_client(server.address) as client:
-        await client.incr("starts")
-        print("up", flush=True)
-        while line := await asyncio.to_thread(sys.stdin.readline):
-            print(await client.incr("count"), flush=True)
-    await server.leave()
-    print("left", flush=True)
-
-asyncio.run(main())
-"""
+@pytest.mark.parametrize(
+    ("url", "db"),
+    [
+        ("redis://h?db=5", 5),
+        ("redis://h/?db=5", 5),
+        ("redis://h/5?db=5", 5),
+        ("redis://h/5", 5),
+        ("redis://h", 2),
+        ("redis://h/", 2),
+        ("unix:///run/r.sock?db=5", 5),
+        ("unix:///run/r.sock", 2),
+    ],
+)
+def test_the_database_is_the_urls_or_that_of_the_setting(url: str, db: int) -> None:
+    assert Address.parse(given(redis_url=url, redis_db=2)).db == db
 
 
-class User:
-    """A process that uses the embedded server of a directory; each line it is sent counts up."""
-
-    def __init__(self, data_dir: Path) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", USER, str(data_dir)],
-            cwd=ROOT,
-            env=clean_environment(),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    def reads(self) -> str:
-        assert self.process.stdout is not None
-        return self.process.stdout.readline().strip()
-
-    def count(self) -> int:
-        assert self.process.stdin is not None
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
-        return int(self.reads())
-
-    def leave(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        assert self.reads() == "left"
-        self.end()
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.end()
-
-    def end(self) -> None:
-        self.process.wait(10)
-        for stream in (self.process.stdin, self.process.stdout):
-            if stream is not None:
-                stream.close()
+def test_what_a_url_leaves_out_the_settings_say() -> None:
+    assert Address.parse(given(redis_url="redis://h", redis_password="p")) == Address("h", password="p")
+    assert Address.parse(given(redis_url="redis://u:q@h", redis_password="p")) == Address(
+        "h", username="u", password="q"
+    )
 
 
-def server_pid(data_dir: Path) -> int:
-    return int((data_dir / "valkey.pid").read_text())
+@pytest.mark.parametrize(
+    ("url", "named"),
+    [
+        ("redis://h?protocol=3", "no parameter 'protocol'"),
+        ("redis://h/1?db=2", "the databases 1 and 2"),
+        ("redis://h?db=x", "must look like"),
+        ("redis://h?db=-1", "must look like"),
+        ("rediss://h?ssl_cert_reqs=none", "no parameter 'ssl_cert_reqs'"),
+        ("unix:///run/r.sock?password=p", "no parameter 'password'"),
+        ("redis://:pass#word@h", "must look like"),
+    ],
+)
+def test_what_a_url_may_not_say_is_named(url: str, named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
+        Address.parse(given(redis_url=url))
 
 
-def runs(pid: int) -> bool:
-    stat = Path(f"/proc/{pid}/stat")
-    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
+# -- the environment
 
 
-def test_the_starter_may_be_killed_and_the_last_one_stops_the_server(data_dir: Path) -> None:
-    first = User(data_dir)
-    assert first.reads() == "up"
-    second = User(data_dir)
-    assert second.reads() == "up"
-    assert (first.count(), second.count()) == (1, 2)
-    pid = server_pid(data_dir)
-    first.kill()
-    assert second.count() == 3 and runs(pid)
-    second.leave()
-    wait_until(lambda: not runs(pid), what="the server ends with its last user")
-
-    third = User(data_dir)  # and its data is there again
-    assert third.reads() == "up"
-    assert third.count() == 4
-    third.leave()
+def test_kubernetes_port_is_not_looked_at_beside_a_url(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REDIS_PORT", "tcp://10.0.0.1:6379")
+    monkeypatch.setenv("REDIS_URL", "redis://h:7/1")
+    assert Address.parse(Settings(_env_file=None)) == Address("h", 7, "", 1)
+    monkeypatch.setenv("REDIS_URL", "")
+    with pytest.raises(ValidationError, match="what Kubernetes sets for a service"):
+        Settings(_env_file=None)
 
 
-def test_users_that_come_at_once_start_one_server(data_dir: Path) -> None:
-    users = [User(data_dir) for _ in range(4)]
-    assert [user.reads() for user in users] == ["up"] * 4
-    assert sorted(user.count() for user in users) == [1, 2, 3, 4]
-    for user in users[1:]:
-        user.leave()
-    assert runs(server_pid(data_dir))
-    users[0].leave()
+def test_an_empty_value_is_as_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / ".env"
+    file.write_text("REDIS_HOST=from-file\nREDIS_DB=\n")
+    for name in (
+        "REDIS_URL",
+        "REDIS_HOST",
+        "REDIS_PORT",
+        "AUTH_KEYS",
+        "BRIDGE_FILE",
+        "DATA_DIR",
+        "HTTP_PORT",
+        "ARCHIVE",
+    ):
+        monkeypatch.setenv(name, "")
+    monkeypatch.setenv("REDIS_PASSWORD", "\n")
+    settings = AppSettings(_env_file=str(file))
+    assert Address.parse(settings) == Address("from-file")
+    assert settings.model_fields_set == {"redis_host"}
+    monkeypatch.setenv("RPC_CHANNEL", "")  # the table says what that means
+    assert AppSettings(_env_file=None).rpc_channel == ""
 
 
-async def test_acknowledged_data_survives_kill_9(data_dir: Path) -> None:
-    server = Embedded(data_dir)
-    await server.join()
-    async with command_client(server.address) as client:
-        await client.xadd("stream", {"a": "1"})
-        await client.waitaof(1, 0, 5000)
-    os.kill(server_pid(data_dir), signal.SIGKILL)
-    wait_until(lambda: not runs(server_pid(data_dir)), what="the server is dead")
-    await server.start()
-    async with command_client(server.address) as client:
-        assert await client.xlen("stream") == 1
-    await server.leave()
+def test_a_newline_at_the_end_of_a_secret_is_no_part_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("REDIS_PASSWORD", "AUTH_SECRET", "API_KEY", "PEYK_TOKEN", "REDIS_URL"):
+        monkeypatch.setenv(name, "redis://h\r\n")
+    monkeypatch.setenv("AMQP_URL", "amqp://h\n")
+    settings = AppSettings(_env_file=None)
+    assert settings.redis_password == settings.redis_url == "redis://h"
+    secret = (settings.auth_secret, settings.api_key, settings.peyk_token)
+    assert {one.get_secret_value() for one in secret} == {"redis://h"}
+    assert settings.amqp_url.get_secret_value() == "amqp://h"
 
 
-async def test_a_killed_server_is_started_again_by_whoever_watches(data_dir: Path) -> None:
-    embedded = Embedded(data_dir)
-    await embedded.join()
-    server = await open_redis(given(data_dir=data_dir))
-    assert server.embedded and str(data_dir) in server.describe()
-    watch = asyncio.create_task(server.watch())
-    pid = server_pid(data_dir)
-    os.kill(pid, signal.SIGKILL)
-    await until(lambda: server_pid(data_dir) != pid, what="a new server")
-    await until(lambda: _pings(server.address), what="it answers")
-    watch.cancel()
-    await asyncio.gather(watch, return_exceptions=True)
-    await server.close()
-    await embedded.leave()
+# -- the file
 
 
-async def _pings(address: Address) -> bool:
-    async with command_client(address) as client:
-        try:
-            return bool(await client.ping())
-        except OSError:
-            return False
-        except Exception as error:  # loading
-            assert "loading" in str(error).lower() or "connect" in str(error).lower(), error
-            return False
+@pytest.mark.parametrize(
+    "data",
+    [
+        "REDIS_HOST=سرور\r\nREDIS_DB=3\r\n".encode(),
+        codecs.BOM_UTF8 + "REDIS_HOST=سرور\nREDIS_DB=3".encode(),
+        "REDIS_HOST=سرور\r\nREDIS_DB=3\r\n".encode("utf-16"),
+        codecs.BOM_UTF16_BE + "export REDIS_HOST='سرور'\nREDIS_DB=3".encode("utf-16-be"),
+    ],
+)
+def test_a_file_in_any_of_its_encodings(data: bytes, tmp_path: Path) -> None:
+    file = tmp_path / ".env"
+    file.write_bytes(data)
+    assert Address.parse(Settings(_env_file=str(file))) == Address("سرور", db=3)
 
 
-async def test_data_of_an_embedded_server_goes_before_localhost(data_dir: Path) -> None:
-    """Nobody finds another, empty Redis in place of the messages of yesterday."""
-    (data_dir / "appendonlydir").mkdir()
-    server = await open_redis(given(data_dir=data_dir))
-    assert server.embedded
-    await server.close()
+@pytest.mark.parametrize(
+    ("data", "named"),
+    [
+        ("REDIS_HOST=é".encode("latin-1"), "neither UTF-8 nor UTF-16"),
+        ("REDIS_HOST=h".encode("utf-16-le"), "neither UTF-8 nor UTF-16"),
+        (codecs.BOM_UTF16_LE + b"odd", "neither UTF-8 nor UTF-16"),
+        (b"REDIS_DB=1\n=h\n", "line 2: write NAME=value"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_named(data: bytes, named: str, tmp_path: Path) -> None:
+    file = tmp_path / ".env"
+    file.write_bytes(data)
+    with pytest.raises(ConfigError, match=named) as caught:
+        Settings(_env_file=str(file))
+    assert "\n" not in str(caught.value) and str(file) in str(caught.value)
+
+
+# -- names that were meant otherwise
+
+NAMES = AppSettings.names()
+
+
+@pytest.mark.parametrize(
+    ("name", "right"),
+    [
+        ("REDIS_ULR", "REDIS_URL"),
+        ("redis_ulr", "REDIS_URL"),
+        ("AUTHSECRET", "AUTH_SECRET"),
+        ("HTTP_PROT", "HTTP_PORT"),
+        ("HTTP-PORT", "HTTP_PORT"),
+        ("REDIS_PASWORD", "REDIS_PASSWORD"),
+        ("ALLOWED_ORIGIN", "ALLOWED_ORIGINS"),
+        ("DATABSE_URL", "DATABASE_URL"),
+        ("API_KEYS", "API_KEY"),
+        ("MONGO_URI", "MONGO_URL"),
+        ("LARAVEL_REDIS_CHANEL", "LARAVEL_REDIS_CHANNEL"),
+    ],
+)
+def test_a_name_that_is_nearly_one_is_told(name: str, right: str) -> None:
+    assert meant({name: "x"}, NAMES) == {name: right}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("PEYK_PORT", "PEYK_SERVICE_HOST", "PEYK_SERVICE_PORT_HTTP", "PEYK_PORT_5000_TCP", "PEYK_PORT_5000_TCP_ADDR"),
+        *("REDIS_PORT_6379_TCP", "REDIS_SERVICE_HOST", "REDIS_SERVICE_PORT", "HTTP_SERVICE_HOST", "HTTP_PORT_80_TCP"),
+        *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "http_proxy", "HTTPS_PORT", "PORT", "HOST", "HOME"),
+        *("APP_KEY", "APP_URL", "DB_URL", "MAIL_HOST", "MAIL_PORT", "REDIS_CLIENT", "REDIS_PREFIX", "REDIS_TLS_URL"),
+        *(
+            "PGPORT",
+            "PGHOST",
+            "MONGO_INITDB_ROOT_PASSWORD",
+            "POSTGRES_PASSWORD",
+            "XDG_DATA_DIRS",
+            "LANG",
+            "PATH",
+            "USER",
+        ),
+    ],
+)
+def test_other_programs_names_are_theirs(name: str) -> None:
+    assert meant({name: "x"}, NAMES) == {}
+
+
+def test_a_service_nearly_named_as_ours_is_one() -> None:
+    assert meant({"HTTPS_PORT": "tcp://10.0.0.1:80", "HTP_PORT": "tcp://10.0.0.1:80"}, NAMES) == {}
+    assert meant({"HTP_PORT": "80"}, NAMES) == {"HTP_PORT": "HTTP_PORT"}
+
+
+def test_the_file_stops_the_start_and_the_environment_is_warned_of(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("SOMEBODY_ELSES=1\nAUTHSECRET=x\n")
+    env = clean_environment({"HTTP_PROT": "1", "DATA_DIR": str(tmp_path)})
+    command = [sys.executable, str(ROOT / "app.py"), "token", "sara"]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == "peyk: .env: AUTHSECRET is no setting; AUTH_SECRET is meant, or remove the line\n"
+    (tmp_path / ".env").write_text(f"SOMEBODY_ELSES=1\nAUTH_SECRET={'x' * 32}\n")
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "HTTP_PROT in the environment" in done.stderr and "is HTTP_PORT meant?" in done.stderr

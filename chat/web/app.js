@@ -3,12 +3,13 @@
 
 import { Channel } from "./channel.js";
 import { Client } from "./client.js";
-import { Door, isName, signOut } from "./door.js";
+import { Door, signOut } from "./door.js";
 import { initial, wordsOf } from "./log.js";
+import { folded, isName } from "./names.js";
 import { Pane } from "./pane.js";
 import { People, Search } from "./panels.js";
 import { Sidebar, hashOf } from "./sidebar.js";
-import { folded, language, memory, number, otherLanguage, say, translate } from "./words.js";
+import { language, memory, number, otherLanguage, say, translate } from "./words.js";
 
 const FIRST_CHANNEL = "general";
 const REFRESH = 30_000; // ms between looks at the channels and at what was read elsewhere

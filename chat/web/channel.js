@@ -4,8 +4,8 @@
 import { ConnectionLost } from "./client.js";
 import { mentions } from "./format.js";
 import { KEEP, Log } from "./log.js";
+import { folded } from "./names.js";
 import { Subscription } from "./subscription.js";
-import { folded } from "./words.js";
 
 const PAGE = 50; // messages loaded at a time
 const ABOVE = 20; // of them shown above the first new one

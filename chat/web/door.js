@@ -2,17 +2,14 @@
 // that scripts cannot read, so whether there is one only an attempt to connect can tell.
 
 import { Client } from "./client.js";
+import { isName } from "./names.js";
 import { say } from "./words.js";
 
-const NAME = /^(?!\.)[\p{L}\p{M}\p{Nd}_.\-\u200c]{1,64}$/u;
 const PASSWORD = { shortest: 8, longest: 256 }; // characters (chat/accounts.py)
 const PATIENCE = 700; // ms that may pass before a form is shown
 const WHY = { 0: "away", 401: "wrongPassword", 403: "registrationClosed", 409: "nameTaken", 429: "tooOften" };
 
 const $ = (id) => document.getElementById(id);
-
-/** Whether this can name a person or a channel (the server's rule, chat/models.py). */
-export const isName = (text) => NAME.test(text);
 
 /** Show what is wrong with an input, or nothing. */
 export function complain(id, text) {

@@ -1,7 +1,7 @@
 // A message's words as DOM nodes: links, code and light Markdown. Only text nodes and elements named here come out, and
 // every pattern looks at a character a bounded number of times, so nobody's message can hurt or stall the page.
 
-import { folded } from "./words.js";
+import { folded } from "./names.js";
 
 const LONGEST = 20_000; // characters that are looked at; the rest of a message is plain text
 const DEEPEST = 3; // bold within italic within a link

@@ -3,7 +3,8 @@
 // end is read again when somebody scrolls there. Whatever people wrote is only ever set as text.
 
 import { format } from "./format.js";
-import { day, folded, moment, say, sayError, time } from "./words.js";
+import { folded } from "./names.js";
+import { day, moment, say, sayError, time } from "./words.js";
 
 export const KEEP = 500;
 const SAME_BREATH = 5 * 60_000; // ms between messages of one person that are shown under one name

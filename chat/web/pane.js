@@ -1,7 +1,7 @@
 // The open channel on the screen: its title and topic, the log and where it is scrolled to, who types, the composer.
 
-import { isName } from "./door.js";
-import { folded, names, say, sayError } from "./words.js";
+import { folded, isName } from "./names.js";
+import { names, say, sayError } from "./words.js";
 
 const DELETED = 2000; // an unsubscribe code
 const NEAR = 40; // px from the end that still count as reading the newest message

@@ -1,7 +1,8 @@
 // What stands beside the open channel when asked for: who belongs to it, and a search through its history.
 
 import { hue, initial, wordsOf } from "./log.js";
-import { day, folded, number, say, sayError, time } from "./words.js";
+import { folded } from "./names.js";
+import { day, number, say, sayError, time } from "./words.js";
 
 const SHOWN = 200; // people in a list
 const PAGE = 500; // messages searched at a time

@@ -1,7 +1,8 @@
 // The list of channels and the form that makes one. It knows the channels the server lists and those that are joined.
 
-import { complain, isName } from "./door.js";
-import { folded, number, say, sayError } from "./words.js";
+import { complain } from "./door.js";
+import { folded, isName } from "./names.js";
+import { number, say, sayError } from "./words.js";
 
 const LISTED = 200; // channels shown; others are joined by name
 const ALREADY_EXISTS = 105;

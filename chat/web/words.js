@@ -7,7 +7,7 @@ const WORDS = {
     language: "فارسی",
     tagline: "Chat that keeps its place",
     askName: "What should others call you?",
-    nameRule: "1 to 64 letters or digits, also _ - and . but no spaces, and no dot first",
+    nameRule: "1 to 64 letters or digits, also _ - and . but no spaces, nothing invisible, and no dot first",
     enter: "Start chatting",
     name: "Name",
     password: "Password",
@@ -83,7 +83,7 @@ const WORDS = {
     language: "English",
     tagline: "گفت‌وگویی که جایش را گم نمی‌کند",
     askName: "دیگران شما را به چه نامی بشناسند؟",
-    nameRule: "۱ تا ۶۴ حرف یا رقم، و نیز _ - و . ؛ بی‌فاصله، و نه با نقطه در آغاز",
+    nameRule: "۱ تا ۶۴ حرف یا رقم، و نیز _ - و . ؛ بی‌فاصله، بی‌نویسهٔ ناپیدا، و نه با نقطه در آغاز",
     enter: "آغاز گفت‌وگو",
     name: "نام",
     password: "گذرواژه",
@@ -246,7 +246,3 @@ export function translate(root) {
     if (element.matches("button, a")) element.title = words;
   });
 }
-
-/** What different spellings of a name or a word have in common (the server's rule, chat/models.py). */
-export const folded = (text) =>
-  text.replaceAll("\u200c", "").normalize().toLowerCase().normalize().replaceAll("ي", "ی").replaceAll("ك", "ک");

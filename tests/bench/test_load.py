@@ -211,7 +211,7 @@ async def test_a_hang_up_is_counted() -> None:
 
     def hang_up_at_five(number: int) -> list[int]:
         if number == 5:
-            server.subscribers.pop().close()
+            server.subscribers.pop().write_eof()  # close() would be a reset, which overtakes what was sent before
         return [number]
 
     server.shape = hang_up_at_five

@@ -32,6 +32,7 @@ class Fakes:
         self.ready = asyncio.Event()
         self.error: PeykError | None = None
         self.cancelled = ""
+        self.frame_bytes = 128 * 1024
         self.life = Life()
         queue = queue or Queue(name="q", channel="c")
         self.consumer = QueueConsumer(queue, "dlx", self.append, self, Limits())  # type: ignore[arg-type]
@@ -207,6 +208,40 @@ async def test_what_is_given_back_has_its_first_key_and_nothing_that_the_broker_
     assert delivery_of(message(1, exchange="", key="q", headers=headers), "q")[2:4] == first
 
 
+async def test_a_batch_is_acked_once_all_of_it_is_stored_and_set_aside_whole(fakes: Fakes) -> None:
+    fakes.ready.set()
+    kind = "application/cloudevents-batch+json"
+    body = [{"specversion": "1.0", "id": id, "source": "s", "type": "t"} for id in ("a", "b")]
+    for tag in (1, 2):
+        await fakes.consumer._deliver(fakes.life, message(body, tag, content_type=kind))
+    assert [args[4] for args in fakes.appended] == [key_of("a"), key_of("b")] * 2
+    fakes.done[0](STORED)
+    fakes.done[2](STORED)
+    fakes.done[3](UnknownChannel.named("c"))
+    await until(lambda: len(fakes.dead) == 1)
+    assert fakes.acked == []  # of the first, one is not stored
+    fakes.done[1](STORED)
+    await until(lambda: fakes.acked == [2])
+
+
+def test_a_dead_letter_keeps_bytes_that_are_no_text_and_loses_what_has_no_form() -> None:
+    odd = b"\xff\xfe".decode("utf-8", "surrogateescape")
+    letter = message(b"x", exchange=odd, key=odd * 100, correlation_id=odd * 32, reply_to="r")
+    letter.header.properties.cluster_id = "c"
+    letter.header.properties.timestamp = "none"  # type: ignore[assignment]
+    properties = dead_letter(letter, "q", "because " + odd)
+    assert properties.correlation_id == odd * 32 and properties.reply_to == "r" and properties.timestamp is None
+    assert ContentHeader(properties=properties, body_size=1).marshal()
+    assert properties.headers is not None and properties.headers["peyk-key"] == r"\xff\xfe" * 100
+    assert dead_letter(letter, "q", "because", bare=True).correlation_id is None
+
+
+def test_the_headers_of_a_dead_letter_fit_into_the_brokers_frames() -> None:
+    letter = message(b"x", headers={"a": "x" * 3000})
+    (half, few) = [dead_letter(letter, "q", "because", room).headers for room in (4000, 1000)]
+    assert half is not None and few is not None and "a" in half and "a" not in few and few["peyk-queue"] == "q"
+
+
 def test_a_dead_letter_has_what_it_had_and_why() -> None:
     headers: Any = {"a": 1, "CC": ["x"], "": True, "x-death": [{"queue": "forged"}], "peyk-key": "forged"}
     more: Any = {"user_id": "u", "expiration": "1", "correlation_id": "c"}
@@ -214,5 +249,5 @@ def test_a_dead_letter_has_what_it_had_and_why() -> None:
     said = {"peyk-reason": "because", "peyk-queue": "q", "peyk-exchange": "x", "peyk-key": "k"}
     assert properties.headers == {"a": 1, **said}
     assert (properties.message_id, properties.correlation_id, properties.delivery_mode) == ("m", "c", 2)
-    assert properties.user_id is None and properties.expiration is None
+    assert properties.user_id is None and properties.expiration is None and not properties.cluster_id
     assert dead_letter(message(b"x"), "q", "x" * 1000).message_id

@@ -125,7 +125,8 @@ async def test_what_is_said_unasked_is_heard_on_both_sides(bridge_settings: AppS
         await rpc._publish(bridge_settings.rpc_channel, b'{"source":"laravel","action":"configs","theme":"dark"}')
         assert process.stdout is not None
         line = await asyncio.wait_for(process.stdout.readline(), 10)
-        assert json.loads(line)["theme"] == "dark" and rpc.configuration == {"theme": "dark"}
+        assert json.loads(line)["theme"] == "dark"
+        await until(lambda: rpc.configuration == {"theme": "dark"})
 
 
 async def test_of_node_and_us_one_answers(bridge_settings: AppSettings) -> None:

@@ -1,8 +1,12 @@
 """What can never be an event, as body, properties or headers: it is set aside, and its neighbours flow."""
 
 import asyncio
+import contextlib
+import struct
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pika
@@ -12,7 +16,7 @@ import redis
 from app import join
 from chat.node import Node
 from tests.bridge.consuming import BACK, ONE, arrives, bridge, send
-from tests.bridge.exchanges import settings_of
+from tests.bridge.exchanges import numbers, settings_of
 from tests.bridge.foreign import Host
 from tests.services import RedisProcess, until
 
@@ -52,6 +56,110 @@ async def test_the_poison_matrix(host: Host, valkey: RedisProcess, tmp_path: Pat
 
 def _with_channel(body: bytes) -> bytes:
     return body.replace(b'{"n"', b'{"channel":"c","n"')
+
+
+class Odd(pika.BasicProperties):  # type: ignore[misc]
+    """Properties of any bytes: `fields` are (flag, bytes) in the order of the flags."""
+
+    def __init__(self, *fields: tuple[int, bytes]) -> None:
+        super().__init__()
+        self.fields = fields
+
+    def encode(self) -> list[bytes]:
+        flags = sum(flag for flag, _ in self.fields)
+        return [struct.pack(">H", flags), *[data for _, data in self.fields]]
+
+
+def short(data: bytes) -> bytes:
+    return bytes([len(data)]) + data
+
+
+def headers(*entries: tuple[bytes, bytes]) -> tuple[int, bytes]:
+    """A table of headers: name, and type with value."""
+    table = b"".join(short(name) + value for name, value in entries)
+    return HEADERS, struct.pack(">I", len(table)) + table
+
+
+SHORT_STRINGS = [
+    1 << 15,
+    1 << 14,
+    1 << 10,
+    1 << 9,
+    1 << 7,
+    1 << 5,
+    1 << 3,
+    1 << 2,
+]  # all but user_id and expiration, which the broker judges
+HEADERS, TIMESTAMP = 1 << 13, 1 << 6
+SIZES = {b"t": 1, b"b": 1, b"B": 1, b"s": 2, b"u": 2, b"I": 4, b"i": 4, b"l": 8, b"L": 8, b"f": 4, b"d": 8, b"D": 5}
+SIZES |= {b"T": 8, b"V": 0}
+
+
+def odd_properties() -> Iterator[Odd]:
+    """Every property and every type of a header's value, with bytes nobody expects."""
+    random = Random(7)
+    for flag in SHORT_STRINGS:
+        for data in (b"\xff" * 64, random.randbytes(255), b"\xd9" * 255, b" ", b"\x00", b""):
+            yield Odd((flag, short(data)))
+    for data in (b"\xff" * 8, b"\0" * 8, random.randbytes(8)):
+        yield Odd((TIMESTAMP, data))
+    for kind, size in SIZES.items():
+        for data in (b"\xff" * size, b"\0" * size, random.randbytes(size)):
+            yield Odd(headers((b"h", kind + data)))
+    for kind in (b"S", b"x"):
+        for data in (b"\xff\xfe", random.randbytes(3000), b""):
+            yield Odd(headers((b"h", kind + struct.pack(">I", len(data)) + data)))
+    yield Odd(headers((b"\xff\xfe", b"V"), (b"\xff\xfe", b"t\1"), (b"", b"V")))
+    yield Odd(headers((b"peyk-user", b"t\1"), (b"peyk-key", b"V"), (b"x-death", b"l" + b"\xff" * 8)))
+    yield Odd(headers((b"x-delivery-count", b"S" + struct.pack(">I", 1) + b"a"), (b"CE-type", b"V")))
+    yield Odd(headers((b"h" * 255, b"A" + struct.pack(">I", 9) + b"I\xff\xff\xff\xff" + b"F\0\0\0"[:4])))
+
+
+def publish_odd(host: Host, odd: list[Odd]) -> None:
+    """Each of them with two bodies, and a good event behind; what the broker itself refuses ends the connection."""
+    left = [(body, properties, n) for n, properties in enumerate(odd) for body in (b"poison", b'{"n":-1}', b"good")]
+    while left:
+        with contextlib.suppress(pika.exceptions.AMQPError), host.channel() as channel:
+            channel.confirm_delivery()
+            while left:
+                body, properties, n = left.pop(0)
+                if body == b"good":
+                    channel.basic_publish("amq.direct", "k", b'{"n":%d}' % n)
+                else:
+                    channel.basic_publish("amq.direct", "k", body, properties)
+
+
+async def test_whatever_a_message_holds_its_queue_goes_on(host: Host, valkey: RedisProcess, tmp_path: Path) -> None:
+    """Each kind of property and header with odd bytes, beside a body that is an event and one that is none."""
+    async with bridge(host, valkey, tmp_path):
+        odd = list(odd_properties())
+        sent = len(odd)
+        await asyncio.to_thread(publish_odd, host, odd)
+
+        def good() -> list[int]:
+            return [n for n in numbers(valkey.url, "c") if n >= 0]
+
+        await until(lambda: len(good()) == sent, BACK)
+        assert good() == list(range(sent))
+        await until(lambda: host.ready("peyk.dead") >= sent, BACK)
+    assert host.ready("q") == 0  # nothing was left in hand
+
+
+async def test_a_dead_letter_keeps_its_bytes_to_the_dead_letters_and_back(
+    host: Host, valkey: RedisProcess, tmp_path: Path
+) -> None:
+    correlation = 1 << 10
+    async with bridge(host, valkey, tmp_path) as node:
+        with host.channel() as channel:
+            channel.basic_publish("amq.direct", "k", b"poison", Odd((correlation, short(b"\xff" * 64))))
+        assert node.parts.queues is not None
+        queues = node.parts.queues
+        for _ in range(2):
+            await until(lambda: host.ready("peyk.dead") == 1, BACK)
+            (letter,) = await queues.list()
+            assert letter.message == b"poison" and "not JSON" in letter.reason
+            await queues.retry([letter])
+            await until(lambda: host.ready("peyk.dead") == 1, BACK)
 
 
 async def test_properties_in_another_encoding_do_not_end_the_connection(

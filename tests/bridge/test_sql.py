@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
 
+import asyncpg
 import pytest
 from pydantic import ValidationError
 from redis.asyncio import Redis
@@ -150,6 +151,19 @@ async def test_an_encoding_that_cannot_hold_every_text_is_refused(encoding: str,
     async with aclosing(SqlArchive(database(url, Path()))) as archive:
         with pytest.raises(ConfigError, match=f"DATABASE_URL: .*server_encoding is {encoding}.*createdb -E UTF8"):
             await archive.open()
+
+
+async def test_an_archive_with_short_ids_takes_longer_ones_after_an_upgrade(postgres_url: str) -> None:
+    archive = SqlArchive(database(postgres_url, Path()))
+    async with archive:
+        pass
+    connection = await asyncpg.connect(postgres_url)
+    await connection.execute("ALTER TABLE events ALTER COLUMN event_id TYPE VARCHAR(128)")
+    await connection.execute("UPDATE archive SET version = 3")
+    await connection.close()
+    async with SqlArchive(database(postgres_url, Path())) as archive:
+        await archive.store([event(1, id="x" * 255)])
+        assert await archive.event("c", "x" * 255)
 
 
 @pytest.mark.usefixtures("threads_end")

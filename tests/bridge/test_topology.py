@@ -92,6 +92,9 @@ ERRORS = [
     ('[[queue]]\nname = "a"\nchannel = "c-{body.x"', 3, r"channel: a \{ stands alone; there are \{body.FIELD\}"),
     ('[[queue]]\nname = "a"\nevent_type = "{queue}}"', 3, r"event_type: a \} stands alone"),
     (SHOP + '[gateway]\nexchange = "shop"\nkey = "{type"', 6, r"key: a \{ stands alone; there are \{type\}"),
+    ('[[queue]]\nname = "a"\npassive = true\nkind = "classic"', 4, "taken as it is: leave kind out"),
+    ('[[queue]]\nname = "a"\npassive = true\narguments = { x-a = 1 }', 4, "leave arguments out"),
+    ('[[queue]]\nname = "a"\nbody = "xml"', 3, "json or text"),
     (f'[[queue]]\nname = "a"\narguments = {{ x-n = {2**63} }}', 3, "an integer has at most 64 bits"),
     (f'[[queue]]\nname = "a"\n[queue.arguments]\nx-n = {-(2**63) - 1}', 4, "x-n: an integer has at most 64 bits"),
     (
@@ -114,8 +117,8 @@ def test_each_field_says_what_it_may_hold() -> None:
         assert name == "" or all(text != "a table" or field == "bind" for field, text in fields.items()), (name, fields)
 
 
-def test_the_readme_has_every_field() -> None:
-    text = (ROOT / "README.md").read_text()
+def test_the_documentation_has_every_field() -> None:
+    text = (ROOT / "docs/rabbitmq.md").read_text()
     rows = dict(re.findall(r"^\| `\[\[?queue\]?\]` `(\w+)` \| (.*) \|$", text, re.MULTILINE))
     assert rows == {name: text for name, text in TABLES["queue"][1].items() if name != "bind"}
     assert Queue.__struct_fields__[0] == "name"

@@ -54,8 +54,8 @@ async def http(server: PeykServer, request: pytest.FixtureRequest) -> AsyncItera
 
 
 @contextlib.asynccontextmanager
-async def dial(server: PeykServer, user: str, address: str = "") -> AsyncIterator[Talk]:
-    headers = {"X-Forwarded-For": address or user}
+async def dial(server: PeykServer, user: str, address: str = "", cookie: str = "") -> AsyncIterator[Talk]:
+    headers = {"X-Forwarded-For": address or user} | ({"cookie": f"peyk={cookie}"} if cookie else {})
     async with connect(server.ws_url, max_size=None, proxy=None, additional_headers=headers) as socket:
         talk = Talk(socket)
         if user:

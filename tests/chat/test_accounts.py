@@ -141,6 +141,111 @@ async def test_guessing_at_once_is_no_faster(http: httpx.AsyncClient) -> None:
     assert sorted(reply.status_code for reply in replies) == [401] * ATTEMPTS + [429] * (3 * ATTEMPTS)
 
 
+async def test_whoever_guesses_elsewhere_does_not_lock_out_the_owner(
+    http: httpx.AsyncClient, redis_of_module: RedisProcess
+) -> None:
+    """Known by its browser's mark, or by its address; a guess from there counts for that place alone."""
+    env = {"REDIS_URL": redis_of_module.url, "TRUSTED_PROXIES": "127.0.0.1", "API_KEY": "0123456789abcdef"}
+    with PeykServer(env) as public:
+
+        def at(address: str, cookies: dict[str, str] | None = None) -> httpx.AsyncClient:
+            headers = {"x-forwarded-for": address}
+            return httpx.AsyncClient(base_url=public.url, trust_env=False, timeout=20, headers=headers, cookies=cookies)
+
+        right = {"username": "owner10", "password": PASSWORD}
+        wrong = right | {"password": "not this one"}
+        async with at("10.0.0.1") as home, at("10.0.0.2") as thief, at("10.0.0.1") as neighbour:
+            assert (await home.post("/api/accounts", json=right)).status_code == 201
+            marks = {"peyk-known": home.cookies["peyk-known"]}
+            replies = [await thief.post("/api/session", json=wrong) for _ in range(ATTEMPTS + 1)]
+            assert [reply.status_code for reply in replies] == [401] * ATTEMPTS + [429]
+            assert int(replies[-1].headers["retry-after"]) > 0
+            assert (await thief.post("/api/session", json=right)).status_code == 429
+            assert (await neighbour.post("/api/session", json=right)).status_code == 201  # the address is known
+            neighbour.cookies.clear()
+            replies = [await neighbour.post("/api/session", json=wrong) for _ in range(ATTEMPTS + 1)]
+            assert [reply.status_code for reply in replies] == [401] * ATTEMPTS + [429]
+            async with at("10.0.0.3", marks) as travelling, at("10.0.0.3") as stranger:
+                assert (await travelling.post("/api/session", json=right)).status_code == 201
+                assert (await stranger.post("/api/session", json=right)).status_code == 201  # known by now
+            forged = {"peyk-known": marks["peyk-known"][:-1] + "x"}
+            other = {"username": "other10", "password": PASSWORD}
+            assert (await home.post("/api/accounts", json=other)).status_code == 201
+            for cookies in (forged, {"peyk-known": home.cookies["peyk-known"]}, {"peyk-known": "."}):
+                async with at("10.0.0.4", cookies) as pretender:
+                    assert (await pretender.post("/api/session", json=right)).status_code == 429
+
+
+async def test_an_address_tries_so_often_and_makes_so_many(redis_of_module: RedisProcess) -> None:
+    """Names at random leave nothing, and whoever is known at another address notices nothing."""
+    env = {"REDIS_URL": redis_of_module.url, "TRUSTED_PROXIES": "127.0.0.1", "API_KEY": "0123456789abcdef"}
+    limits = {"ADDRESS_SIGN_INS": "5", "ADDRESS_ACCOUNTS": "2", "GUESTS": "yes"}
+    with (
+        PeykServer(env | limits) as public,
+        redis.Redis(port=redis_of_module.port, decode_responses=True) as client,
+    ):
+        async with httpx.AsyncClient(base_url=public.url, trust_env=False, timeout=20) as http:
+
+            async def post(path: str, name: str, address: str, password: str = PASSWORD) -> int:
+                body = {"username": name, "password": password}
+                reply = await http.post(path, json=body, headers={"x-forwarded-for": address})
+                http.cookies.clear()
+                assert reply.status_code != 429 or int(reply.headers["retry-after"]) > 0, reply.text
+                return reply.status_code
+
+            made = [await post("/api/accounts", f"maker-{n}", "10.1.0.1") for n in range(3)]
+            assert made == [201, 201, 429]
+            assert await post("/api/accounts", "maker-0", "10.1.0.2") == 409  # taken: not counted
+            assert await post("/api/accounts", "maker-9", "10.1.0.2", "short") == 400
+            assert [await post("/api/accounts", f"maker2-{n}", "10.1.0.2") for n in range(3)] == [201, 201, 429]
+            assert await post("/api/accounts", "maker6", "2001:db8::1") == 201
+            assert await post("/api/accounts", "maker7", "2001:db8::2") == 201
+            assert await post("/api/accounts", "maker8", "2001:db8::3") == 429  # one network of 64 bits
+
+            tried = [await post("/api/session", f"random-{n}", "10.1.0.9") for n in range(7)]
+            assert tried == [401] * 5 + [429] * 2
+            assert await post("/api/session", "maker-1", "10.1.0.1") == 201
+            keys = [key for key in client.scan_iter("*random-*", 1000)]
+            assert all(0 < client.ttl(key) <= 60 for key in keys) and len(keys) == 5, keys
+
+
+async def test_there_are_so_many_accounts(redis_of_module: RedisProcess) -> None:
+    with RedisProcess("redis") as fresh, PeykServer({"REDIS_URL": fresh.url, "ACCOUNT_LIMIT": "2"}) as small:
+        async with httpx.AsyncClient(base_url=small.url, trust_env=False, timeout=20) as http:
+            replies = [await register(http, f"person{n}") for n in range(3)]
+            assert [reply.status_code for reply in replies] == [201, 201, 429]
+            assert "ACCOUNT_LIMIT" in replies[2].text
+            assert (
+                await http.post("/api/session", json={"username": "person2", "password": PASSWORD})
+            ).status_code == 401
+
+
+async def test_a_flood_of_names_leaves_the_real_sign_in_room(http: httpx.AsyncClient, server: PeykServer) -> None:
+    """Twenty connections try names at random, more than may wait; whoever is known has room all the same."""
+    await register(http, "besieged2")
+    flooding, ended = True, 0
+
+    async def flood(number: int) -> None:
+        nonlocal ended
+        async with httpx.AsyncClient(base_url=server.url, trust_env=False, timeout=60) as client:
+            while flooding:
+                body = {"username": f"random-{number}-{ended}", "password": PASSWORD}
+                reply = await client.post("/api/session", json=body)
+                assert reply.status_code in (401, 429), reply.text
+                ended += 1
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(20):
+            group.create_task(flood(number))
+        await until(lambda: ended > 20)
+        for _ in range(5):
+            before = ended
+            reply = await http.post("/api/session", json={"username": "besieged2", "password": PASSWORD})
+            assert reply.status_code == 201, reply.text
+            await until(lambda: ended > before)  # noqa: B023
+        flooding = False
+
+
 async def test_a_new_password_ends_the_other_sessions(http: httpx.AsyncClient, server: PeykServer) -> None:
     await register(http, "changing")
     other = http.cookies["peyk"]
@@ -197,8 +302,8 @@ async def test_a_password_that_is_replaced_while_it_is_looked_at_opens_nothing(
         await accounts.register(user.username, PASSWORD)
         matches, given = accounts._matches, [PASSWORD]
 
-        async def overtaken(hashed: str, password: str) -> bool:
-            matched = await matches(hashed, password)
+        async def overtaken(hashed: str, password: str, known: bool) -> bool:
+            matched = await matches(hashed, password, known)
             given.append(await accounts.reset_password(user.username))
             return matched
 

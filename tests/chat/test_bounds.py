@@ -128,7 +128,9 @@ async def test_subscriptions_of_a_client(server: PeykServer) -> None:
 
 async def test_channels_of_a_user(server: PeykServer, http: httpx.AsyncClient, redis_of_module: RedisProcess) -> None:
     """Two clients join at once; whoever is beyond the limit is not subscribed and not on any list."""
-    async with dial(server, "joiner") as one, dial(server, "joiner") as two:
+    await http.post("/api/accounts", json={"username": "joiner", "password": "a long password"})
+    cookie = http.cookies["peyk"]  # a guest belongs nowhere
+    async with dial(server, "joiner", cookie=cookie) as one, dial(server, "joiner", cookie=cookie) as two:
         asked = [
             ask_all(talk, *[{"subscribe": {"channel": f"{name}-{number}"}} for number in range(4)])
             for talk, name in ((one, "a"), (two, "b"))

@@ -66,7 +66,7 @@ async def test_empty_texts_are_nothing(dial: Dial) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 60, 100, 1000, 60_000])
-async def test_the_servers_frames_have_the_shortest_form(dial: Dial, size: int) -> None:
+async def test_replies_of_any_length_come_in_one_frame(dial: Dial, size: int) -> None:
     async with dial() as wire:
         channel = f"conform-{size}"
         data = json.dumps({"text": "x" * size})

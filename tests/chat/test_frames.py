@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 
 from hypothesis import example, given
 from hypothesis import strategies as st
-from websockets.frames import Opcode
+from websockets.frames import Frame, Opcode
 from websockets.protocol import SERVER, Protocol
 
 from chat.frames import FrameReader
+from chat.local import frame as frame_of
 from tests.chat.wire import BINARY, CLOSE, CONT, PING, PONG, TEXT, frame
 
 LIMIT = 70_000
@@ -115,3 +116,10 @@ def test_a_connection_that_sends_whole_texts_alone_needs_no_parser() -> None:
     reader.take(frame(b"one") + frame(b"two" * 100)[:7])
     reader.take(frame(b"two" * 100)[7:])
     assert reader.seen == [(True, b"one"), (True, b"two" * 100)]
+
+
+def test_a_frame_of_ours_has_the_shortest_form() -> None:
+    """Every length around those where the form changes."""
+    for size in (*range(200), *range(65_500, 65_600)):
+        body = b"x" * size
+        assert frame_of(body) == Frame(Opcode.TEXT, body).serialize(mask=False), size

@@ -476,7 +476,7 @@ async def test_a_socket_that_ends_and_does_not_read_is_reset(server: PeykServer,
         writer.write(b"".join(frame(json.dumps(command).encode()) for command in asked))
         port = writer.get_extra_info("sockname")[1]
         await until(lambda: any(waiting > 50_000 for _, waiting in sockets(server, port)), PATIENCE)
-        writer.write(frame(struct.pack("!H", 1000), 8) if ends == "a close frame" else b"\xff\xff\xff")
+        writer.write(frame(struct.pack("!H", 1000), 8) if ends == "a close frame" else frame(b"x", 3))
 
         async def dropped() -> bool:
             return await refused(server, "unread_bytes") > before

@@ -391,7 +391,8 @@ async def test_guests_on_a_network_are_nobody(redis_of_module: RedisProcess) -> 
                 reply = await http.request(method, "/api/channels/square/subscribers/stranger")
                 assert reply.status_code == 403 and "begins with guest-" in reply.text
             assert (await http.get("/api/channels/square/subscribers")).json() == ["stranger"]
-            assert (await http.put("/api/channels/square/subscribers/guest-1")).status_code == 201
+            belong = await http.put("/api/channels/square/subscribers/guest-1")
+            assert belong.status_code == 403 and "leave nothing behind" in belong.text
 
 
 async def test_guests_own_nothing(redis_of_module: RedisProcess) -> None:

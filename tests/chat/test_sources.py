@@ -248,7 +248,7 @@ async def test_in_persian_an_error_says_what_it_is_and_then_its_detail(node: Nod
 
 async def test_redis_goes_and_comes_back(tmp_path: Path) -> None:
     with RedisProcess("valkey") as redis:
-        settings = ServerSettings(redis_url=redis.url, data_dir=tmp_path, _env_file=None)
+        settings = ServerSettings(redis_url=redis.url, data_dir=tmp_path, publish_timeout=0.5, _env_file=None)
         async with Node(settings, "terminal") as node:
             sara, babak = Person(direct(node, "sara")), Person(direct(node, "babak"))
             async with sara, babak:

@@ -7,10 +7,8 @@ import time
 import httpx2 as httpx
 import pytest
 
-from chat.doors import REVOKE
 from chat.node import Node
 from chat.settings import ServerSettings
-from pipeline.keys import CONTROL, REVOKED
 from tests.chat.conftest import Talk
 from tests.chat.test_doors import TOKENS, bearer, environment, grant, http, private, server, socket, talk, token
 from tests.services import PeykServer
@@ -100,8 +98,8 @@ async def test_a_revoked_subscription_token(
     assert "subscribe" in await talk.ask(subscribe={"channel": private, "token": given})
     settings = ServerSettings(redis_url=environment["REDIS_URL"], _env_file=None)
     async with Node(settings, "tool") as node:
-        await node.redis.hset(REVOKED, f"user {name}" if by == "user" else f"token of {name}", f"{now} 0")
-        await node.redis.publish(CONTROL, REVOKE)
+        revocations = node.doors.revocations
+        await (revocations.of_user(name, now) if by == "user" else revocations.of_token(f"of {name}"))
     async with asyncio.timeout(15):
         assert (await talk.push("unsubscribe"))["unsubscribe"]["code"] == 2501
     assert (await talk.fail(history={"channel": private}))[0] == 103

@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import httpx2 as httpx
 from redis.asyncio import Redis
 
-from pipeline.keys import CONTROL, Keys
+from pipeline.keys import Keys
 from pipeline.lease import NODES_CHANGED
 from redis_config import Settings
 from tests.clients import ABNORMAL, Client
@@ -39,7 +39,9 @@ class Cluster:
             await asyncio.to_thread(server.start)
             names: list[str] = await self.direct.zrange("nodes", 0, -1)
             self.names += [name for name in names if name not in self.names]
-            await self.direct.publish(CONTROL, NODES_CHANGED)  # share now, not at the next renewal
+            await self.direct.publish(
+                Keys.of(Settings(_env_file=None)).control, NODES_CHANGED
+            )  # share now, not at the next renewal
         assert len(self.names) == len(self.servers)
         await until(lambda: self.shared_by(*self.names), RETURN, "an even share for everybody")
 

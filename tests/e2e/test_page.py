@@ -328,6 +328,26 @@ def test_a_link_makes_a_channel_as_it_spells_it(server: PeykServer, tab: Open) -
     expect(messages(page)).to_have_text(["hello"])
 
 
+@pytest.mark.parametrize(
+    ("person", "channel", "channel_id"),
+    [
+        ("Groß", "Straße", "strasse"),
+        ("ΝΙΚΟΣ", "ｇｅｎｅｒａｌ２", "general2"),
+        ("علی١", "كتاب‌خانهٔ۲", "کتابخانه\u06542"),
+    ],
+)
+def test_a_name_in_any_spelling_is_joined_and_counted_once(
+    tab: Open, person: str, channel: str, channel_id: str
+) -> None:
+    page = tab(person, channel)
+    say(page, "hello")
+    expect(page.locator(".message.own:not(.pending) .text")).to_have_text(["hello"])
+    expect(page.locator(f"#channels .channel[data-channel='{channel_id}']")).to_have_count(1)
+    page.locator("#who").click()
+    expect(page.locator("#here .person bdi")).to_have_text([person])
+    expect(page.locator("#away .person")).to_have_count(0)
+
+
 def test_a_refused_message_says_why(tab: Open) -> None:
     page = tab("sara", "refused")
     say(page, "x" * 70_000)

@@ -7,7 +7,7 @@ import pytest
 from pipeline.archive import BATCH, Archiver, KnownDatabase, WrongDatabase
 from pipeline.consumer import Away
 from pipeline.encode import Message
-from pipeline.event import ID_LIMIT, event_of
+from pipeline.event import ID_LIMIT, TYPE_LIMIT, event_of
 from pipeline.keys import Keys
 from pipeline.resp import Link
 from pipeline.status import GroupState, Stored, delay, drop_group, stored_last
@@ -148,5 +148,5 @@ def test_an_event_has_an_id_and_a_type_of_bounded_length() -> None:
         return event_of(message(1, f'{{"id":"{id}","type":"{type}","payload":{{"a":1}}}}'.encode()))
 
     assert read("i") and read("i" * ID_LIMIT)
-    assert not any([read(""), read("i", ""), read("i" * (ID_LIMIT + 1)), read("i", "t" * 129)])
+    assert not any([read(""), read("i", ""), read("i" * (ID_LIMIT + 1)), read("i", "t" * (TYPE_LIMIT + 1))])
     assert event_of(message(1, b'{"text":"hi"}')) is None is event_of(message(1, b"not json"))

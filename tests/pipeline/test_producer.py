@@ -419,8 +419,9 @@ async def test_a_publisher_hears_within_its_own_time_however_long_it_stood_in_li
     assert list(told) == ["first"] and isinstance(told["first"], OutcomeUnknown)
 
 
-def test_the_times_that_are_promised() -> None:
+def test_the_times_that_are_promised(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the README says of 2 s and of 5 s follows from these; a loaded machine only adds to them."""
+    monkeypatch.delenv("PUBLISH_TIMEOUT")
     settings = Settings(_env_file=None)
     assert settings.publish_timeout + 2 * TICK < 2
     assert settings.lease_ttl * (1 + 1 / RENEWALS) <= 5

@@ -33,6 +33,19 @@ def test_keys_are_those_of_the_design() -> None:
     assert KEYS.channel_of(b"channel:general") == "general"
 
 
+def test_names_on_pubsub_carry_the_database_and_keys_do_not() -> None:
+    other = Keys("channel:", "message:", 8, 5)
+    assert (other.pubsub("x"), other.control) == ("db5:channel:x", "db5:control")
+    assert (KEYS.pubsub("x"), KEYS.control) == ("channel:x", "control")
+    assert other.channel("x") == KEYS.channel("x") == "channel:x"
+    for keys in (KEYS, other):
+        assert keys.channel_of(keys.pubsub("سلام").encode()) == "سلام"
+        for name in ("channel:x_sender", "db5:channel:x_sender", "db12:channel:x_sender", "control_sender"):
+            assert keys.is_taken(name)
+        for name in ("laravel_database_general_sender", "db5:laravel_sender", "dbx:channel:y_sender"):
+            assert not keys.is_taken(name)
+
+
 def test_prefixes_change_the_first_two() -> None:
     other = Keys("c/", "m/", 8)
     assert (other.channel("x"), other.history("x"), other.log(1)) == ("c/x", "m/x", "log:1")
@@ -40,7 +53,16 @@ def test_prefixes_change_the_first_two() -> None:
 
 @pytest.mark.parametrize(
     ("channel", "message"),
-    [("m:", "m:"), ("", "m:"), ("c:", ""), ("chan", "m:"), ("c:", "user:"), ("c:", "c:m:"), ("log:1", "m:")],
+    [
+        ("m:", "m:"),
+        ("", "m:"),
+        ("c:", ""),
+        ("chan", "m:"),
+        ("c:", "user:"),
+        ("c:", "c:m:"),
+        ("log:1", "m:"),
+        ("db5:channel:", "m:"),
+    ],
 )
 def test_prefixes_that_would_meet_other_keys_are_refused(channel: str, message: str) -> None:
     with pytest.raises(ConfigError, match="_PREFIX="):

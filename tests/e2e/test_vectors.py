@@ -1,0 +1,101 @@
+"""What Python and the page's own modules must agree on (tests/vectors/), in the browser the page is tried in."""
+
+import json
+import sys
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, Route
+
+from chat.assets import WEB
+from chat.errors import BadRequest
+from chat.models import channel_id, fold
+from tests.e2e.test_page import browser
+from tests.services import ROOT
+from tests.vectors.tables import unassigned, unseen
+
+__all__ = ["browser"]
+
+NAMES = json.loads((ROOT / "tests/vectors/names.json").read_text())
+AROUND = ("{}", "a{}ب\u0654")  # alone, and between letters that a mark may meet
+
+
+@pytest.fixture(scope="module")
+def page(browser: Browser) -> Iterator[Page]:
+    """An empty page that may import the modules of ours."""
+
+    def file(route: Route) -> None:
+        path = WEB / Path(route.request.url).name
+        if path.suffix == ".js":
+            route.fulfill(path=path, content_type="text/javascript")
+        else:
+            route.fulfill(body="<!doctype html>", content_type="text/html")
+
+    page = browser.new_page()
+    page.route("http://peyk.test/**", file)
+    page.goto("http://peyk.test/")
+    yield page
+    page.close()
+
+
+def test_the_page_folds_names_as_the_server_does(page: Page) -> None:
+    same = NAMES["same"]
+    found = page.evaluate(
+        """async (same) => {
+            const { folded, isName } = await import("./names.js");
+            return same.map(({ id, spellings }) => [...spellings, id].map((name) => [folded(name), isName(name)]));
+        }""",
+        same,
+    )
+    assert found == [[[one["id"], True]] * (len(one["spellings"]) + 1) for one in same]
+
+
+def test_the_page_refuses_the_names_the_server_refuses(page: Page) -> None:
+    refused = [*NAMES["refused"], "x" * 65, "ﷲ" * 17]
+    script = 'async (names) => { const { isName } = await import("./names.js"); return names.filter(isName); }'
+    assert page.evaluate(script, refused) == []
+
+
+def test_every_code_point_means_the_same_on_both_sides(page: Page) -> None:
+    """All that are characters to either side, whichever Unicode the browser has; what stays as it is is not sent."""
+    theirs = page.evaluate("() => [...Array(0x110000).keys()].filter((c) => !/\\p{C}/u.test(String.fromCodePoint(c)))")
+    ours = {code for code in range(sys.maxunicode + 1) if unicodedata.category(chr(code)) not in ("Cn", "Co", "Cs")}
+    codes = sorted(ours.union(theirs))
+    assert len(codes) > 140_000
+    script = """async ([codes, around]) => {
+        const { folded, isName } = await import("./names.js");
+        const found = [];
+        for (const code of codes) {
+            for (const [at, text] of around.entries()) {
+                const name = text.replace("{}", () => String.fromCodePoint(code));
+                const [skeleton, good] = [folded(name), at === 0 && isName(name)];
+                if (good || skeleton !== name) found.push(`${code} ${at} ${good} ${skeleton}`);
+            }
+        }
+        return found.join("\\n\\n");
+    }"""
+    found = set(page.evaluate(script, [codes, AROUND]).split("\n\n"))
+    expected = set()
+    for code in codes:
+        for at, text in enumerate(AROUND):
+            name = text.format(chr(code))
+            skeleton, good = fold(name), at == 0 and is_name(name)
+            if good or skeleton != name:
+                expected.add(f"{code} {at} {str(good).lower()} {skeleton}")
+    assert sorted(expected ^ found)[:20] == []
+
+
+def is_name(text: str) -> bool:
+    try:
+        channel_id.__wrapped__(text)
+    except BadRequest:
+        return False
+    return True
+
+
+def test_the_page_has_the_tables_of_this_python() -> None:
+    """Else: python -m tests.vectors.tables."""
+    page = (WEB / "names.js").read_text()
+    assert unassigned() in page and unseen() in page

@@ -1,0 +1,1 @@
+"""What Python and the page must agree on."""
