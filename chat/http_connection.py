@@ -11,14 +11,15 @@ from urllib.parse import unquote
 
 import httptools
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
-from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from chat.errors import BadRequest, HeadersTooLarge, PeykError, RequestTimeout, TooManyRequests, UnknownVersion
 from chat.framing import Part, RequestExtent
 from chat.handshake import COUNTED, NODE, Handshake, uncount
 from chat.headers import HEADERS
 from chat.metrics import count
+from chat.replies import Cycle, Flow, Replies
 from chat.requests import failure
 from chat.unread import StandstillTimer, bound_send_buffer, leave
 
@@ -31,77 +32,11 @@ _RAW_HEADERS = [(name.encode(), value.encode()) for name, value in HEADERS.items
 _CLOSE = b"connection", b"close"
 
 
-class _Flow(FlowControl):
-    """Whether is read: not while bytes wait that are behind the open request, whatever its application asks for."""
-
-    _held = False
-
-    def hold(self) -> None:
-        self._held = True
-        self.pause_reading()
-
-    def release(self) -> None:
-        self._held = False
-        self.resume_reading()
-
-    def resume_reading(self) -> None:
-        if not self._held:
-            super().resume_reading()
-
-
-class _Replies:
-    """A connection's transport as its requests see it: a head leaves with the body behind it, in one system call."""
-
-    __slots__ = ("_head", "_loop", "_transport", "close", "is_closing")
-
-    def __init__(self, protocol: "RequestProtocol") -> None:
-        self._transport = protocol.transport
-        self._loop = protocol.loop
-        self._head = b""
-        self.is_closing = protocol.transport.is_closing
-        self.close = protocol.leave
-
-    def write(self, data: bytes) -> None:
-        if self._head:
-            head, self._head = self._head, b""
-            if len(data) > HIGH_WATER_LIMIT:  # joined, it would be there twice
-                self._transport.write(head)
-            else:
-                data = head + data
-            self._transport.write(data)
-        else:
-            self._head = data
-            self._loop.call_soon(self.flush)
-
-    def flush(self) -> None:
-        if self._head and not self._transport.is_closing():
-            self._transport.write(self._head)
-        self._head = b""
-
-
-class _Cycle(RequestResponseCycle):
-    """A request and its response."""
-
-    reusable = True  # what is left of the body, if it is answered early, is worth reading for the next request
-    _until_closed = False  # HTTP/1.0 knows no chunks: the end of the connection is the end of the body
-
-    async def send(self, message: Any) -> None:
-        if self._until_closed:
-            self.expected_content_length = len(message.get("body", b""))
-        elif not self.response_started and message["type"] == "http.response.start":
-            if self.more_body and (self.waiting_for_100_continue or not self.reusable):
-                self.keep_alive = False
-            if self.scope["http_version"] == "1.0" and all(name != b"content-length" for name, _ in message["headers"]):
-                self._until_closed = True
-                self.chunked_encoding = False
-        await super().send(message)
-
-
 class RequestProtocol(HttpToolsProtocol):
     """A connection until it ends, or becomes a WebSocket's."""
 
     _node: "Node"
-    _replies: _Replies
+    _replies: Replies
     _deadline: asyncio.TimerHandle | None = None  # until it has sent a whole request
     _beyond: TooManyRequests | None = None  # its address has too many connections
     _unparsed = b""
@@ -115,8 +50,8 @@ class RequestProtocol(HttpToolsProtocol):
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         self._node = self.app_state[NODE]
-        self.flow = self._flow = _Flow(transport)
-        self._replies = _Replies(self)
+        self.flow = self._flow = Flow(transport)
+        self._replies = Replies(transport, self.leave)
         self._extent = RequestExtent()
         bound_send_buffer(transport, self._node.settings.high_water)
         address = self.client[0] if self.client else ""
@@ -260,7 +195,7 @@ class RequestProtocol(HttpToolsProtocol):
         if self.parser.should_upgrade() and self._should_upgrade():
             return
         self._read_target()
-        self.cycle = _Cycle(
+        self.cycle = Cycle(
             scope=self.scope,
             transport=cast(asyncio.Transport, self._replies),
             flow=self.flow,

@@ -303,7 +303,7 @@ async def test_the_headers_of_a_request_and_their_limit(server: PeykServer, kind
     assert await refused(server, "header_bytes") == counted + 2
 
 
-TRAILERS = asked("POST", "/health", "Transfer-Encoding: chunked") + b"1\r\nx\r\n0\r\n"
+TRAILERS = asked("POST", "/api/channels/heads/messages", "Transfer-Encoding: chunked") + b"1\r\nx\r\n0\r\n"
 ENDLESS = [*[before + b"GET / HTTP/1.1\r\n" for before, _ in BEFORE.values()], TRAILERS]
 
 
