@@ -5,8 +5,8 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from chat.auth import GIVEN, KINDS, MUTED_MEMBER, Policy
-from chat.errors import BadRequest, ChannelExists, LimitExceeded, UnknownChannel
+from chat.auth import GIVEN, KINDS, MUTED_MEMBER, PAIR, Policy
+from chat.errors import BadRequest, ChannelExists, LimitExceeded, PermissionDenied, UnknownChannel
 from chat.models import Channel, User, channel_id, is_line
 from chat.policies import POLICY, Policies
 from chat.subscriptions import Subscriptions
@@ -90,6 +90,11 @@ class Channels:
             raise ChannelExists(f"channel {channel.id} exists already; join it, or choose another name")
         return channel
 
+    async def pair(self, id: str, one: User, other: User, makers: Makers = ()) -> Channel:
+        """The private channel of two people, made and owned by the one if it is missing. Raises LimitExceeded."""
+        channel, _ = await self._make(id, f"{one.username} {other.username}", one.id, PAIR, makers)
+        return channel
+
     async def ensure(self, name: str, owner: str, makers: Makers = ()) -> Channel:
         """The channel, made on the spot if CREATE_CHANNELS allows it. Raises UnknownChannel and LimitExceeded."""
         if not self._on_demand:
@@ -154,6 +159,8 @@ class Channels:
     async def update(self, name: str, description: str | None = None, kind: str | None = None) -> Channel:
         """Change description or kind; the name is what the channel is. Raises UnknownChannel and BadRequest."""
         channel = await self.get(name)
+        if channel.kind == PAIR:
+            raise PermissionDenied("a private channel of two stays what it is")
         fields: dict[Any, Any] = {} if description is None else {"description": _checked(description)}
         if kind is not None:
             if _checked_kind(kind) != "public" and not channel.owner:
@@ -162,7 +169,7 @@ class Channels:
         if not fields:
             raise BadRequest("say a new description, or a kind")
         await self._redis.hset(self._keys.channel(channel.id), mapping=fields)
-        await self._policy_changed(channel.id)
+        await self.policy_changed(channel.id)
         return await self.get(name)
 
     async def roles(self, name: str) -> dict[str, str]:
@@ -184,7 +191,7 @@ class Channels:
                 raise LimitExceeded(f"{ROLE_LIMIT} people have a role in {channel.id}; take one away first", "roles")
         else:
             await self._redis.hdel(self._keys.roles(channel.id), user.id)
-        await self._policy_changed(channel.id)
+        await self.policy_changed(channel.id)
 
     async def kick(self, name: str, user: User) -> None:
         """End a user's subscriptions of the moment, on every node. They may come back; see give_role for banning."""
@@ -194,6 +201,8 @@ class Channels:
     async def delete(self, name: str) -> None:
         """Remove the channel, its history and its subscriptions, and tell every node. Raises UnknownChannel."""
         channel = await self.get(name)
+        if channel.kind == PAIR and "member" not in (await self.roles(channel.id)).values():
+            raise PermissionDenied("who was asked has not accepted; leave it, and it is no longer listed")
         epoch = str(await self._redis.hget(self._keys.channel(channel.id), "epoch"))
         members = await self._subscriptions.subscribers(channel.id)
         async with self._redis.pipeline(transaction=True) as pipe:  # who publishes meanwhile makes a whole new one
@@ -207,9 +216,9 @@ class Channels:
             pipe.publish(self._keys.control, f"{DELETED}{channel.id} {epoch} {channel.kind}")
             await pipe.execute()
         await self._subscriptions.end(channel.id, members)
-        await self._policy_changed(channel.id)
+        await self.policy_changed(channel.id)
 
-    async def _policy_changed(self, channel: str) -> None:
+    async def policy_changed(self, channel: str) -> None:
         """Every node reads it again; this one before it answers."""
         await self._redis.publish(self._keys.control, POLICY + channel.encode())
         await self._policies.read([channel])
@@ -230,7 +239,7 @@ class Channels:
             raise LimitExceeded.of_new_channels("an address" if who[0] == "@" else "a user", limit, int(reply[1]))
         new, *stored = [text.decode() for text in reply]
         if new == "1":
-            await self._policy_changed(channel)
+            await self.policy_changed(channel)
         there = _channel(dict(zip(stored[::2], stored[1::2], strict=True)))
         assert there is not None
         return there, new == "1"

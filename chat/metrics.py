@@ -25,6 +25,7 @@ REFUSALS = {
     "new_channels": "channels beyond what one user or one address may make in an hour",
     "roles": "roles beyond what one channel may give",
     "user_channels": "channels beyond what one user may belong to",
+    "user_asks": "people asked to talk alone beyond what one user may ask in a day",
     "calls": "calls to other services beyond what one node may have under way",
     "handshake": "connections closed because no whole request came in time",
     "connect": "sockets closed because no first command came in time",

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from chat.auth import Policy
+from chat.auth import PAIR, PAIR_PREFIX, Policy
 from chat.errors import BadRequest
 from pipeline.keys import Keys
 from pipeline.lasting import end, lasting
@@ -25,6 +25,8 @@ KEPT = 100_000  # policies; the one read longest ago goes first
 _AT_ONCE = 500
 NEW = Policy()
 """The policy of a channel that is not there: everybody may make it."""
+NEW_PAIR = Policy(PAIR)
+"""That of a channel of two that is not there."""
 
 
 class Policies:
@@ -59,7 +61,7 @@ class Policies:
         return policy
 
     async def get(self, channel: str) -> Policy:
-        """The policy of a channel id; of one that is not there, NEW.
+        """The policy of a channel id; of one that is not there, NEW or NEW_PAIR.
 
         Raises ConnectionLost, and BadRequest for a name longer than CHANNEL_NAME_LENGTH.
         """
@@ -123,7 +125,7 @@ class Policies:
     def _keep(self, channel: str, policy: Policy) -> None:
         kept = self._rested if channel in self._rested else self._known
         old = kept.pop(channel, None)
-        if policy is not NEW:
+        if policy is not NEW and policy is not NEW_PAIR:
             kept[channel] = policy
         if old is not None and old != policy:
             self.on_change(channel, policy)
@@ -137,12 +139,12 @@ class Policies:
         for reply in replies:
             if isinstance(reply, ReplyError):
                 raise reply
-        return list(map(_policy, replies[::2], replies[1::2]))
+        return list(map(_policy, channels, replies[::2], replies[1::2]))
 
 
-def _policy(fields: Sequence[bytes | None], roles: Sequence[Any]) -> Policy:
+def _policy(channel: str, fields: Sequence[bytes | None], roles: Sequence[Any]) -> Policy:
     if fields[0] is None:
-        return NEW
+        return NEW_PAIR if channel.startswith(PAIR_PREFIX) else NEW
     kind, owner = [(value or b"").decode() for value in fields[1:]]
     texts = [value.decode() for value in roles]
     return Policy(kind or "public", owner, dict(zip(texts[::2], texts[1::2], strict=True)))

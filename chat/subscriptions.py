@@ -1,15 +1,21 @@
 """Subscriptions: who belongs to what, in Redis sets. Belonging outlasts a connection; being there now is presence.
 
-What is kept of a user besides ends with it: a read position with its membership, the name with the last of them.
+How far somebody has read ends with the membership, and both with the channel.
 """
 
+import asyncio
+import logging
 from collections.abc import Sequence
 from typing import Any
 
 from chat.errors import LimitExceeded
 from chat.models import User
 from pipeline.keys import Keys
-from pipeline.resp import Command, Link, ReplyError
+from pipeline.resp import FAILURES, Command, Link, ReplyError
+
+logger = logging.getLogger(__name__)
+
+_KEPT = 10_000  # user ids
 
 # KEYS: the channel's subscribers, the user's channels, read positions and name.
 # ARGV: the user's id, the channel's, then what the script needs.
@@ -31,7 +37,6 @@ local there = ARGV[3] == '1' and redis.call('SREM', KEYS[1], ARGV[1]) or 0
 if redis.call('SISMEMBER', KEYS[1], ARGV[1]) == 1 then return 0 end
 redis.call('SREM', KEYS[2], ARGV[2])
 redis.call('HDEL', KEYS[3], ARGV[2])
-if redis.call('EXISTS', KEYS[2]) == 0 then redis.call('DEL', KEYS[4]) end
 return there
 """
 _AT_ONCE = 500  # users in one round trip
@@ -42,6 +47,25 @@ class Subscriptions:
 
     def __init__(self, link: Link, keys: Keys, limit: int = 0) -> None:
         self._link, self._keys, self._limit = link, keys, limit
+        self._met: set[str] = set()  # user ids that are known to Redis
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def meet(self, user: User) -> None:
+        """Somebody came with a token: others may ask to talk to them from now on. Nobody waits for it."""
+        if user.id not in self._met:
+            if len(self._met) >= _KEPT:
+                self._met.clear()
+            self._met.add(user.id)
+            task = asyncio.create_task(self._know(user))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _know(self, user: User) -> None:
+        try:
+            await self._link.call("HSET", self._keys.user(user.id), "id", user.id, "username", user.username)
+        except FAILURES as error:
+            self._met.discard(user.id)
+            logger.info("%s is not known to others: %s", user.id, error)
 
     async def add(self, user: User, channel: str) -> bool:
         """Make `user` a subscriber of `channel`; whether they were not one before. Raises LimitExceeded."""

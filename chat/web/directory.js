@@ -12,9 +12,9 @@ export class Directory {
   #whole = true; // whether these are all
   #timer = 0;
 
-  /** `mine()` are the ids one belongs to; `onChange` is told when the channels are others. */
-  constructor(mine, onChange) {
-    Object.assign(this, { mine, onChange });
+  /** `mine()` are the ids one belongs to; `onChange` is told when the channels are others; `named` says how one is shown. */
+  constructor(mine, onChange, named) {
+    Object.assign(this, { mine, onChange, named });
   }
 
   get all() {
@@ -64,7 +64,7 @@ export class Directory {
 
   /** What the server said has changed. */
   heard({ changed = [], gone = [], many = false }) {
-    for (const channel of changed) this.#channels.set(channel.id, channel);
+    for (const channel of changed) this.#channels.set(channel.id, this.named(channel));
     for (const id of gone) this.#channels.delete(id);
     this.onChange();
     if (many) setTimeout(() => this.refresh(), Math.random() * SPREAD);
@@ -73,7 +73,7 @@ export class Directory {
   async #ask(asked, found) {
     if (this.client?.state !== "connected") throw new Error("not connected");
     const page = await this.client.rpc("channels.list", asked);
-    for (const channel of page.channels) found.set(channel.id, channel);
+    for (const channel of page.channels) found.set(channel.id, this.named(channel));
     return page.next;
   }
 }

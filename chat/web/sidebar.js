@@ -3,7 +3,7 @@
 import { Directory } from "./directory.js";
 import { complain } from "./door.js";
 import { folded, isName } from "./names.js";
-import { number, say, sayError } from "./words.js";
+import { number, say, sayError, translate } from "./words.js";
 
 const LISTED = 200; // channels shown; others are joined by name
 const ALREADY_EXISTS = 105;
@@ -23,12 +23,14 @@ export class Sidebar {
   #links = new Map();
   #current = "";
   #drawn = "";
+  #asks = ""; // as they are shown
   #followed = ""; // the channel that was scrolled to
   #opener = null; // what had the focus before the form
 
-  /** `joined` maps ids to Channels; `onList` is told that the list is another. */
-  constructor(joined, onList) {
-    Object.assign(this, { joined, directory: new Directory(() => joined.keys(), onList) });
+  /** `joined` maps ids to Channels; `onList` is told that the list is another, `onChoose(id)` what to open. */
+  constructor(joined, onList, onChoose) {
+    const directory = new Directory(() => joined.keys(), onList, (channel) => this.#named(channel));
+    Object.assign(this, { joined, onChoose, directory });
     $("new-channel").addEventListener("click", () => this.toggleForm($("create").hidden));
     $("cancel").addEventListener("click", () => this.toggleForm(false));
     $("channel-name").addEventListener("input", () => {
@@ -41,12 +43,23 @@ export class Sidebar {
       this.toggleForm(false);
     });
     $("lists").addEventListener("click", (event) => {
-      if (event.target.closest("a") && !$("create").hidden) this.toggleForm(false);
+      const link = event.target.closest("a");
+      if (!link) return;
+      this.onChoose(link.dataset.channel);
+      if (!$("create").hidden) this.toggleForm(false);
     });
     $("create").addEventListener("submit", (event) => {
       event.preventDefault();
       this.#create();
     });
+  }
+
+  get client() {
+    return this.directory.client;
+  }
+
+  set client(client) {
+    this.directory.client = client;
   }
 
   get channels() {
@@ -55,6 +68,56 @@ export class Sidebar {
 
   get #sought() {
     return $("create").hidden ? "" : folded($("channel-name").value.trim().replace(/^#/, ""));
+  }
+
+  /** Look for what is ours and not known, and for who asks for us. */
+  async refresh() {
+    if (this.client?.state !== "connected") return;
+    await this.directory.complete();
+    try {
+      this.#drawAsks((await this.client.rpc("channels.asks")).asks);
+    } catch {
+      // the connection went away, or the server is busy: the next look shows them
+    }
+  }
+
+  /** A channel of two is named after the other one. */
+  #named(channel) {
+    if (channel.kind !== "pair") return channel;
+    const other = channel.description.split(" ").find((name) => folded(name) !== folded(this.client.user));
+    return { ...channel, name: `@${other}`, kind: "private", description: "" };
+  }
+
+  /** Who wants to talk to us alone, and our answer. */
+  #drawAsks(asks) {
+    const drawn = JSON.stringify(asks);
+    if (drawn === this.#asks) return; // a button that is being pressed must not be replaced
+    this.#asks = drawn;
+    const rows = asks.map(({ user, channel }) => {
+      const row = $("ask-template").content.firstElementChild.cloneNode(true);
+      translate(row);
+      row.firstElementChild.textContent = say("wantsToTalk", 0, user);
+      const [accept, decline] = row.querySelectorAll("button");
+      accept.addEventListener("click", () => this.#answer(row, "channels.private", user, channel));
+      decline.addEventListener("click", () => this.#answer(row, "channels.decline", user));
+      return row;
+    });
+    $("asks").replaceChildren(...rows);
+  }
+
+  async #answer(row, method, user, channel) {
+    try {
+      await this.client.rpc(method, { user });
+    } catch (error) {
+      row.firstElementChild.textContent = sayError(error);
+      return;
+    }
+    this.#asks = "";
+    await this.directory.refresh();
+    await this.refresh();
+    if (!channel) return;
+    this.onChoose(channel);
+    location.hash = hashOf(channel);
   }
 
   find(id) {
@@ -140,11 +203,12 @@ export class Sidebar {
     if (!isName(name)) return complain("create-error", say("nameRule"));
     let id = folded(name);
     try {
-      id = (await this.directory.client.rpc("channels.create", { name, description })).id ?? id;
+      id = (await this.client.rpc("channels.create", { name, description })).id ?? id;
     } catch (error) {
       if (error.code !== ALREADY_EXISTS) return complain("create-error", sayError(error));
     }
     this.toggleForm(false);
+    this.onChoose(id);
     location.hash = hashOf(id);
     await this.directory.refresh();
   }
