@@ -312,7 +312,7 @@ const commands = {
   async msg(rest) {
     const [name] = rest.split(" ", 1);
     const { id } = await client.rpc("channels.private", { user: name.replace(/^@/, "") });
-    await sidebar.refresh();
+    await sidebar.directory.refresh();
     go(id);
     const text = rest.slice(name.length).trim();
     if (text) joined.get(id).say({ text });
