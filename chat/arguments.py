@@ -9,9 +9,17 @@ from chat.themes import THEMES
 from chat.words import LANGUAGES
 
 
+def _login() -> str:
+    """The name on this machine; a container's user may have none."""
+    try:
+        return getpass.getuser()
+    except (ImportError, KeyError, OSError):
+        return "user"
+
+
 def add_terminal(top: argparse.ArgumentParser, sub: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """The options of the terminal, and what it does in a pipe: there, --user and --url may stand behind the command."""
-    top.add_argument("--user", default=getpass.getuser(), help="your name (default: %(default)s)")
+    top.add_argument("--user", default=_login(), help="your name (default: %(default)s)")
     top.add_argument("--url", help="a server, ws://host:5000, instead of Redis (PEYK_URL; its token: PEYK_TOKEN)")
     top.add_argument("--channel", default="general", help="the channel to join first (default: %(default)s)")
     top.add_argument("--lang", choices=LANGUAGES, default="", help="the terminal's language (default: as LANG says)")

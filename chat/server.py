@@ -3,7 +3,6 @@
 import gc
 import logging
 import os
-import resource
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -29,6 +28,7 @@ from chat.routes import routes
 from chat.settings import ServerSettings
 from chat.websocket import endpoint
 from pipeline.resp import FAILURES
+from pipeline.system import raise_file_limit
 from redis_config import ConfigError
 
 _GARBAGE = 10_000  # objects made and not freed before the collector looks
@@ -91,7 +91,7 @@ def serve(settings: ServerSettings, join: Join, worker: str, beside: Beside | No
     `beside` the node there is one process.
     """
     check_open(settings)
-    _raise_file_limit()
+    raise_file_limit()
     single = settings.http_workers == 1 or beside is not None
     app = application(settings, join, beside)
     config = uvicorn.Config(
@@ -100,7 +100,7 @@ def serve(settings: ServerSettings, join: Join, worker: str, beside: Beside | No
         workers=1 if single else settings.http_workers,
         host=settings.http_host,
         port=settings.http_port,
-        loop="uvloop",
+        loop="auto",
         http=RequestProtocol,
         forwarded_allow_ips=settings.trusted_proxies,
         ws=Handshake,
@@ -165,9 +165,3 @@ def _calm_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(_GARBAGE)
-
-
-def _raise_file_limit() -> None:
-    """A connection is a file: use all that the system allows."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

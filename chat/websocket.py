@@ -6,12 +6,9 @@ a text frame goes straight to the session, which writes frames it made: twice th
 """
 
 import asyncio
-import fcntl
 import logging
 import random
 import socket
-import struct
-import termios
 from typing import TYPE_CHECKING, Any, cast
 
 from starlette.websockets import WebSocket
@@ -24,6 +21,7 @@ from chat.handshake import COUNTED, Handshake
 from chat.metrics import count
 from chat.requests import address_of
 from chat.session import Session
+from pipeline.system import unsent
 
 if TYPE_CHECKING:
     from chat.node import Node
@@ -202,8 +200,7 @@ class Connection(FrameReader, asyncio.Protocol):
     def _unread_bytes(self) -> int:
         """What the client has not taken yet, ours and the kernel's."""
         fileno = self._transport.get_extra_info("socket").fileno()
-        (queued,) = struct.unpack("i", fcntl.ioctl(fileno, termios.TIOCOUTQ, b"\0" * 4))
-        return self._transport.get_write_buffer_size() + int(queued)
+        return self._transport.get_write_buffer_size() + unsent(fileno)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_watching()
