@@ -33,7 +33,7 @@ demo: .venv/run
 test: .venv/dev
 	@$(call debian,redis-server:redis-server redis-cli:redis-tools chromium:chromium \
 		$(PERSIAN_FONT):fonts-noto-core tmux:tmux curl:curl $(POSTGRES):postgresql $(RABBITMQ):rabbitmq-server \
-		node:nodejs npm:npm)
+		/usr/sbin/pgbouncer:pgbouncer node:nodejs npm:npm)
 	@test $(NODE_STAMP) -nt examples/node/package-lock.json \
 		|| (cd examples/node && npm ci --no-audit --no-fund --ignore-scripts --loglevel=error)
 	$(BIN)/python -m pytest -n 4 --dist loadfile $(ARGS)

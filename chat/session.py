@@ -310,6 +310,8 @@ class Session:
         self._node.limits.connect(identity.user.id, None if self.throttle is None else self.throttle.pace)
         self.access = Access(self._node.doors, identity)
         self.user = identity.user
+        if self._node.settings.names_given and not identity.guest:
+            self._node.subscriptions.meet(identity.user)
         interval = self._node.settings.ping_interval
         result = {"client": self.client, "version": SERVER, "ping": interval, "pong": True}
         result |= protocol.expiry(self.access.identity.ttl)

@@ -21,7 +21,7 @@ for name in MISSING:
 EVERYTHING = """
 import importlib, pathlib
 for room in ("chat", "pipeline", "bridge"):
-    for path in pathlib.Path(room).rglob("*.py"):
+    for path in set(pathlib.Path(room).rglob("*.py")) - {pathlib.Path("chat/driver.py")}:  # of Unix terminals
         importlib.import_module(".".join(path.with_suffix("").parts))
 import app
 assert not MISSING & sys.modules.keys(), MISSING & sys.modules.keys()
