@@ -234,7 +234,9 @@ async def test_in_persian_an_error_says_what_it_is_and_then_its_detail(node: Nod
     await node.channels.create("news", "", "owner", "read-only")
     async with Person(direct(node, "sara"), language="fa") as sara:
         await sara.enter("/join a b", "/name a b", "/msg sara x")
-        await sara.reads("! نام کانال ۱ تا ۶۴ حرف، رقم، «_»، «-» یا «.» دارد، بی‌فاصله، و با نقطه آغاز نمی‌شود")
+        await sara.reads(
+            "! نام کانال ۱ تا ۶۴ حرف، رقم، «_»، «-» یا «.» دارد، بی‌فاصله و بی‌نویسهٔ ناپیدا، و با نقطه آغاز نمی‌شود"
+        )
         assert any(line.startswith("! پذیرفتنی نیست: a user name has 1 to 64") for line in sara.lines)
         assert "! پذیرفتنی نیست: that is you; name somebody else" in sara.lines
         await sara.enter("/join news", "may I?")
