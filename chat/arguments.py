@@ -9,9 +9,17 @@ from chat.themes import THEMES
 from chat.words import LANGUAGES
 
 
+def _own_name() -> str:
+    """What this machine calls whoever runs us; a container may give us a number that has no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "guest"
+
+
 def add_terminal(top: argparse.ArgumentParser, sub: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """The options of the terminal, and what it does in a pipe: there, --user and --url may stand behind the command."""
-    top.add_argument("--user", default=getpass.getuser(), help="your name (default: %(default)s)")
+    top.add_argument("--user", default=_own_name(), help="your name (default: %(default)s)")
     top.add_argument("--url", help="a server, ws://host:5000, instead of Redis (PEYK_URL; its token: PEYK_TOKEN)")
     top.add_argument("--channel", default="general", help="the channel to join first (default: %(default)s)")
     top.add_argument("--lang", choices=LANGUAGES, default="", help="the terminal's language (default: as LANG says)")
