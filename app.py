@@ -15,6 +15,12 @@
     python app.py rpc ACTION [JSON]    call another service over Redis Pub/Sub
     python app.py groups drop GROUP    end a group that nobody plays any more
 
+The functions are coroutines, and share one connection:
+
+    >>> import asyncio
+    >>> asyncio.run(publish_message("general", "hello"))
+    'Message published to channel general'
+
 Where a message goes: chat/websocket.py → chat/session.py → pipeline/producer.py → pipeline/publish.lua
 → pipeline/fanout.py → chat/hub.py.
 """
@@ -46,7 +52,7 @@ from chat.auth import CAPS, Identity
 from chat.calls import ask
 from chat.direct import Direct
 from chat.doors import tokens_of
-from chat.errors import PeykError, Temporary
+from chat.errors import BadRequest, PeykError, Temporary
 from chat.lines import Lines
 from chat.models import User
 from chat.node import WORKERS, Node
@@ -54,6 +60,8 @@ from chat.opening import Look, chat
 from chat.pipe import replay, send
 from chat.protocol import encode
 from chat.settings import ServerSettings, log
+from chat.shared import SharedNode
+from chat.stdio import tolerate
 from chat.terminal import Terminal
 from chat.version import SERVER
 from chat.words import Words
@@ -155,56 +163,59 @@ def worker() -> "Starlette":
     return application(AppSettings(), join)
 
 
-_node: Node | None = None
+_shared = SharedNode(AppSettings)
+open_node = _shared.open
+close_node = _shared.close
 
 
-async def open_node() -> Node:
-    """The node the five functions share; opened by the first that needs it. `close_node` ends it."""
-    global _node
-    if _node is None:
-        _node = await Node(AppSettings(), "terminal").__aenter__()
-    return _node
-
-
-async def close_node() -> None:
-    global _node
-    node, _node = _node, None
-    if node is not None:
-        await node.__aexit__(None, None, None)
+def _id(channel_id: object) -> str:
+    if not isinstance(channel_id, str):
+        raise BadRequest(f"a channel is called by its name, a text, not by {channel_id!r}")
+    return models.channel_id(channel_id)
 
 
 async def produce_message(channel_id: str, message: str) -> str:
-    """Append `message` to the channel's stream (XADD). Returns its entry id in a success message."""
+    """Append `message` to the channel's stream (XADD). Returns its entry id in a success message. Raises BadRequest."""
     position = await _append(channel_id, message)
-    return f"Message produced to channel {models.channel_id(channel_id)}: {position.id}"
+    return f"Message produced to channel {_id(channel_id)}: {position.id}"
 
 
-async def _append(channel_id: str, message: str, store: bool = True) -> Position:
+async def _append(channel_id: str, message: object, store: bool = True) -> Position:
+    channel = _id(channel_id)
+    if not isinstance(message, str):
+        raise BadRequest(f"a message is a text, not {type(message).__name__}; JSON goes by `send --json` or HTTP")
     node = await open_node()
-    data = json_line(encode({"text": message}), node.settings.message_limit)
-    return await node.producer.publish(models.channel_id(channel_id), data, user=USER, store=store)
+    try:
+        data = json_line(encode({"text": message}), node.settings.message_limit)
+    except UnicodeEncodeError as error:
+        raise BadRequest(f"a message is a text of whole characters: {error}") from None
+    return await node.producer.publish(channel, data, user=USER, store=store)
 
 
 async def publish_message(channel_id: str, message: str) -> str:
-    """Send `message` to everybody in the channel: produced to the stream, shown by the fan-out, kept in history."""
+    """Send `message` to everybody in the channel: produced to the stream, shown by the fan-out, kept in history.
+
+    Raises BadRequest for what is no text.
+    """
     await produce_message(channel_id, message)
-    return f"Message published to channel {models.channel_id(channel_id)}"
+    return f"Message published to channel {_id(channel_id)}"
 
 
 async def subscribe_to_channel(channel_id: str, on_message: Callable[[str], None] = print) -> str:
     """Join the channel; from now on each message is passed to `on_message` as a line `[10:00] user: text`."""
+    channel = _id(channel_id)
     node = await open_node()
     user = User.named(USER)
     face = Lines(on_message, Words())
     face.terminal = Terminal(Direct(node, user, Identity(user, program=True)), face, Words())
     await face.terminal.join(channel_id)
-    return f"Subscribed to channel {models.channel_id(channel_id)}"
+    return f"Subscribed to channel {channel}"
 
 
 async def consume_message(channel_id: str) -> str:
     """Read what the stream holds beyond what is stored, and store each message in the Stream model (SQL)."""
+    channel, count = _id(channel_id), 0
     node = await open_node()
-    channel, count = models.channel_id(channel_id), 0
     settings = node.settings
     assert isinstance(settings, AppSettings)
     known = KnownDatabase(node.link, node.keys, SqlArchive.group)
@@ -233,7 +244,7 @@ async def reconcile(settings: AppSettings) -> None:
 async def broadcast_message(channel_id: str, message: str) -> str:
     """Show `message` to all who are subscribed now; it takes no place in the history."""
     await _append(channel_id, message, store=False)
-    return f"Message broadcast to channel {models.channel_id(channel_id)}"
+    return f"Message broadcast to channel {_id(channel_id)}"
 
 
 async def call(settings: AppSettings, action: str, data: str, send: bool) -> None:
@@ -349,6 +360,7 @@ def main() -> int:
         options.text += rest  # argparse takes no text behind an option that stands behind the channel
     elif rest:
         parser().error(f"unrecognized arguments: {' '.join(rest)}")
+    tolerate()
     log(logging.INFO if options.command in (*WORKERS, "bridge", "demo") else logging.ERROR)
     try:
         return run(options)

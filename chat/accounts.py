@@ -17,6 +17,7 @@ from chat.auth import PROGRAM
 from chat.doors import ANONYMOUS, GUEST_PREFIX, Doors
 from chat.errors import BadRequest, LimitExceeded, NameTaken, PermissionDenied, TooManyRequests, Unauthorized
 from chat.limits import Limits, network_of
+from chat.lookalikes import chosen
 from chat.models import User
 from chat.passwords import Passwords, check_length
 from chat.settings import ServerSettings
@@ -72,7 +73,7 @@ class Accounts:
             raise PermissionDenied(
                 "nobody registers here; bring a token, or ask the operator to let people register (REGISTRATION=yes)"
             )
-        user = User.named(username)
+        user = chosen(username)
         if user.id in (ANONYMOUS, PROGRAM) or user.id.startswith(GUEST_PREFIX):
             raise BadRequest(f"{ANONYMOUS}, {PROGRAM} and {GUEST_PREFIX}… are guests and programs; choose another name")
         check_length(password)

@@ -5,8 +5,12 @@ message says what is allowed or what to do next.
 
     PeykError                      code  HTTP  temporary
     ├── BadRequest                  107   400
+    │   ├── RequestTimeout          107   408
     │   ├── TooLarge                107   413
-    │   └── HeadersTooLarge         107   431
+    │   ├── UnsupportedType         107   415
+    │   ├── Unprocessable           107   422         it can be read, and means nothing
+    │   ├── HeadersTooLarge         107   431
+    │   └── UnknownVersion          107   505
     ├── Unauthorized                101   401
     │   └── TokenExpired            109   401
     ├── PermissionDenied            103   403
@@ -26,6 +30,7 @@ message says what is allowed or what to do next.
         ├── Unavailable             100   503   yes   not stored; try again
         ├── StorageFull             100   503   yes   not stored; make room
         ├── OutcomeUnknown          100   504   yes   may be stored; retry with the same idempotency key
+        ├── ConnectionEnded         100   503   yes   the connection was ended for what was sent; not for ever again
         └── NoAnswer                100   504   yes   another service is silent; it may have acted
 
 Codes are those of the Centrifugal client protocol; 107 and 112 are among them, so foreign SDKs understand them.
@@ -68,6 +73,23 @@ class TooLarge(BadRequest):
     limit = "message_bytes"
 
 
+class RequestTimeout(BadRequest):
+    status = 408
+    limit = "handshake"
+
+
+class UnsupportedType(BadRequest):
+    status = 415
+
+
+class Unprocessable(BadRequest):
+    status = 422
+
+
+class UnknownVersion(BadRequest):
+    status = 505
+
+
 class HeadersTooLarge(BadRequest):
     status = 431
     limit = "header_bytes"
@@ -91,11 +113,16 @@ class PermissionDenied(PeykError):
         return error
 
     @classmethod
-    def misnamed(cls, host: str) -> "PermissionDenied":
-        text = (
-            f"this server answers to localhost, not to {host[:100] or 'no name'}; its operator can name that origin in"
-        )
-        error = cls(f"{text} ALLOWED_ORIGINS, or the proxy before it in TRUSTED_PROXIES")
+    def misnamed(cls, host: str, on_loopback: bool) -> "PermissionDenied":
+        asked = host[:100] or "no name"
+        if on_loopback:
+            text = (
+                f"this server answers to localhost, not to {asked}; its operator can name that in ALLOWED_HOSTS, a "
+                "page of that origin in ALLOWED_ORIGINS, or the proxy before it in TRUSTED_PROXIES"
+            )
+        else:
+            text = f"this server does not answer to {asked}; its operator can name that in ALLOWED_HOSTS"
+        error = cls(text)
         error.limit = "host"
         return error
 
@@ -190,6 +217,10 @@ class OutcomeUnknown(Temporary):
     """The reply was lost: the message may or may not be stored."""
 
     status = 504
+
+
+class ConnectionEnded(Temporary):
+    """The server ended the connection and complained of what was sent: sent again, it may do so again."""
 
 
 class NoAnswer(Temporary):

@@ -103,10 +103,11 @@ async def chat(source: Source, channel: str, words: Words) -> int:
     try:
         with while_read():
             await slash.enter(f"/join {channel}")
-            lines = typed_lines()
-            while face.running and (line := await lines.get()) is not None:
+            async for line in typed_lines():
                 await slash.enter(line)
                 await terminal.outbox.settled()
+                if not face.running:
+                    break
     finally:
         await terminal.close()
     return int(terminal.unsent)

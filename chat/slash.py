@@ -10,6 +10,7 @@ from chat.source import Said
 from chat.terminal import PAGE, Terminal
 from chat.transcript import View
 from chat.words import Told
+from pipeline.content import cleaned
 from pipeline.resp import FAILURES
 
 SEARCHED = 10_000  # messages that /search looks through, newest first
@@ -53,6 +54,7 @@ class Slash:
 
     async def enter(self, line: str) -> None:
         """One line typed: a command, or text to send. What goes wrong is one quiet line."""
+        line = cleaned(line)
         word, _, rest = line.strip().partition(" ")
         if word == "/quit":  # waits for nothing
             return await self._quit(rest)

@@ -297,7 +297,8 @@ class Terminal:
             del view.people[next(iter(view.people))]
         if message.client in self.source.clients:
             view.transcript.take_own(message)
-        if fold(message.user) == self.user and message.offset == view.transcript.top:
+        here = message.client in self.source.clients
+        if fold(message.user) == self.user and message.offset == (view.transcript.top if here else view.read + 1):
             view.read = max(view.read, message.offset)
         return True
 

@@ -56,7 +56,8 @@ _decode_long = msgspec.json.Decoder(float_hook=_float).decode  # msgspec's own w
 _encode = msgspec.json.Encoder().encode
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # C0 without tab and newline, DEL, C1
-
+_BREAK = re.compile("\r\n?|[\x0b\x0c\x85]")  # ways to end a line; word processors' soft one is U+000B
+_SURROGATE = re.compile("[\ud800-\udfff]")  # bytes that were no text, as Python reads them
 _NO_LETTERS = re.compile(rf"(?<![^\w\s\x00-\x7f])[^\w\s\x00-\x7f]{{{MARKS + 1},}}")  # combining marks are among these
 _C1 = re.compile(rb"\xc2[\x80-\x9f]")
 _ONLY_DIGITS = bytes(48 if c in b"0123456789" else 32 for c in range(256))
@@ -102,6 +103,15 @@ def _with_clean_text(value: dict[str, Any], text: str, line: bytes) -> bytes:
         return line
     value["text"] = normal(text)
     return _encode(value)
+
+
+def cleaned(text: str) -> str:
+    """What somebody typed, pasted or piped, as the rules for text have it: in order, and nothing to refuse.
+
+    Every way to end a line is a newline, other control characters are gone, and what is no character is U+FFFD.
+    The page does the same (chat/web/words.js), by the same vectors.
+    """
+    return _SURROGATE.sub("\ufffd", _CONTROL.sub("", _BREAK.sub("\n", text)))
 
 
 def normal(text: str) -> str:

@@ -462,6 +462,13 @@ class RabbitProcess(Process):
             self._epmd.wait()
 
 
+def valkey_runs(data_dir: Path) -> bool:
+    """Whether the embedded Valkey of a directory is there."""
+    pid = (data_dir / "valkey.pid").read_text().strip() if (data_dir / "valkey.pid").exists() else "0"
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
 def end_embedded(data_dir: Path) -> None:
     """Kill the embedded Valkey of a directory, where its users were killed and could not stop it."""
     pidfile = data_dir / "valkey.pid"

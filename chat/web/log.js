@@ -37,9 +37,9 @@ export class Log {
   #line = null; // the offset above what is new
   #today = new Date().toDateString(); // when its days were called today or yesterday
 
-  /** `client` knows who we are; `onResend` and `onDiscard` are told which failed message to try again or forget. */
-  constructor(client, onResend, onDiscard) {
-    Object.assign(this, { client, onResend, onDiscard });
+  /** `client` knows who we are; the others are told which failed message to try again, to forget, or to write anew. */
+  constructor(client, onResend, onDiscard, onEdit) {
+    Object.assign(this, { client, onResend, onDiscard, onEdit });
     this.element.className = "messages";
   }
 
@@ -49,6 +49,11 @@ export class Log {
 
   get unsent() {
     return this.#sent.size;
+  }
+
+  /** Those of ours that are unsettled. */
+  get messages() {
+    return [...this.#sent.keys()];
   }
 
   /** The offset of the oldest message shown; undefined where none is. */
@@ -148,7 +153,7 @@ export class Log {
 
   /** Show a message of ours that is on its way. */
   sending(message) {
-    const item = this.#sent.get(message) ?? this.#message(message.data, this.client.user, new Date());
+    const item = this.#sent.get(message) ?? this.#message(message.data, this.client.user, new Date(message.at));
     item.element.classList.add("pending");
     item.element.classList.remove("failed");
     item.element.querySelector(".foot")?.remove();
@@ -178,10 +183,12 @@ export class Log {
     const foot = this.#foot(item, "failed");
     foot.firstElementChild.append(`: ${sayError(error)}`);
     this.#button(foot, "retry", () => this.onResend(message));
-    this.#button(foot, "discard", () => {
-      this.#remove(message);
-      this.onDiscard(message);
-    });
+    for (const [name, then] of [["edit", this.onEdit], ["discard", this.onDiscard]]) {
+      this.#button(foot, name, () => {
+        this.#remove(message);
+        then(message);
+      });
+    }
   }
 
   #foot({ element }, words) {

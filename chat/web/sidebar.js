@@ -28,9 +28,9 @@ export class Sidebar {
   #followed = ""; // the channel that was scrolled to
   #opener = null; // what had the focus before the form
 
-  /** `joined` maps ids to Channels; `onList` is told that the list was read anew. */
-  constructor(joined, onList) {
-    Object.assign(this, { joined, onList });
+  /** `joined` maps ids to Channels; `onList` is told that the list was read anew, `onChoose(id)` what to open. */
+  constructor(joined, onList, onChoose) {
+    Object.assign(this, { joined, onList, onChoose });
     $("new-channel").addEventListener("click", () => this.toggleForm($("create").hidden));
     $("cancel").addEventListener("click", () => this.toggleForm(false));
     $("channel-name").addEventListener("input", () => this.draw());
@@ -40,7 +40,10 @@ export class Sidebar {
       this.toggleForm(false);
     });
     $("lists").addEventListener("click", (event) => {
-      if (event.target.closest("a") && !$("create").hidden) this.toggleForm(false);
+      const link = event.target.closest("a");
+      if (!link) return;
+      this.onChoose(link.dataset.channel);
+      if (!$("create").hidden) this.toggleForm(false);
     });
     $("create").addEventListener("submit", (event) => {
       event.preventDefault();
@@ -92,7 +95,9 @@ export class Sidebar {
     }
     this.#asks = "";
     await this.refresh();
-    if (channel) location.hash = hashOf(channel);
+    if (!channel) return;
+    this.onChoose(channel);
+    location.hash = hashOf(channel);
   }
 
   find(id) {
@@ -183,6 +188,7 @@ export class Sidebar {
       if (error.code !== ALREADY_EXISTS) return complain("create-error", sayError(error));
     }
     this.toggleForm(false);
+    this.onChoose(id);
     location.hash = hashOf(id);
     await this.refresh();
   }

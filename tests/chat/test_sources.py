@@ -10,7 +10,7 @@ import pytest
 from chat.auth import Tokens
 from chat.connection import addresses
 from chat.direct import Direct
-from chat.errors import BadRequest, Unauthorized, Unavailable
+from chat.errors import BadRequest, ConnectionEnded, Unauthorized, Unavailable
 from chat.lines import Lines
 from chat.models import User
 from chat.node import Node
@@ -321,6 +321,28 @@ async def test_a_message_whose_answer_was_lost_is_stored_once(node: Node) -> Non
         assert len(keys) == 3 and len(set(keys)) == 1
         assert sara.messages() == ["once"] and not sara.terminal.unsent
         assert (await source.before("general", None, 10)).top == 1
+
+
+async def test_a_message_that_ends_connections_is_given_up(node: Node) -> None:
+    source = direct(node, "sara")
+    async with Person(source) as sara:
+        publish, sent = source.publish, []
+
+        async def complain(channel: str, data: bytes, key: str) -> object:
+            sent.append(data)
+            if b"poison" in data:
+                raise ConnectionEnded("invalid text")
+            return await publish(channel, data, key)
+
+        source.publish = complain  # type: ignore[method-assign,assignment]
+        await sara.enter("poison")
+        await sara.enter("and on")
+        await sara.reads("] sara: and on")
+        view = sara.terminal.current
+        assert view is not None and [(o.text, o.state, o.reason) for o in view.transcript.outgoing] == [
+            ("poison", "failed", "invalid text")
+        ]
+        assert len(sent) == 3
 
 
 async def test_what_is_refused_can_be_sent_again_or_dropped(node: Node) -> None:
