@@ -23,9 +23,9 @@ logger = logging.getLogger(__name__)
 POLICY = b"policy "  # said on `control`, before the channel's id
 KEPT = 100_000  # policies; the one read longest ago goes first
 _AT_ONCE = 500
-NEW = Policy()
+NEW = Policy(made=False)
 """The policy of a channel that is not there: everybody may make it."""
-NEW_PAIR = Policy(PAIR)
+NEW_PAIR = Policy(PAIR, made=False)
 """That of a channel of two that is not there."""
 
 
@@ -147,4 +147,4 @@ def _policy(channel: str, fields: Sequence[bytes | None], roles: Sequence[Any]) 
         return NEW_PAIR if channel.startswith(PAIR_PREFIX) else NEW
     kind, owner = [(value or b"").decode() for value in fields[1:]]
     texts = [value.decode() for value in roles]
-    return Policy(kind or "public", owner, dict(zip(texts[::2], texts[1::2], strict=True)))
+    return Policy(kind or "public", owner, dict(zip(texts[::2], texts[1::2], strict=True)), True)

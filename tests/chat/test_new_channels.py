@@ -126,6 +126,6 @@ async def test_a_change_that_was_not_told_is_found_where_somebody_listens(
         await redis_client.hset(f"channel:{channel}", "kind", "private")
     await redis_client.delete("channel:b")
     await policies.read(policies._begin_check())
-    assert changes == [("a", "private")]
+    assert changes == [("a", "private"), ("b", "public")]
     assert policies.known("b") is None
     assert (await policies.get("c")).kind == "private"
