@@ -1,19 +1,21 @@
 """One client: who it is, what it subscribes to, and the commands it gives."""
 
 import asyncio
+import contextlib
 import logging
 import secrets
 from collections.abc import Coroutine
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from chat import protocol
 from chat.access import Access
-from chat.auth import Identity
+from chat.auth import Identity, Policy
 from chat.errors import (
     BadRequest,
     PeykError,
     Unavailable,
+    UnknownChannel,
     UnknownMethod,
 )
 from chat.inbox import Inbox, Source
@@ -26,6 +28,7 @@ from chat.subscriber import Subscriber
 from chat.throttle import Throttle
 from pipeline.content import json_line
 from pipeline.producer import Position
+from pipeline.replay import Page
 from pipeline.resp import FAILURES
 
 if TYPE_CHECKING:
@@ -72,7 +75,7 @@ class Session:
         self.receive = self._inbox.receive
         self._out: list[bytes] = []
         self._publishing = 0
-        self._held = False
+        self._held = 0  # commands that must be done before the next is looked at
         self.throttle = Throttle.of(node.limits, socket, self._let_go)  # None: it has no rates
         self._tasks: list[asyncio.Task[None]] = []  # AT_ONCE and few more; an empty set is 216 bytes, this 56
 
@@ -131,6 +134,8 @@ class Session:
             raise BadRequest('connect first: {"id":1,"connect":{"data":{"user":"<your name>"}}}')
         elif command.publish is not None:
             self._append(command.id, command.publish, self.user, partial(self._published, command.id))
+        elif (before := self.subscriber.under_way(command)) is not None:
+            self._hold(command.id, self._in_turn(before, command, line))
         elif command.subscribe is not None:
             self.subscriber.subscribe(command.id, command.subscribe, self.user)
         elif command.rpc is not None:
@@ -163,6 +168,16 @@ class Session:
         elif command.send is None:
             asked = protocol.unknown_method(line) or "nothing"
             raise UnknownMethod(f"method {asked} not found; there are {', '.join(protocol.COMMANDS)}")
+
+    async def _in_turn(self, before: "asyncio.Future[Any]", command: Command, line: bytes) -> None:
+        """Take a command when what it must wait for is done."""
+        try:
+            await asyncio.wait([before])
+        except asyncio.CancelledError:
+            if command.unsubscribe is not None and self.user is not None:  # it said so before it went
+                self.subscriber.unsubscribe(command.id, command.unsubscribe, self.user)
+            raise
+        self._dispatch(command, line)
 
     # -- out
 
@@ -224,7 +239,7 @@ class Session:
 
     def leave(self) -> bool:
         """Take no more commands; whether answers are still to come."""
-        self._held = True
+        self._held += 1
         self.flush()
         return self._publishing > 0 or bool(self._tasks)
 
@@ -251,18 +266,27 @@ class Session:
         channels = self.subscriber.channels()
         self.subscriber.close()
         self._node.hub.drained(channels)  # what has not begun ends when it hears where it would
-        self._inbox.close()
+        waiting = self._inbox.close()
         for task in self._tasks:
             task.cancel()
+        for line in [line for line in waiting if b'"unsubscribe"' in line][:AT_ONCE]:
+            self._part(line)
+
+    def _part(self, line: bytes) -> None:
+        """Whoever unsubscribes and closes at once has left, though the command still waited."""
+        with contextlib.suppress(protocol.CommandError, protocol.Malformed, PeykError):
+            command = protocol.decode_command(line)
+            if command.unsubscribe is not None and self.user is not None:
+                self.subscriber.unsubscribe(command.id, command.unsubscribe, self.user)
 
     def _hold(self, command_id: int, work: Coroutine[None, None, None]) -> None:
         """Answer a command that must be done before the next, or whose answer is long: one at a time then waits."""
-        self._held = True
+        self._held += 1
         self.spawn(command_id, work)
         self._tasks[-1].add_done_callback(self._release)
 
     def _release(self, task: asyncio.Task[None]) -> None:
-        self._held = False
+        self._held -= 1
         self._inbox.resume()
 
     def spawn(self, command_id: int, work: Coroutine[None, None, None]) -> None:
@@ -354,13 +378,32 @@ class Session:
     async def _history(self, command_id: int, history: protocol.History) -> None:
         channel = channel_id(history.channel)
         await self._node.allow(self.access, "history", channel)
-        page = await self._node.history(channel, history)
+        try:
+            page = await self._node.history(channel, history)
+        except UnknownChannel:
+            self._check_may_make(channel)
+            page = Page("", 0, [])
         self.reply(b'{"id":%d,"history":%b}' % (command_id, protocol.page_body(page)))
+
+    def _check_may_make(self, channel: str) -> None:
+        """A channel that is not there is empty for whoever makes it by coming; for others there is none.
+
+        SDKs ask for history and presence first and subscribe then. Raises UnknownChannel.
+        """
+        policy = self._node.policies.known(channel) or Policy()
+        if not self._node.settings.create_channels or not any(
+            self.access.may(action, channel, policy) for action in ("subscribe", "publish")
+        ):
+            raise UnknownChannel.named(channel)
 
     async def _presence(self, command_id: int, name: str, stats: bool = False) -> None:
         channel = channel_id(name)
         await self._node.allow(self.access, "presence", channel)
-        clients = await self._node.presence.clients(channel)
+        try:
+            clients = await self._node.presence.clients(channel)
+        except UnknownChannel:
+            self._check_may_make(channel)
+            clients = {}
         users = {info.user for info in clients.values()}
         if stats:
             counts = {"num_clients": len(clients), "num_users": len(users)}
