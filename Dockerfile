@@ -2,8 +2,8 @@
 FROM python:3.11-slim-bookworm
 
 WORKDIR /app
-COPY requirements.txt ./
-RUN pip install --no-cache-dir --disable-pip-version-check -r requirements.txt \
+COPY requirements.lock ./
+RUN pip install --no-cache-dir --disable-pip-version-check --require-hashes -r requirements.lock \
     && useradd --system --uid 10001 --no-create-home peyk \
     && install -d -o peyk -m 700 /data
 COPY LICENSE app.py redis_config.py ./

@@ -2,6 +2,7 @@
 # make demo    the same with some channels and people who talk, to look at; its data is in data/demo
 # make test    set up and run all tests, on real servers
 # make check   what a reviewer would ask: format, lint, types, known vulnerabilities
+# make lock    write the locks anew, after a change of the lists of requirements; the installations follow
 # make bench   Peyk under load: the scenarios of docs/performance.md
 # make bench-peers  Peyk and other servers under the same load, side by side
 # make hostile  floods, and what the ordinary clients of a server notice of them: three quarters of an hour
@@ -21,7 +22,7 @@ NODE_STAMP := examples/node/node_modules/.package-lock.json
 RABBITMQ := /usr/lib/rabbitmq/bin/rabbitmq-server
 PERSIAN_FONT := /usr/share/fonts/truetype/noto/NotoSansArabic-Regular.ttf
 
-.PHONY: run demo test check bench bench-peers hostile faults clean
+.PHONY: run demo test check lock bench bench-peers hostile faults clean
 
 run: .venv/run
 	exec $(BIN)/python app.py serve
@@ -32,7 +33,7 @@ demo: .venv/run
 test: .venv/dev
 	@$(call debian,redis-server:redis-server redis-cli:redis-tools chromium:chromium \
 		$(PERSIAN_FONT):fonts-noto-core tmux:tmux curl:curl $(POSTGRES):postgresql $(RABBITMQ):rabbitmq-server \
-		node:nodejs npm:npm)
+		/usr/sbin/pgbouncer:pgbouncer node:nodejs npm:npm)
 	@test $(NODE_STAMP) -nt examples/node/package-lock.json \
 		|| (cd examples/node && npm ci --no-audit --no-fund --ignore-scripts --loglevel=error)
 	$(BIN)/python -m pytest -n 4 --dist loadfile $(ARGS)
@@ -41,7 +42,12 @@ check: .venv/dev
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/mypy $(CODE)
+	$(BIN)/python -m tests.locks
 	$(BIN)/python -m tests.audit
+
+lock: .venv/run
+	$(BIN)/python -c 'import uv' 2>/dev/null || $(PIP) install "$$(grep ^uv== requirements-dev.txt)"
+	$(BIN)/python -m tests.locks write
 
 bench: .venv/dev
 	@$(call debian,cc:gcc /usr/include/stdio.h:libc6-dev $(RABBITMQ):rabbitmq-server $(POSTGRES):postgresql)
@@ -69,17 +75,17 @@ clean:
 	find $(CODE) -name __pycache__ -prune -exec rm -rf {} +
 
 # A stamp is there only while the installation behind it is complete; without it, .venv is made anew.
-.venv/run: requirements.txt
+.venv/run: requirements.lock
 	@$(PYTHON) -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 		|| { echo "Peyk needs Python 3.11 or newer with venv. On Debian: sudo apt-get install python3-venv;" \
 			"or name another Python: make PYTHON=/path/to/python3.11"; exit 1; } >&2
 	$(PYTHON) -m venv --clear .venv
-	$(PIP) install -r requirements.txt
+	$(PIP) install --require-hashes -r requirements.lock
 	@touch $@
 
-.venv/dev: requirements-dev.txt .venv/run
+.venv/dev: requirements-dev.lock .venv/run
 	@rm -f .venv/run
-	$(PIP) install -r requirements-dev.txt || { touch .venv/run; exit 1; } # pip undoes what fails, not what is killed
+	$(PIP) install --require-hashes -r requirements-dev.lock || { touch .venv/run; exit 1; } # pip undoes what fails, not what is killed
 	@touch .venv/run $@
 
 # debian(thing:package …): install the packages whose command or file is missing, if we may. While apt runs, a policy-rc.d

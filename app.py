@@ -6,6 +6,7 @@
     python app.py pipeline             the workers alone: fan-out, archive
     python app.py send CHANNEL         publish a text, or the lines of standard input
     python app.py replay CHANNEL       history on standard output, one JSON line a message
+    python app.py consume CHANNEL      what is kept of a channel into a file, and what comes
     python app.py bridge               RabbitMQ into the streams, alone
     python app.py status               partitions, groups, lag, sinks, queues, dead letters
     python app.py reconcile            compare streams and archives, refill what is missing
@@ -14,13 +15,18 @@
     python app.py rpc ACTION [JSON]    call another service over Redis Pub/Sub
     python app.py groups drop GROUP    end a group that nobody plays any more
 
+The functions are coroutines, and share one connection:
+
+    >>> import asyncio
+    >>> asyncio.run(publish_message("general", "hello"))
+    'Message published to channel general'
+
 Where a message goes: chat/websocket.py → chat/session.py → pipeline/producer.py → pipeline/publish.lua
 → pipeline/fanout.py → chat/hub.py.
 """
 
 import argparse
 import asyncio
-import getpass
 import logging
 import os
 import sys
@@ -41,25 +47,28 @@ from bridge.settings import BridgeSettings, database
 from bridge.sql import SqlArchive
 from bridge.topology import read
 from chat import commands, models
+from chat.arguments import add_terminal
 from chat.auth import CAPS, Identity
 from chat.calls import ask
 from chat.direct import Direct
 from chat.doors import tokens_of
-from chat.errors import PeykError, Temporary
+from chat.errors import BadRequest, PeykError, Temporary
 from chat.lines import Lines
 from chat.models import User
 from chat.node import WORKERS, Node
 from chat.opening import Look, chat
 from chat.pipe import replay, send
-from chat.protocol import OFFSET_LIMIT, encode
-from chat.session import VERSION
+from chat.protocol import encode
 from chat.settings import ServerSettings, log
+from chat.shared import SharedNode
+from chat.stdio import tolerate
 from chat.terminal import Terminal
-from chat.themes import THEMES
-from chat.words import LANGUAGES, Words
+from chat.version import SERVER
+from chat.words import Words
 from pipeline.archive import KnownDatabase
 from pipeline.consumer import Away, create_groups
 from pipeline.content import json_line
+from pipeline.files import UMASK
 from pipeline.ports import Parts
 from pipeline.producer import Position
 from pipeline.reconcile import REPORT, Reconciler
@@ -143,7 +152,7 @@ async def _join_rabbitmq(node: Node, settings: AppSettings, parts: Parts, stack:
 def configs(settings: AppSettings) -> dict[str, object]:
     """What other services are told of this one when they call `configs`: nothing secret."""
     names = ("channel_prefix", "message_prefix", "create_channels", "message_limit", "page_limit")
-    return {"version": VERSION, **{name: getattr(settings, name) for name in names}}
+    return {"version": SERVER, **{name: getattr(settings, name) for name in names}}
 
 
 def worker() -> "Starlette":
@@ -154,56 +163,59 @@ def worker() -> "Starlette":
     return application(AppSettings(), join)
 
 
-_node: Node | None = None
+_shared = SharedNode(AppSettings)
+open_node = _shared.open
+close_node = _shared.close
 
 
-async def open_node() -> Node:
-    """The node the five functions share; opened by the first that needs it. `close_node` ends it."""
-    global _node
-    if _node is None:
-        _node = await Node(AppSettings(), "terminal").__aenter__()
-    return _node
-
-
-async def close_node() -> None:
-    global _node
-    node, _node = _node, None
-    if node is not None:
-        await node.__aexit__(None, None, None)
+def _id(channel_id: object) -> str:
+    if not isinstance(channel_id, str):
+        raise BadRequest(f"a channel is called by its name, a text, not by {channel_id!r}")
+    return models.channel_id(channel_id)
 
 
 async def produce_message(channel_id: str, message: str) -> str:
-    """Append `message` to the channel's stream (XADD). Returns its entry id in a success message."""
+    """Append `message` to the channel's stream (XADD). Returns its entry id in a success message. Raises BadRequest."""
     position = await _append(channel_id, message)
-    return f"Message produced to channel {models.channel_id(channel_id)}: {position.id}"
+    return f"Message produced to channel {_id(channel_id)}: {position.id}"
 
 
-async def _append(channel_id: str, message: str, store: bool = True) -> Position:
+async def _append(channel_id: str, message: object, store: bool = True) -> Position:
+    channel = _id(channel_id)
+    if not isinstance(message, str):
+        raise BadRequest(f"a message is a text, not {type(message).__name__}; JSON goes by `send --json` or HTTP")
     node = await open_node()
-    data = json_line(encode({"text": message}), node.settings.message_limit)
-    return await node.producer.publish(models.channel_id(channel_id), data, user=USER, store=store)
+    try:
+        data = json_line(encode({"text": message}), node.settings.message_limit)
+    except UnicodeEncodeError as error:
+        raise BadRequest(f"a message is a text of whole characters: {error}") from None
+    return await node.producer.publish(channel, data, user=USER, store=store)
 
 
 async def publish_message(channel_id: str, message: str) -> str:
-    """Send `message` to everybody in the channel: produced to the stream, shown by the fan-out, kept in history."""
+    """Send `message` to everybody in the channel: produced to the stream, shown by the fan-out, kept in history.
+
+    Raises BadRequest for what is no text.
+    """
     await produce_message(channel_id, message)
-    return f"Message published to channel {models.channel_id(channel_id)}"
+    return f"Message published to channel {_id(channel_id)}"
 
 
 async def subscribe_to_channel(channel_id: str, on_message: Callable[[str], None] = print) -> str:
     """Join the channel; from now on each message is passed to `on_message` as a line `[10:00] user: text`."""
+    channel = _id(channel_id)
     node = await open_node()
     user = User.named(USER)
     face = Lines(on_message, Words())
     face.terminal = Terminal(Direct(node, user, Identity(user, program=True)), face, Words())
     await face.terminal.join(channel_id)
-    return f"Subscribed to channel {models.channel_id(channel_id)}"
+    return f"Subscribed to channel {channel}"
 
 
 async def consume_message(channel_id: str) -> str:
     """Read what the stream holds beyond what is stored, and store each message in the Stream model (SQL)."""
+    channel, count = _id(channel_id), 0
     node = await open_node()
-    channel, count = models.channel_id(channel_id), 0
     settings = node.settings
     assert isinstance(settings, AppSettings)
     known = KnownDatabase(node.link, node.keys, SqlArchive.group)
@@ -232,7 +244,7 @@ async def reconcile(settings: AppSettings) -> None:
 async def broadcast_message(channel_id: str, message: str) -> str:
     """Show `message` to all who are subscribed now; it takes no place in the history."""
     await _append(channel_id, message, store=False)
-    return f"Message broadcast to channel {models.channel_id(channel_id)}"
+    return f"Message broadcast to channel {_id(channel_id)}"
 
 
 async def call(settings: AppSettings, action: str, data: str, send: bool) -> None:
@@ -248,7 +260,7 @@ def parser() -> argparse.ArgumentParser:
     """What can be said on the command line."""
     top = argparse.ArgumentParser(prog="python app.py", description="Peyk: realtime chat on Redis Streams.")
     sub = top.add_subparsers(dest="command", metavar="COMMAND")
-    _terminal(top, sub)
+    add_terminal(top, sub)
     serve = sub.add_parser("serve", help="run the server")
     serve.add_argument("--host", help="address to listen on (HTTP_HOST)")
     serve.add_argument("--port", type=int, help="port to listen on (HTTP_PORT)")
@@ -284,38 +296,6 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def _terminal(top: argparse.ArgumentParser, sub: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """The options of the terminal, and what it does in a pipe: there, --user and --url may stand behind the command."""
-    top.add_argument("--user", default=getpass.getuser(), help="your name (default: %(default)s)")
-    top.add_argument("--url", help="a server, ws://host:5000, instead of Redis (PEYK_URL; its token: PEYK_TOKEN)")
-    top.add_argument("--channel", default="general", help="the channel to join first (default: %(default)s)")
-    top.add_argument("--lang", choices=LANGUAGES, default="", help="the terminal's language (default: as LANG says)")
-    top.add_argument("--theme", choices=tuple(THEMES), default="peyk", help="colours (default: %(default)s)")
-    top.add_argument("--plain", action="store_true", help="line by line, without a screen")
-    where = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
-    where.add_argument("--user", help="your name")
-    where.add_argument("--url", help="a server instead of Redis")
-    send = sub.add_parser("send", parents=[where], help="publish a text, or each line of standard input")
-    send.add_argument("channel")
-    send.add_argument("text", nargs="*", help="what to say; without it, standard input says it")
-    send.add_argument("--whole", action="store_true", help="all of standard input is one message")
-    send.add_argument("--json", action="store_true", help="a message is JSON, not text")
-    about = "write a channel's history to standard output, one JSON line a message"
-    replay = sub.add_parser("replay", parents=[where], help=about)
-    replay.add_argument("channel", nargs="?", default="general")
-    start = replay.add_mutually_exclusive_group()
-    start.add_argument("--after", type=offset, default=0, metavar="OFFSET", help="begin behind this offset")
-    start.add_argument("--since", metavar="TIME", help="begin at Unix milliseconds or an ISO time")
-    replay.add_argument("--follow", action="store_true", help="go on with what comes")
-
-
-def offset(text: str) -> int:
-    """A position in a channel, as an argument."""
-    if not (text.isascii() and text.isdigit() and int(text) <= OFFSET_LIMIT):
-        raise argparse.ArgumentTypeError(f"an offset is a number from 0 to {OFFSET_LIMIT}, not {text}")
-    return int(text)
-
-
 def run(options: argparse.Namespace) -> int:
     """Do what was asked; the exit code. Imports uvicorn only to serve: the terminal starts faster without it."""
     given = {f"http_{name}": getattr(options, name, None) for name in ("host", "port", "workers")}
@@ -336,6 +316,10 @@ def run(options: argparse.Namespace) -> int:
         commands.work(settings, join, "pipeline")
     elif options.command == "replay":
         asyncio.run(replay(settings, join, options.user, options.channel, options.after, options.since, options.follow))
+    elif options.command == "consume":
+        from chat.consume import consume  # locks files, which not every platform does alike
+
+        asyncio.run(consume(settings, join, options.user, options.channel, options.file))
     elif options.command == "send":
         text = " ".join(options.text)
         asyncio.run(send(settings, options.user, options.channel, text, options.whole, options.json))
@@ -370,11 +354,13 @@ NOT_NOW = 75  # EX_TEMPFAIL of sysexits.h: the same may succeed later
 def main() -> int:
     """The process's exit code: 0; 1 for an error that was explained; 2 for a command that is none; 75 for what may
     succeed later; 130 for Ctrl-C."""
+    os.umask(UMASK)
     options, rest = parser().parse_known_args()
     if options.command == "send" and not any(word.startswith("-") for word in rest):
         options.text += rest  # argparse takes no text behind an option that stands behind the channel
     elif rest:
         parser().error(f"unrecognized arguments: {' '.join(rest)}")
+    tolerate()
     log(logging.INFO if options.command in (*WORKERS, "bridge", "demo") else logging.ERROR)
     try:
         return run(options)

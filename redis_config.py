@@ -74,7 +74,9 @@ class Settings(BaseSettings):
     join_leave_limit: int = Field(
         200, ge=0, description="clients of a channel up to which joins, leaves and typing are told"
     )
-    lease_ttl: float = Field(4.0, gt=0, description="seconds until a dead node's partitions are taken over")
+    lease_ttl: float = Field(
+        4.0, gt=0, description="seconds until a dead node's partitions are taken over; the same everywhere"
+    )
 
     @classmethod
     def settings_customise_sources(

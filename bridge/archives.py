@@ -5,6 +5,7 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from bridge.settings import MONGO, SQL, BridgeSettings, database
@@ -12,6 +13,7 @@ from bridge.sql import SqlArchive
 from pipeline.archive import KnownDatabase, WrongDatabase
 from pipeline.consumer import Away
 from pipeline.encode import Message
+from pipeline.files import private_directory, private_file
 from pipeline.keys import Keys
 from pipeline.ports import Holder
 from pipeline.resp import Link
@@ -96,10 +98,16 @@ def off(settings: BridgeSettings) -> dict[str, str]:
 
 
 def make_directory(settings: BridgeSettings) -> None:
-    """Where the SQLite file is that nobody named; else nothing."""
-    if not settings.database_url:
-        with contextlib.suppress(OSError):  # the file says what is wrong
-            settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    """Where the SQLite file is that nobody named; and that others cannot read the file, whoever named it.
+
+    Raises ConfigError.
+    """
+    with contextlib.suppress(OSError):  # the file says what is wrong
+        if not settings.database_url:
+            private_directory(settings.data_dir)
+        file = Path(database(settings.database_url, settings.data_dir).database or "")
+        if settings.database_url.startswith("sqlite") and file.is_file():
+            private_file(file)
 
 
 @asynccontextmanager

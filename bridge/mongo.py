@@ -3,15 +3,16 @@
 Motor is used here and nowhere else: it is in maintenance only, and its successor is pymongo's own AsyncMongoClient.
 """
 
+import contextlib
 import re
 import secrets
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
 from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorCollection, AsyncIOMotorDatabase
-from pymongo import ASCENDING, DESCENDING, ReturnDocument
+from pymongo import ASCENDING, DESCENDING
 from pymongo.errors import (
     BulkWriteError,
     ConfigurationError,
@@ -22,7 +23,8 @@ from pymongo.errors import (
     PyMongoError,
 )
 
-from bridge.database import Database
+from bridge.blame import Blame, of_mongo
+from bridge.database import LONG, PATIENCE, Database
 from bridge.settings import MONGO
 from pipeline.archive import KnownDatabase
 from pipeline.consumer import Away
@@ -36,11 +38,6 @@ VERSION = 1
 TIMEOUT = 10_000  # ms a command may take
 _CONNECT = 2_000  # ms to find a server, and to connect
 _DUPLICATE = 11000
-_POISON = (2, 15, 10334)  # bad value, nested too deep, too large
-# Write errors that say nothing of the document: no primary, shutting down, interrupted, unreachable (the codes after
-# which drivers try again); out of time, in conflict, no room on the disk.
-_NOT_NOW = (6, 7, 89, 91, 134, 189, 262, 9001, 10058, 10107, 11600, 11602, 13435, 13436, 50, 112, 14031)
-_MISSET = (18, 13)  # error codes: authentication failed, not authorised
 _PASSWORD = re.compile(r"(//[^/@]*?):[^/@]*@")
 
 Document = dict[str, Any]
@@ -90,7 +87,7 @@ class MongoArchive(Database):
     def where(self) -> str:
         return self._where
 
-    async def aclose(self) -> None:
+    async def _disconnect(self) -> None:
         self._client.close()
 
     async def _look(self) -> str:
@@ -98,7 +95,8 @@ class MongoArchive(Database):
             async with self._asking():
                 info = await (self._prepare() if self._creates else self._info.find_one({"_id": "archive"}))
         except Away as away:
-            if isinstance(away.__cause__, OperationFailure) and away.__cause__.code in _MISSET:
+            cause = away.__cause__
+            if isinstance(cause, OperationFailure) and of_mongo(cause.code) is Blame.SETTING:
                 raise ConfigError(f"MONGO_URL: {away}") from None
             raise
         if info is None:
@@ -108,17 +106,30 @@ class MongoArchive(Database):
         return str(info["id"])
 
     async def _prepare(self) -> Document | None:
-        """Create what is missing: indexes, and the document with the database's own id and version."""
+        """Create what is missing: the document with the database's own id and version, and indexes.
+
+        Raises ConfigError if another program has collections of our names.
+        """
+        info = await self._info.find_one({"_id": "archive"})
+        if info is None:
+            there = {name for name in (*_INDEXES, "archive") if await self._database[name].find_one({}, {"_id": 1})}
+            info = await self._info.find_one({"_id": "archive"})  # another node may have made it meanwhile
+            if info is None and there:
+                raise ConfigError(
+                    f"MONGO_URL: {self.where}: it holds {' and '.join(sorted(there))}, collections of another program; "
+                    "name a database of Peyk's own behind the last slash"
+                )
+        if info is None:
+            fresh = {"$setOnInsert": {"id": secrets.token_hex(8), "version": VERSION}}
+            with contextlib.suppress(DuplicateKeyError):  # another node was faster
+                await self._info.update_one({"_id": "archive"}, fresh, upsert=True)
+            info = await self._info.find_one({"_id": "archive"})
+        if info is not None and not {"id", "version"} <= info.keys():
+            raise ConfigError(f"MONGO_URL: {self.where}: its collection archive is another program's")
         for name, indexes in _INDEXES.items():
             for keys in indexes:
                 await self._database[name].create_index(list(keys))
-        fresh = {"$setOnInsert": {"id": secrets.token_hex(8), "version": VERSION}}
-        try:
-            return await self._info.find_one_and_update(
-                {"_id": "archive"}, fresh, upsert=True, return_document=ReturnDocument.AFTER
-            )
-        except DuplicateKeyError:  # another node was faster
-            return await self._info.find_one({"_id": "archive"})
+        return info
 
     async def store(self, messages: Sequence[Message]) -> None:
         """Store messages; one that is stored already stays as it is (`_id` is channel:epoch:offset).
@@ -176,10 +187,9 @@ class MongoArchive(Database):
         """The channels in which there is an event with the id, the one that had it first before the others."""
         group = {"_id": "$channel", "first": {"$min": "$ms"}, "last": {"$max": "$ms"}}
         page: list[Document] = [{"$sort": {"first": 1, "_id": 1}}, {"$skip": skip}, {"$limit": limit}]
-        await self._opened()
-        async with self._asking():
-            found = self._events.aggregate([{"$match": {"event": id}}, {"$group": group}, *page])
-            return [Holder(row["_id"], int(row["first"]), int(row["last"])) async for row in found]
+        pipeline: list[Document] = [{"$match": {"event": id}}, {"$group": group}, *page]
+        rows = await self._rows(lambda: self._events.aggregate(pipeline))
+        return [Holder(row["_id"], int(row["first"]), int(row["last"])) for row in rows]
 
     async def events(self, channel: str, type: str, limit: int) -> list[Message]:
         """The newest events, newest first; of one channel and one type, unless these are empty."""
@@ -187,10 +197,10 @@ class MongoArchive(Database):
         return await self._with_events(query, DESCENDING, limit)
 
     async def _with_events(self, query: Document, order: int, limit: int) -> list[Message]:
-        await self._opened()
-        async with self._asking():
-            ordered = self._events.find(query, {"_id": 1}).sort([("ms", order), ("offset", order)]).limit(limit)
-            keys = [event["_id"] async for event in ordered]
+        sort = [("ms", order), ("offset", order)]
+        keys = [
+            e["_id"] for e in await self._rows(lambda: self._events.find(query, {"_id": 1}).sort(sort).limit(limit))
+        ]
         found = await self._find(self._messages, {"_id": {"$in": keys}}, [("_id", ASCENDING)], limit) if keys else []
         by_key = {f"{m.channel}:{m.epoch}:{m.offset}": m for m in found}
         return [by_key[key] for key in keys if key in by_key]
@@ -199,27 +209,29 @@ class MongoArchive(Database):
         """How much there is of each epoch of each channel."""
         group = {"_id": {"channel": "$channel", "epoch": "$epoch"}, "count": {"$sum": 1}}
         group |= {"first": {"$min": "$offset"}, "last": {"$max": "$offset"}}
-        await self._opened()
-        async with self._asking():
-            pipeline: list[Document] = [{"$group": group}, {"$sort": {"_id.channel": 1, "_id.epoch": 1}}]
-            rows = [row async for row in self._messages.aggregate(pipeline)]
+        pipeline: list[Document] = [{"$group": group}, {"$sort": {"_id.channel": 1, "_id.epoch": 1}}]
+        rows = await self._rows(lambda: self._messages.aggregate(pipeline), LONG)
         numbers = [[int(row[name]) for name in ("count", "first", "last")] for row in rows]
         return [Extent(r["_id"]["channel"], r["_id"]["epoch"], *n) for r, n in zip(rows, numbers, strict=True)]
 
     async def ids(self, channel: str, first: int, last: int) -> set[str]:
         """The entry ids of a channel's messages from one offset to another, of every epoch."""
         query = {"channel": channel, "offset": {"$gte": first, "$lte": last}}
-        await self._opened()
-        async with self._asking():
-            rows = self._messages.find(query, {"offset": 1, "ms": 1, "_id": 0})
-            return {f"{row['offset']}-{row['ms']}" async for row in rows}
+        rows = await self._rows(lambda: self._messages.find(query, {"offset": 1, "ms": 1, "_id": 0}))
+        return {f"{row['offset']}-{row['ms']}" for row in rows}
 
     async def _find(
         self, collection: "AsyncIOMotorCollection[Document]", query: Document, order: list[tuple[str, int]], limit: int
     ) -> list[Message]:
-        await self._opened()
-        async with self._asking():
-            return [_message(row) async for row in collection.find(query).sort(order).limit(limit)]
+        rows = await self._rows(lambda: collection.find(query).sort(order).limit(limit))
+        return [_message(row) for row in rows]
+
+    async def _rows(self, ask: Callable[[], AsyncIterable[Document]], patience: float = PATIENCE) -> list[Document]:
+        async def read() -> list[Document]:
+            async with self._asking():
+                return [row async for row in ask()]
+
+        return await self._answer(read, patience)
 
     @asynccontextmanager
     async def _asking(self) -> AsyncIterator[None]:
@@ -229,9 +241,9 @@ class MongoArchive(Database):
         except DocumentTooLarge as error:
             raise ValueError(str(error)) from None
         except OperationFailure as error:
-            if error.code in _POISON:
+            if of_mongo(error.code) is Blame.MESSAGE:
                 raise ValueError(_line(error)) from None
-            raise self._away(_line(error)) from error
+            raise Away(f"{self.where} refuses: {_line(error)}") from error
         except (PyMongoError, OSError, TimeoutError) as error:
             raise self._away(_line(error)) from error
 
@@ -249,7 +261,7 @@ async def _insert(collection: "AsyncIOMotorCollection[Document]", documents: lis
             raise
         refused = [e for e in error.details["writeErrors"] if e["code"] != _DUPLICATE]
         for e in refused:
-            if e["code"] in _NOT_NOW:
+            if of_mongo(e["code"]) is not Blame.MESSAGE:
                 raise OperationFailure(e["errmsg"], e["code"]) from None
         if refused:
             raise ValueError(str(refused[0]["errmsg"])[:300]) from None

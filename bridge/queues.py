@@ -1,40 +1,25 @@
 """What stands in RabbitMQ's queues: how many messages, and the dead letters among them (pipeline.ports.Queues)."""
 
-import asyncio
-import base64
 import hashlib
-import json
-import logging
 import re
-import urllib.request
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import NamedTuple
-from urllib.parse import quote
 
 from aiormq.abc import AbstractChannel, DeliveredMessage
 from aiormq.exceptions import ChannelNotFoundEntity, PublishError
 from pamqp.commands import Basic
-from yarl import URL
 
 from bridge.broker import FAILURES, PATIENCE, Connection, broker_urls, end_connection, open_first, text_of
+from bridge.management import Management
 from bridge.rabbitmq import DEATHS, FROM_EXCHANGE, FROM_KEY, FROM_QUEUE, REASON, first_way
 from bridge.topology import Topology
 from bridge.wire import readable
 from chat.errors import Unavailable, Unroutable
 from pipeline.dead import DeadLetter
-from pipeline.ports import QueueState
-
-logger = logging.getLogger(__name__)
+from pipeline.ports import Overview, QueueState
 
 _BROKERS = re.compile(r"x-death|x-(first|last)-death-.*|x-(delivery|acquired)-count")  # headers it writes itself
-
-
-def management(broker: URL) -> str:
-    """Where the management plugin of a broker listens, with TLS if the broker does: it is told the same password."""
-    secure = broker.scheme == "amqps"
-    address = URL.build(scheme="https" if secure else "http", host=broker.host or "", port=15671 if secure else 15672)
-    return str(address).rstrip("/")
 
 
 class Queues:
@@ -43,7 +28,7 @@ class Queues:
     def __init__(self, url: str, topology: Topology, management_url: str = "") -> None:
         self._urls = broker_urls(url, "peyk tool")
         self._topology = topology
-        self._management = (management_url or management(self._urls[0])).rstrip("/")
+        self._management = Management(self._urls, management_url)
 
     async def states(self) -> list[QueueState]:
         """Every queue of bridge.toml and that of the dead letters. Raises Unavailable."""
@@ -56,23 +41,13 @@ class Queues:
                     frame = await channel.queue_declare(name, passive=True, timeout=PATIENCE)
                 except ChannelNotFoundEntity:
                     continue  # passing, or nobody declared it yet
-                unacked = await asyncio.to_thread(self._unacknowledged, name)
+                unacked = await self._management.unacknowledged(name)
                 states.append(QueueState(name, frame.message_count or 0, unacked, frame.consumer_count or 0))
         return states
 
-    def _unacknowledged(self, queue: str) -> int | None:
-        """What AMQP does not tell: the management plugin's number, up to 5 s old. None: it cannot be asked."""
-        vhost = self._urls[0].path.removeprefix("/") or "/"
-        request = urllib.request.Request(f"{self._management}/api/queues/{quote(vhost, '')}/{quote(queue, '')}")
-        login = f"{self._urls[0].user or 'guest'}:{self._urls[0].password or 'guest'}"
-        request.add_header("Authorization", "Basic " + base64.b64encode(login.encode()).decode())
-        try:
-            with urllib.request.urlopen(request, timeout=2) as reply:
-                count = json.load(reply).get("messages_unacknowledged")
-                return count if isinstance(count, int) else None
-        except (OSError, ValueError) as error:
-            logger.info("the management plugin at %s does not answer: %s", self._management, error)
-            return None
+    async def overview(self) -> Overview:
+        """All queues, users and connections, as far as the management shows them."""
+        return await self._management.overview()
 
     # -- dead letters
 

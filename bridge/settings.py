@@ -66,13 +66,16 @@ class BridgeSettings(Settings):
     mongo_url: str = Field(
         "", description="mongodb:// URL: messages are archived there too, in database `event-db` if it names none"
     )
-    amqp_url: SecretStr = Field(SecretStr(""), description="RabbitMQ, amqp://user:password@host:5672/vhost or amqps://")
+    amqp_url: SecretStr = Field(
+        SecretStr(""),
+        description="RabbitMQ, amqp://user:password@host:5672/vhost or amqps://; more nodes of a cluster behind commas",
+    )
     bridge_file: Path | None = Field(
         None, description="exchanges, queues and where events go; else bridge.toml beside app.py if it is there"
     )
     amqp_management_url: str = Field(
         "",
-        description="RabbitMQ's management, for `status`; else port 15672 of AMQP_URL's host (amqps: 15671, https)",
+        description="RabbitMQ's management, for `status`; else port 15672 of AMQP_URL's hosts (amqps: 15671, https)",
     )
     cache_ttl: int = Field(300, ge=0, description="seconds an event stays in the cache (0: no cache)")
     cache_absent_ttl: float = Field(2.0, gt=0, le=60, description="seconds the cache remembers that there is no event")

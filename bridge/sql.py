@@ -1,41 +1,55 @@
 """The SQL archive, PostgreSQL or SQLite: one row a message, however often it is given, and one for its event."""
 
-import sqlite3
-from collections.abc import AsyncIterator, Sequence
+import logging
+import os
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import asyncpg
-from sqlalchemy import URL, Connection, Select, event, func, make_url
+from sqlalchemy import URL, Connection, ExceptionContext, Select, event, func, make_url
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError, StatementError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 from sqlmodel import col, select
 
-from bridge.database import Database
+from bridge.blame import STALE, Blame, is_answer, of_connecting, of_sql, state_of
+from bridge.database import LONG, PATIENCE, Database
 from bridge.settings import SQL
 from bridge.tables import StoredEvent, id_of, prepare
 from chat.models import Stream
 from pipeline.archive import KnownDatabase
+from pipeline.consumer import Away
 from pipeline.encode import Message
 from pipeline.event import event_of
 from pipeline.ports import Extent, Holder
 from redis_config import ConfigError
 
+logger = logging.getLogger(__name__)
+
 KEY = ("channel_id", "epoch", "offset")
 TIMEOUT = 10.0  # seconds a statement may take
 _CONNECT = 5.0  # seconds
-_POISON = ("22", "54")  # classes of SQLSTATE: data exception, program limit exceeded
-_MISSET = ("28", "3D")  # not let in, no such database
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# A statement with a name is there in one session; behind pgbouncer each transaction may have another.
+_NAMELESS: Mapping[str, Any] = {
+    "statement_cache_size": 0,
+    "prepared_statement_cache_size": 0,
+    "prepared_statement_name_func": str,
+}
 _IMMEDIATE = "immediate"  # an option of ours: the transaction will write
 
 _COLUMNS = (
     *(col(Stream.channel_id), col(Stream.offset), col(Stream.id), col(Stream.epoch)),
     *(col(Stream.user), col(Stream.client), col(Stream.message)),
 )
+
+
+class _Misset(Away):
+    """There is no connection, and waiting brings none: a wrong password, a certificate that is not there."""
 
 
 class SqlArchive(Database):
@@ -57,7 +71,7 @@ class SqlArchive(Database):
         scheme = self.url.drivername.partition("+")[0]
         return str(self.url.database) if scheme == "sqlite" else self.url.set(drivername=scheme).render_as_string()
 
-    async def aclose(self) -> None:
+    async def _disconnect(self) -> None:
         await self._engine.dispose()
 
     async def _look(self) -> str:
@@ -65,10 +79,10 @@ class SqlArchive(Database):
             async with self._begin() as connection:
                 return await (prepare(connection) if self._creates else id_of(connection))
         except SQLAlchemyError as error:
-            if isinstance(error, DBAPIError) and str(getattr(error.orig, "sqlstate", None) or "")[:2] in _MISSET:
+            if of_sql(error) is Blame.SETTING:
                 raise ConfigError(f"DATABASE_URL: {self.where}: {_line(error)}") from None
-            raise self._away(_line(error)) from error
-        except ConfigError as error:
+            raise self._unable(error) from error
+        except (_Misset, ConfigError) as error:
             raise ConfigError(f"DATABASE_URL: {self.where}: {error}") from None
 
     async def store(self, messages: Sequence[Message]) -> None:
@@ -94,9 +108,7 @@ class SqlArchive(Database):
                 if events:
                     await connection.execute(self._insert_events, events)
         except SQLAlchemyError as error:
-            if _is_poison(error):
-                raise ValueError(_line(error)) from None
-            raise self._away(_line(error)) from error
+            raise self._failure(error) from error
 
     # -- reading
 
@@ -153,7 +165,7 @@ class SqlArchive(Database):
         key = col(Stream.channel_id), col(Stream.epoch)
         count = func.count(), func.min(Stream.offset), func.max(Stream.offset)
         query: Select[Any] = select(*key, *count).group_by(*key).order_by(*key)  # type: ignore[call-overload]
-        return [Extent._make(row) for row in await self._rows(query)]
+        return [Extent._make(row) for row in await self._rows(query, LONG)]
 
     async def ids(self, channel: str, first: int, last: int) -> set[str]:
         """The entry ids of a channel's messages from one offset to another, of every epoch."""
@@ -178,25 +190,44 @@ class SqlArchive(Database):
         rows = await self._rows(query)
         return rows[0][0] if rows else None
 
-    async def _rows(self, query: Select[Any]) -> Sequence[Any]:
-        await self._opened()
+    async def _rows(self, query: Select[Any], patience: float = PATIENCE) -> Sequence[Any]:
+        return await self._answer(lambda: self._select(query), patience)
+
+    async def _select(self, query: Select[Any]) -> Sequence[Any]:
         try:
             async with self._begin(writes=False) as connection:
                 rows: Sequence[Any] = (await connection.execute(query)).all()
                 return rows
         except SQLAlchemyError as error:
-            raise self._away(_line(error)) from error
+            raise self._unable(error) from error
+
+    def _failure(self, error: SQLAlchemyError) -> Exception:
+        """What a sink says of an error: the message has it, or the database, which may be read nevertheless."""
+        return ValueError(_line(error)) if of_sql(error) is Blame.MESSAGE else self._unable(error)
+
+    def _unable(self, error: SQLAlchemyError) -> Away:
+        """Only what did not answer is away for all who ask; a database that says what it lacks is looked at anew."""
+        if not is_answer(error):
+            return self._away(_line(error))
+        if of_sql(error) in (Blame.AWAY, Blame.SETTING):
+            self._id = ""
+        return Away(f"{self.where} refuses: {_line(error)}")
 
     @asynccontextmanager
     async def _begin(self, writes: bool = True) -> AsyncIterator[AsyncConnection]:
-        """A transaction. Raises Away while there is no connection."""
+        """A transaction. Raises Away while there is no connection, and _Misset where there can be none."""
         try:
-            async with self._engine.connect() as connection:
-                await connection.execution_options(**{_IMMEDIATE: writes})
-                async with connection.begin():
-                    yield connection
+            connection = await self._engine.connect()
+        except (SQLAlchemyError, OSError, TimeoutError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as e:
+            raise (_Misset(_line(e)) if of_connecting(e) is Blame.SETTING else self._away(_line(e))) from e
+        try:
+            await connection.execution_options(**{_IMMEDIATE: writes})
+            async with connection.begin():
+                yield connection
         except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             raise self._away(_line(error)) from error
+        finally:
+            await connection.close()
 
 
 def _time(ms: float) -> datetime:
@@ -228,13 +259,41 @@ def _engine(url: URL) -> AsyncEngine:
             "timeout": float(str(timeout)),
             "command_timeout": TIMEOUT,
             "server_settings": {"application_name": name},
+            **_NAMELESS,
         }
-        return create_async_engine(url, pool_size=2, max_overflow=8, pool_pre_ping=True, connect_args=connect, **line)
+        _forget_home_that_is_shut()
+        engine = create_async_engine(url, pool_size=2, max_overflow=8, pool_pre_ping=True, connect_args=connect, **line)
+        event.listen(engine.sync_engine, "handle_error", _drop_stale)
+        return engine
     # A connection for each transaction: one that is kept goes on writing into a file that somebody moved away.
     engine = create_async_engine(url, poolclass=NullPool, **line)
     event.listen(engine.sync_engine, "connect", _set_up_sqlite)
     event.listen(engine.sync_engine, "begin", _begin_sqlite)
     return engine
+
+
+def _drop_stale(context: ExceptionContext) -> None:
+    """After a change of roles or a restart the pooled connections are of no use, open as they may be: they go."""
+    error = context.sqlalchemy_exception
+    if isinstance(error, DBAPIError) and state_of(error).startswith(STALE):
+        context.is_disconnect = True
+
+
+def _forget_home_that_is_shut() -> None:
+    """asyncpg looks for certificates and passwords in HOME, and fails where it may not look: then there are none."""
+    try:
+        folder = Path.home() / ".postgresql"
+    except RuntimeError:  # no HOME, no such user
+        return
+    for name in ("root.crt", "root.crl", "postgresql.crt", "postgresql.key"):
+        try:
+            (folder / name).open("rb").close()
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        except OSError as error:
+            logger.warning("%s: no certificate and no password file of HOME is used", error)
+            os.environ["HOME"] = os.devnull
+            return
 
 
 def _set_up_sqlite(connection: Any, _: object) -> None:
@@ -249,17 +308,6 @@ def _begin_sqlite(connection: Connection) -> None:
     """Who will write says so at once: a reader that begins to write when another has written is refused."""
     immediate = connection.get_execution_options().get(_IMMEDIATE)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
-
-
-def _is_poison(error: SQLAlchemyError) -> bool:
-    """Whether the database will never take this: everything else (a table is gone, a disk full) may be mended."""
-    if not isinstance(error, DBAPIError):
-        return isinstance(error, StatementError)  # a value that does not become a parameter
-    state = getattr(error.orig, "sqlstate", None)
-    if state is not None:
-        return str(state).startswith(_POISON)
-    cause = getattr(error.orig, "__cause__", None)
-    return isinstance(error.orig, sqlite3.DataError) or isinstance(cause, ValueError)
 
 
 def _line(error: BaseException) -> str:

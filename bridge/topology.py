@@ -1,6 +1,6 @@
 """bridge.toml: which exchanges and queues there are in RabbitMQ, and where what comes in goes. Pure.
 
-What a field may hold is said once, in its description here: errors and the README's table repeat it.
+What a field may hold is said once, in its description here: errors and the table in docs/rabbitmq.md repeat it.
 """
 
 import re

@@ -12,7 +12,6 @@ from chat.accounts import KNOWN_SECONDS, Place
 from chat.doors import COOKIE, KNOWN
 from chat.errors import BadRequest, PermissionDenied, Unauthorized, UnknownChannel
 from chat.events import event_stream
-from chat.health import ready
 from chat.metrics import exposition
 from chat.models import User, channel_id
 from chat.protocol import encode, page_body
@@ -358,6 +357,6 @@ async def get_metrics(request: Request) -> Response:
 
 
 async def get_ready(request: Request) -> Response:
-    readiness = await ready(node_of(request))
+    readiness = await node_of(request).health.ready()
     body = Health(readiness.status, readiness.parts | readiness.degraded)
     return answer(body, 503 if readiness.status == "unavailable" else 200)

@@ -34,6 +34,9 @@ CALL = "call"  # other services: of no channel
 CAPS = (*ACTIONS, CALL)
 KINDS = ("public", "private", "read-only")
 GIVEN = ("member", "moderator", "muted", "banned")  # roles that are given
+PAIR = "pair"  # the kind of a channel of two people, which only these two make (chat/private.py)
+PAIR_PREFIX = "dm-"  # how the ids of those begin, and of no others
+ASKED, DECLINED = "asked", "declined"  # what the second of the two is before they accept: a stranger
 MUTED_MEMBER = "muted member"  # who was muted while a member, and stays one
 _TRUSTED = {"admin": _ALL, "owner": _ALL, "moderator": _MODERATE, "program": _WRITE}
 
@@ -49,6 +52,13 @@ ALLOWED: dict[str, dict[str, frozenset[str]]] = {
     "public": _kind(member=_WRITE, stranger=_WRITE),
     "private": _kind(member=_WRITE, stranger=_NONE),
     "read-only": _kind(member=_READ, stranger=_READ),
+}
+_TWO = _WRITE | {"manage"}
+ALLOWED[PAIR] = {
+    **dict.fromkeys(ALLOWED["private"], _NONE),
+    "admin": frozenset({"manage"}),
+    "owner": _TWO,
+    "member": _TWO,
 }
 """What each role may do in each kind of channel (docs/security.md shows it)."""
 ROLES = tuple(ALLOWED["public"])
@@ -103,7 +113,7 @@ def check(identity: Identity, action: str, channel: str, policy: Policy, granted
     `granted`: with a token for a subscription there. It stands for the pattern of a channel and the role of a member;
     `caps` narrow it, and who was given a role keeps that.
     """
-    granted = granted and action in _GRANTED
+    granted = granted and action in _GRANTED and policy.kind != PAIR
     if identity.caps is not None and action not in identity.caps:
         raise PermissionDenied(f"your token allows {', '.join(sorted(identity.caps)) or 'nothing'}, not {action}")
     if identity.channels is not None and not granted and not _covers(identity.channels, channel):
@@ -139,6 +149,8 @@ def role_of(identity: Identity, policy: Policy, granted: bool = False) -> str:
     if identity.admin:
         return "admin"
     role = policy.roles.get(identity.user.id, "stranger")
+    if role in (ASKED, DECLINED):
+        role = "stranger"
     if role == "banned":  # whoever comes by that name
         return role
     muted = role.startswith("muted")

@@ -5,8 +5,8 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from chat.auth import GIVEN, KINDS, MUTED_MEMBER
-from chat.errors import BadRequest, ChannelExists, LimitExceeded, UnknownChannel
+from chat.auth import GIVEN, KINDS, MUTED_MEMBER, PAIR
+from chat.errors import BadRequest, ChannelExists, LimitExceeded, PermissionDenied, UnknownChannel
 from chat.models import Channel, User, channel_id, is_line
 from chat.policies import POLICY, Policies
 from pipeline.content import normal
@@ -59,6 +59,11 @@ class Channels:
             raise ChannelExists(f"channel {channel.id} exists already; join it, or choose another name")
         return channel
 
+    async def pair(self, id: str, one: User, other: User) -> Channel:
+        """The private channel of two people, made and owned by the one if it is missing."""
+        channel, _ = await self._make(id, f"{one.username} {other.username}", one.id, PAIR)
+        return channel
+
     async def ensure(self, name: str, owner: str) -> Channel:
         """The channel, made on the spot if CREATE_CHANNELS allows it. Raises UnknownChannel and LimitExceeded."""
         if not self._on_demand:
@@ -93,6 +98,8 @@ class Channels:
     async def update(self, name: str, description: str | None = None, kind: str | None = None) -> Channel:
         """Change description or kind; the name is what the channel is. Raises UnknownChannel and BadRequest."""
         channel = await self.get(name)
+        if channel.kind == PAIR:
+            raise PermissionDenied("a private channel of two stays what it is")
         fields: dict[Any, Any] = {} if description is None else {"description": _checked(description)}
         if kind is not None:
             if _checked_kind(kind) != "public" and not channel.owner:
@@ -101,7 +108,7 @@ class Channels:
         if not fields:
             raise BadRequest("say a new description, or a kind")
         await self._redis.hset(self._keys.channel(channel.id), mapping=fields)
-        await self._policy_changed(channel.id)
+        await self.policy_changed(channel.id)
         return await self.get(name)
 
     async def roles(self, name: str) -> dict[str, str]:
@@ -121,7 +128,7 @@ class Channels:
             await self._link.call("EVAL", _GIVE, 1, self._keys.roles(channel.id), user.id, role)
         else:
             await self._redis.hdel(self._keys.roles(channel.id), user.id)
-        await self._policy_changed(channel.id)
+        await self.policy_changed(channel.id)
 
     async def kick(self, name: str, user: User) -> None:
         """End a user's subscriptions of the moment, on every node. They may come back; see give_role for banning."""
@@ -131,6 +138,8 @@ class Channels:
     async def delete(self, name: str) -> None:
         """Remove the channel, its history and its subscriptions, and tell every node. Raises UnknownChannel."""
         channel = await self.get(name)
+        if channel.kind == PAIR and "member" not in (await self.roles(channel.id)).values():
+            raise PermissionDenied("who was asked has not accepted; leave it, and it is no longer listed")
         epoch = str(await self._redis.hget(self._keys.channel(channel.id), "epoch"))
         members = await self._redis.smembers(self._keys.subscribers(channel.id))
         async with self._redis.pipeline(transaction=True) as pipe:  # who publishes meanwhile makes a whole new one
@@ -147,9 +156,9 @@ class Channels:
             for member in members:
                 pipe.srem(self._keys.user_channels(str(member)), channel.id)
             await pipe.execute()
-        await self._policy_changed(channel.id)
+        await self.policy_changed(channel.id)
 
-    async def _policy_changed(self, channel: str) -> None:
+    async def policy_changed(self, channel: str) -> None:
         """Every node reads it again; this one before it answers."""
         await self._redis.publish(self._keys.control, POLICY + channel.encode())
         await self._policies.read([channel])
@@ -165,7 +174,7 @@ class Channels:
             raise LimitExceeded.of_channels(self._limit)
         new, *stored = [text.decode() for text in reply]
         if new == "1":
-            await self._policy_changed(channel)
+            await self.policy_changed(channel)
         there = _channel(dict(zip(stored[::2], stored[1::2], strict=True)))
         assert there is not None
         return there, new == "1"

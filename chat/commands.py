@@ -2,7 +2,6 @@
 
 import asyncio
 import signal
-import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -10,7 +9,7 @@ import uvloop
 
 from chat.errors import BadRequest, Unavailable, Unrecoverable
 from chat.events import EventStream
-from chat.models import channel_id
+from chat.models import channel_id, is_line
 from chat.node import Join, Node
 from chat.protocol import encode
 from chat.requests import moment
@@ -101,7 +100,8 @@ async def status(settings: ServerSettings, join: Join) -> None:
 async def _sinks(node: Node, states: Sequence[GroupState]) -> list[tuple[str, ...]]:
     """Each sink: what it stored last, how long its oldest message waits; those that are off, and what turns each on."""
     rows: list[tuple[str, ...]] = []
-    now = int(time.time() * 1000)
+    seconds, micros = await node.link.call("TIME")  # the clock that gave the entries their times
+    now = int(seconds) * 1000 + int(micros) // 1000
     for group in sorted({state.group for state in states} - {fanout.GROUP}):
         last = await stored_last(node.link, node.keys, group)
         at = datetime.fromtimestamp(last.ms / 1000, UTC).isoformat(timespec="seconds") if last.ms else "-"
@@ -124,7 +124,27 @@ async def _print_queues(node: Node) -> None:
         rows.append(
             (s.name, str(s.ready), "?" if s.unacknowledged is None else str(s.unacknowledged), str(s.consumers))
         )
+    overview = await node.parts.queues.overview()
+    known = {state.name for state in states}
+    for s in overview.queues:
+        if s.name not in known:
+            rows.append((_shown(s.name), str(s.ready), str(s.unacknowledged), str(s.consumers)))
     print_table(rows)
+    if overview.users:
+        print_table([("broker's user", "tags"), *[(_shown(user.name), user.tags) for user in overview.users]])
+    if overview.connections:
+        found = [("broker's connection", "user", "from", "virtual host", "channels", "state")]
+        for one in overview.connections:
+            texts = [_shown(text) for text in (one.name, one.user, one.peer, one.vhost)]
+            found.append((texts[0], texts[1], texts[2], texts[3], str(one.channels), one.state))
+        print_table(found)
+    for note in overview.notes:
+        print(f"\n{note}")
+
+
+def _shown(text: str) -> str:
+    """What others wrote, harmless on a terminal."""
+    return text if is_line(text) else repr(text)
 
 
 async def dead(

@@ -1,16 +1,16 @@
 """Where one writes: lines, what was written before, and completion."""
 
-import re
 from collections.abc import Callable
 
 from textual import events
 from textual.message import Message
 from textual.widgets import TextArea
 
+from pipeline.content import cleaned
+
 ROWS = 6  # it grows with what is written, so far
 JOINERS = "\u200c\u200d"
 REMEMBERED = 200  # lines for the up arrow
-_UNWANTED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 Complete = Callable[[str], tuple[int, list[str]]]
 
@@ -62,7 +62,7 @@ class Composer(TextArea):
         await super()._on_key(event)
 
     async def _on_paste(self, event: events.Paste) -> None:
-        event.text = _UNWANTED.sub("", event.text.replace("\r\n", "\n").replace("\r", "\n"))
+        event.text = cleaned(event.text)
         event.prevent_default()  # else Textual calls the inherited one once more, and the text is there twice
         await super()._on_paste(event)
 

@@ -17,7 +17,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMes
 from websockets.protocol import State
 
 from chat import errors
-from chat.errors import BadRequest, PeykError, Temporary, Unauthorized, Unavailable
+from chat.errors import BadRequest, ConnectionEnded, PeykError, Temporary, Unauthorized, Unavailable
 from chat.protocol import encode
 from chat.source import RESUBSCRIBE, Began, Listener, Said
 
@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 _BACKOFF = 0.2, 5.0  # seconds: first and longest wait before connecting again
 PATIENCE = 10.0  # seconds for a reply
+_BLAMED = (1002, 1003, 1007, 1008, 1009)  # close codes that complain of what was sent
 _FINAL = range(3500, 4000)  # close codes after which a client does not come back by itself
 _AWAY = "not connected; try again when the connection is back"
 
@@ -241,7 +242,10 @@ class Connection:
         finally:
             waiting, self._waiting = self._waiting, {}
             reason = socket.close_reason or "the connection was lost"
-            kind = Unauthorized if (socket.close_code or 0) in _FINAL else Unavailable
+            code = socket.close_code or 0
+            kind: type[PeykError] = (
+                Unauthorized if code in _FINAL else ConnectionEnded if code in _BLAMED else Unavailable
+            )
             for future, _ in waiting.values():
                 if not future.done():
                     future.set_exception(kind(reason))

@@ -11,7 +11,7 @@ from chat.errors import PeykError, UnknownChannel
 from chat.local import Joined, Subscription
 from chat.models import Channel, User, channel_id
 from chat.node import Node
-from chat.private import open_private
+from chat.private import asks_of, decline_private, open_private
 from chat.source import RESUBSCRIBE, Began, Listener, Past, Place, Said
 from pipeline.encode import Message, publication, publication_of, push_prefix
 from pipeline.replay import Page
@@ -178,7 +178,13 @@ class Direct:
         await self._node.channels.update(channel, description)
 
     async def private(self, name: str) -> Channel:
-        return await open_private(self._node, self.access, name)
+        return await open_private(self._node, self.access, name, anybody=True)
+
+    async def asks(self) -> list[str]:
+        return [ask.user for ask in await asks_of(self._node, self.access)]
+
+    async def decline(self, name: str) -> None:
+        await decline_private(self._node, self.access, name)
 
     async def unread(self, channels: Sequence[str]) -> dict[str, tuple[int, int]]:
         return await self._node.reading.unread(self._user.id, channels)

@@ -26,6 +26,7 @@ message says what is allowed or what to do next.
         ├── Unavailable             100   503   yes   not stored; try again
         ├── StorageFull             100   503   yes   not stored; make room
         ├── OutcomeUnknown          100   504   yes   may be stored; retry with the same idempotency key
+        ├── ConnectionEnded         100   503   yes   the connection was ended for what was sent; not for ever again
         └── NoAnswer                100   504   yes   another service is silent; it may have acted
 
 Codes are those of the Centrifugal client protocol; 107 and 112 are among them, so foreign SDKs understand them.
@@ -190,6 +191,10 @@ class OutcomeUnknown(Temporary):
     """The reply was lost: the message may or may not be stored."""
 
     status = 504
+
+
+class ConnectionEnded(Temporary):
+    """The server ended the connection and complained of what was sent: sent again, it may do so again."""
 
 
 class NoAnswer(Temporary):

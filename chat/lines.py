@@ -7,8 +7,9 @@ from chat.plain import harmless
 from chat.slash import Slash
 from chat.source import Source
 from chat.stdio import typed_lines, while_read
-from chat.terminal import VERSION, Terminal
+from chat.terminal import Terminal
 from chat.transcript import Day, Entry, Gap, Item, New, Outgoing, Transcript, View
+from chat.version import VERSION
 from chat.words import Words
 
 HISTORY = 20  # messages shown on joining
@@ -102,10 +103,11 @@ async def chat(source: Source, channel: str, words: Words) -> int:
     try:
         with while_read():
             await slash.enter(f"/join {channel}")
-            lines = typed_lines()
-            while face.running and (line := await lines.get()) is not None:
+            async for line in typed_lines():
                 await slash.enter(line)
                 await terminal.outbox.settled()
+                if not face.running:
+                    break
     finally:
         await terminal.close()
     return int(terminal.unsent)

@@ -15,6 +15,7 @@ from textual.widget import Widget
 from chat.models import fold
 from chat.plain import fit, glyphs, paragraphs, width, wrap
 from chat.terminal import Terminal
+from chat.text import with_hosts
 from chat.themes import Palette
 from chat.transcript import Day, Entry, Gap, Item, New, Outgoing, Transcript
 from chat.words import Words
@@ -233,7 +234,7 @@ class MessageLog(Widget):
         head += [Segment(f"* {name_text} ", name)] if said.is_action else [Segment(f"{name_text}: ", name)]
         if not isinstance(said.data, dict) or not isinstance(said.data.get("text"), str):
             text = quiet  # an event, shown as its JSON
-        return self._lay(head, entry.text, text, _INDENT)
+        return self._lay(head, with_hosts(entry.text), text, _INDENT)
 
     def _called(self, user: str) -> str:
         """A name, cut where it would leave its message no room."""

@@ -23,6 +23,7 @@ REFUSALS = {
     "subscriptions": "subscriptions beyond what one client may have",
     "channels": "channels beyond what there may be",
     "user_channels": "channels beyond what one user may belong to",
+    "user_asks": "people asked to talk alone beyond what one user may ask in a day",
     "calls": "calls to other services beyond what one node may have under way",
     "handshake": "connections closed because no whole request came in time",
     "connect": "sockets closed because no first command came in time",

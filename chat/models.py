@@ -52,14 +52,15 @@ def fold(text: str) -> str:
     return unicodedata.normalize("NFC", bare)
 
 
-def _is_name(text: str) -> bool:
+def _may_name(text: str) -> bool:
     """Whether every character of `text`, in NFC, may stand where it does in a name."""
     if text.isascii():
         return all(c.isalnum() or c in "_-." for c in text)
-    return all(_joins(text, at) if c in _JOINERS else _is_seen(c) for at, c in enumerate(text))
+    return all(_joins(text, at) if c in _JOINERS else may_be_named(c) for at, c in enumerate(text))
 
 
-def _is_seen(character: str) -> bool:
+def may_be_named(character: str) -> bool:
+    """Whether a name may hold it, wherever in it."""
     if character in _STOPS or _DASH.match(character):
         return True
     return unicodedata.category(character) in _OF_NAMES and not _UNSEEN.match(character)
@@ -71,13 +72,18 @@ def _joins(text: str, at: int) -> bool:
     return len(around) == 2 and unicodedata.category(around[0])[0] in "LM" and unicodedata.category(around[1])[0] == "L"
 
 
+def is_name(text: str) -> bool:
+    """Whether it can name a person or a channel."""
+    return len(text) <= _LONGEST and _spelled(text) is not None
+
+
 def _spelled(name: str) -> tuple[str, str] | None:
     """`name` as it is shown, in NFC, and its skeleton; None where it is no name."""
     shown = unicodedata.normalize("NFC", name)
     skeleton = fold(shown)
     if not 0 < len(shown) <= NAME_LIMIT or not 0 < len(skeleton) <= NAME_LIMIT or "." in (shown[0], skeleton[0]):
         return None
-    return (shown, skeleton) if _is_name(shown) and _is_name(skeleton) else None
+    return (shown, skeleton) if _may_name(shown) and _may_name(skeleton) else None
 
 
 @lru_cache(maxsize=8192)

@@ -11,6 +11,7 @@ from chat.accounts import Accounts
 from chat.channels import DELETED, KICK, Channels
 from chat.doors import Doors
 from chat.errors import Unrecoverable
+from chat.health import Health
 from chat.hub import Hub
 from chat.limits import Limits
 from chat.models import Channel
@@ -116,6 +117,7 @@ class Node:
         self.pinger.start()
         self.doors.changed = self.pinger.shut_out
         stack.push_async_callback(self.pinger.close)
+        self.health = Health(self)
         await self._play(stack)
 
     async def _play(self, stack: AsyncExitStack) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from chat.errors import PeykError, Temporary, TooManyRequests
+from chat.errors import ConnectionEnded, PeykError, Temporary, TooManyRequests
 from chat.protocol import encode
 from chat.source import Said
 from chat.transcript import Outgoing, View
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 MESSAGE_BYTES = 64 * 1024
 RETRY_SECONDS = 120.0  # a message is sent again by itself while there is a connection
 KEY_SECONDS = 240.0  # and after one was away; a key is remembered for 300 (IDEMPOTENCY_TTL)
+BLAMES = 2  # connections that a message may end before it is given up
 _BACKOFF = 0.5, 5.0  # seconds: first and longest wait before a message is sent again
 
 
@@ -78,7 +79,10 @@ class Outbox:
                 try:
                     place = await self._terminal.source.publish(view.channel.id, outgoing.data, outgoing.key)
                 except (Temporary, *FAILURES) as error:
-                    if not await self._wait(outgoing, error, wait):
+                    outgoing.blames += isinstance(error, ConnectionEnded)
+                    if outgoing.blames >= BLAMES:
+                        outgoing.state, outgoing.reason = "failed", self._terminal.words.error(error)
+                    elif not await self._wait(outgoing, error, wait):
                         return
                     wait = min(wait * 2, _BACKOFF[1])
                 except PeykError as error:

@@ -15,9 +15,9 @@ from chat.protocol import encode
 from chat.requests import moment
 from chat.settings import ServerSettings
 from chat.source import Began, Said, Source
-from chat.stdio import typed_lines, while_read
+from chat.stdio import typed_lines, while_read, write_utf8
 from chat.terminal import PAGE
-from pipeline.content import json_line
+from pipeline.content import cleaned, json_line
 from pipeline.resp import FAILURES
 
 _WAIT = 0.5  # seconds before a line that could not be sent is sent again
@@ -31,22 +31,21 @@ async def send(settings: ServerSettings, username: str, name: str, text: str, wh
     """
     channel = channel_id(name)
     async with opened(settings, username, "tool") as source:
-        async for line in _messages(text, whole):
-            data = line.encode() if is_json else encode({"text": line})
-            await _publish(source, channel, json_line(data, settings.message_limit, settings.json_depth))
+        async for said in _messages(text, whole):
+            text = said if is_json else cleaned(said)
+            if text:
+                data = text.encode(errors="replace") if is_json else encode({"text": text})
+                await _publish(source, channel, json_line(data, settings.message_limit, settings.json_depth))
 
 
 async def _messages(text: str, whole: bool) -> AsyncIterator[str]:
     if text:
         yield text
     elif whole:
-        if everything := (await asyncio.to_thread(sys.stdin.read)).strip("\n"):
-            yield everything
+        yield "".join([line async for line in typed_lines()]).strip("\n")
     else:
-        lines = typed_lines()
-        while (line := await lines.get()) is not None:
-            if line := line.rstrip("\r\n"):
-                yield line
+        async for line in typed_lines():
+            yield line.rstrip("\r\n")
 
 
 async def _publish(source: Source, channel: str, data: bytes) -> None:
@@ -123,6 +122,7 @@ async def replay(
     settings: ServerSettings, join: Join, username: str, name: str, after: int, since: str | None, follow: bool
 ) -> None:
     """Write a channel's history as JSON lines, and with `follow` go on with what comes. Raises UnknownChannel."""
+    write_utf8()
     with while_read():
         if not settings.peyk_url:
             await commands.replay(settings, join, name, after, since, follow)

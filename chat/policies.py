@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from chat.auth import Policy
+from chat.auth import PAIR, PAIR_PREFIX, Policy
 from chat.errors import BadRequest
 from pipeline.keys import Keys
 from pipeline.lasting import end, lasting
@@ -105,10 +105,11 @@ class Policies:
         for reply in replies:
             if isinstance(reply, ReplyError):
                 raise reply
-        return map(_policy, replies[::2], replies[1::2])
+        return map(_policy, channels, replies[::2], replies[1::2])
 
 
-def _policy(fields: Sequence[bytes | None], roles: Sequence[Any]) -> Policy:
+def _policy(channel: str, fields: Sequence[bytes | None], roles: Sequence[Any]) -> Policy:
     kind, owner = [(value or b"").decode() for value in fields]
     texts = [value.decode() for value in roles]
-    return Policy(kind or "public", owner, dict(zip(texts[::2], texts[1::2], strict=True)))
+    kind = kind or (PAIR if channel.startswith(PAIR_PREFIX) else "public")  # also one that is not there
+    return Policy(kind, owner, dict(zip(texts[::2], texts[1::2], strict=True)))

@@ -1,9 +1,11 @@
 """How far each user has read, on the server, so that a page, a second tab and a terminal agree: unread = top - read."""
 
 from collections.abc import Sequence
+from typing import Any
 
+from chat.models import fold
 from pipeline.keys import Keys
-from pipeline.resp import Link, ReplyError
+from pipeline.resp import Command, Link, ReplyError
 
 # KEYS: the user's read positions, the channel. ARGV: the channel's id, the offset read.
 # Never beyond the channel's top; and a position beyond it is of a channel that was deleted and made anew.
@@ -14,6 +16,9 @@ local offset = math.min(tonumber(ARGV[2]), top)
 if known > top then known = 0 end
 if offset > known then redis.call('HSET', KEYS[1], ARGV[1], string.format('%.0f', offset)) end
 """
+
+
+OWN = 50  # of one's own messages looked at together
 
 
 class Reading:
@@ -39,4 +44,39 @@ class Reading:
         for channel, read, top in zip(channels, replies[0], replies[1:], strict=True):
             if top is not None:
                 found[channel] = (int(read or 0) if int(read or 0) <= int(top) else 0, int(top))
+        await self._pass_own(user, found)
         return found
+
+    async def _pass_own(self, user: str, found: dict[str, tuple[int, int]]) -> None:
+        """One's own messages are read, wherever one said them: the positions in `found` move behind them.
+
+        Looked for when somebody asks, so that publishing pays nothing, and each only once.
+        """
+        asked = [channel for channel, (read, top) in found.items() if read < top]
+        count = 1
+        while asked:
+            nexts: list[Command] = [
+                ["XRANGE", self._keys.history(channel), f"{found[channel][0] + 1}-0", "+", "COUNT", count]
+                for channel in asked
+            ]
+            going_on = []
+            for channel, entries in zip(asked, await self._link.pipeline(nexts), strict=True):
+                if isinstance(entries, ReplyError):
+                    raise entries
+                read, top = found[channel]
+                own = _own(user, read, entries)
+                if own:
+                    found[channel] = min(read + own, top), top
+                    await self.read(user, channel, read + own)
+                if own == count and read + own < top:
+                    going_on.append(channel)
+            asked, count = going_on, OWN
+
+
+def _own(user: str, read: int, entries: Sequence[Any]) -> int:
+    """How many of the messages right behind `read` are the user's own."""
+    for n, (entry, fields) in enumerate(entries):
+        author = dict(zip(fields[::2], fields[1::2], strict=True)).get(b"user", b"").decode()
+        if int(entry.partition(b"-")[0]) != read + n + 1 or fold(author) != user:
+            return n
+    return len(entries)

@@ -80,6 +80,12 @@ class Remote(Connection):
     async def private(self, name: str) -> Channel:
         return msgspec.convert(await self._rpc("channels.private", user=name), Channel)
 
+    async def asks(self) -> list[str]:
+        return [str(ask["user"]) for ask in (await self._rpc("channels.asks"))["asks"]]
+
+    async def decline(self, name: str) -> None:
+        await self._rpc("channels.decline", user=name)
+
     async def unread(self, channels: Sequence[str]) -> dict[str, tuple[int, int]]:
         known = (await self._rpc("unread"))["channels"]
         return {channel: (known[channel]["read"], known[channel]["top"]) for channel in channels if channel in known}

@@ -16,7 +16,7 @@ from chat.moderation import Role
 from chat.protocol import KEY_LIMIT, OFFSET_LIMIT
 from chat.requests import JSON, Failure, answer
 from chat.rpc import NewChannel
-from chat.session import VERSION
+from chat.version import VERSION
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -170,7 +170,7 @@ def document() -> dict[str, Any]:
     paths: dict[str, dict[str, Any]] = {}
     for operation in OPERATIONS:
         paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation, schema_of)
-    info = {"title": "Peyk", "version": VERSION.split()[1], "description": f"A name has {NAME_RULE}."}
+    info = {"title": "Peyk", "version": VERSION, "description": f"A name has {NAME_RULE}."}
     return {"openapi": "3.1.0", "info": info, "paths": paths, "components": {"schemas": components}}
 
 

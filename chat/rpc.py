@@ -11,7 +11,7 @@ from chat.access import Access
 from chat.calls import Call, call_service
 from chat.errors import BadRequest, UnknownMethod
 from chat.models import channel_id
-from chat.private import open_private
+from chat.private import asks_of, decline_private, open_private
 from pipeline.content import UNREADABLE
 
 if TYPE_CHECKING:
@@ -96,6 +96,15 @@ async def _private(node: "Node", access: Access, params: Private) -> Any:
     return await open_private(node, access, params.user)
 
 
+async def _asks(node: "Node", access: Access, params: Nothing) -> Any:
+    return {"asks": await asks_of(node, access)}
+
+
+async def _decline(node: "Node", access: Access, params: Private) -> Any:
+    await decline_private(node, access, params.user)
+    return {}
+
+
 async def _subscriptions(node: "Node", access: Access, params: Nothing) -> Any:
     return {"channels": await _mine(node, access)}
 
@@ -158,6 +167,8 @@ METHODS: dict[str, tuple[type, Callable[["Node", Access, Any], Awaitable[Any]]]]
     "channels.role": (Judged, _role),
     "channels.kick": (Judged, _kick),
     "channels.private": (Private, _private),
+    "channels.asks": (Nothing, _asks),
+    "channels.decline": (Private, _decline),
     "channels.subscribers": (Named, _subscribers),
     "subscriptions.list": (Nothing, _subscriptions),
     "unread": (Nothing, _unread),
@@ -167,7 +178,7 @@ METHODS: dict[str, tuple[type, Callable[["Node", Access, Any], Awaitable[Any]]]]
 }
 
 # Their answers are as long as there are channels or members: a client has one at a time.
-LONG = {"channels.list", "channels.roles", "channels.subscribers", "subscriptions.list", "unread"}
+LONG = {"channels.asks", "channels.list", "channels.roles", "channels.subscribers", "subscriptions.list", "unread"}
 
 
 async def call_method(node: "Node", access: Access, method: str, data: msgspec.Raw) -> Any:

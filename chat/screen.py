@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import sys
 from collections.abc import Callable
 
 from rich.segment import Segment
@@ -10,6 +11,7 @@ from textual import events, on
 from textual.app import App, ComposeResult
 from textual.binding import Binding
 from textual.containers import Horizontal
+from textual.driver import Driver
 from textual.strip import Strip
 from textual.widget import Widget
 from textual.widgets import Static
@@ -21,15 +23,25 @@ from chat.message_log import MessageLog
 from chat.plain import clip, fit, glyphs, width
 from chat.slash import Command, Slash
 from chat.source import Source
-from chat.terminal import VERSION, Terminal
+from chat.terminal import Terminal
 from chat.themes import THEMES, Palette
 from chat.transcript import View
+from chat.version import VERSION
 from chat.words import Told, Words
 
 logger = logging.getLogger(__name__)
 
 _FRAME = 0.03  # seconds in which changes are drawn together
 INTERRUPTED = 130  # exit code of Ctrl-C
+
+
+def _driver() -> type[Driver] | None:
+    """What reads the terminal; None: Textual chooses, as where there is no POSIX."""
+    if sys.platform == "win32":
+        return None
+    from chat.driver import TolerantDriver
+
+    return TolerantDriver
 
 
 class Bar(Widget):
@@ -88,7 +100,7 @@ class Screen(App[None]):
 
     def __init__(self, source: Source, channel: str, words: Words, theme: str = "peyk") -> None:
         self._palette = THEMES[theme]
-        super().__init__()
+        super().__init__(driver_class=_driver())
         self.words, self._channel = words, channel
         self.terminal = Terminal(source, self, words)
         self.slash = Slash(self.terminal)

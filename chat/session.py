@@ -26,6 +26,7 @@ from chat.protocol import Command
 from chat.rpc import LONG, call_method
 from chat.subscriber import Subscriber
 from chat.throttle import Throttle
+from chat.version import SERVER
 from pipeline.content import json_line
 from pipeline.producer import Position
 from pipeline.replay import Page
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-VERSION = "peyk 0.1.0"
 AT_ONCE = 32  # commands of one client that may wait for Redis together, besides publishes
 EXPIRED = 3005, "connection expired"  # close codes of the Centrifugal protocol
 INVALID_TOKEN = 3500, "invalid token"
@@ -156,7 +156,7 @@ class Session:
         elif command.refresh is not None:
             self.access.refresh(command.refresh.token)
             self.subscriber.recheck()
-            result = {"client": self.client, "version": VERSION, **protocol.expiry(self.access.identity.ttl)}
+            result = {"client": self.client, "version": SERVER, **protocol.expiry(self.access.identity.ttl)}
             self.reply(protocol.reply(command.id, "refresh", result))
         elif command.sub_refresh is not None:
             ttl = self.subscriber.refresh(command.sub_refresh)
@@ -334,8 +334,10 @@ class Session:
         self._node.limits.connect(identity.user.id, None if self.throttle is None else self.throttle.pace)
         self.access = Access(self._node.doors, identity)
         self.user = identity.user
+        if self._node.settings.names_given and not identity.guest:
+            self._node.subscriptions.meet(identity.user)
         interval = self._node.settings.ping_interval
-        result = {"client": self.client, "version": VERSION, "ping": interval, "pong": True}
+        result = {"client": self.client, "version": SERVER, "ping": interval, "pong": True}
         result |= protocol.expiry(self.access.identity.ttl)
         who = {"user": self.user.username, "guest": identity.guest}
         self.reply(protocol.reply(command_id, "connect", result | {"data": who}))

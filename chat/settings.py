@@ -95,6 +95,7 @@ class ServerSettings(Settings):
     publish_rate: Limit = _limit("publish_rate", "messages a second of one client")
     user_command_rate: Limit = _limit("user_command_rate", "commands a second of one user, or requests of one address")
     user_publish_rate: Limit = _limit("user_publish_rate", "messages a second of one user, over HTTP of one address")
+    user_asks: int = Field(100, ge=1, description="people one may ask to talk alone in a day, and who may ask one")
     address_sign_ins: Limit = _limit("address_sign_ins", "sign-ins by password from one address in a minute")
     address_accounts: Limit = _limit("address_accounts", "new accounts from one address in an hour")
     account_limit: int = Field(100_000, ge=0, description="accounts there may be (0: no limit)")

@@ -10,6 +10,7 @@ from chat.source import Said
 from chat.terminal import PAGE, Terminal
 from chat.transcript import View
 from chat.words import Told
+from pipeline.content import cleaned
 from pipeline.resp import FAILURES
 
 SEARCHED = 10_000  # messages that /search looks through, newest first
@@ -48,10 +49,12 @@ class Slash:
             "/search": Command("/search <text>", self._search),
             "/name": Command("/name <name>", self._name),
             "/msg": Command("/msg <name> <text>", self._msg, "names"),
+            "/decline": Command("/decline <name>", self._decline, "names"),
         }
 
     async def enter(self, line: str) -> None:
         """One line typed: a command, or text to send. What goes wrong is one quiet line."""
+        line = cleaned(line)
         word, _, rest = line.strip().partition(" ")
         if word == "/quit":  # waits for nothing
             return await self._quit(rest)
@@ -176,6 +179,11 @@ class Slash:
         self._view = self._terminal.views.get(channel.id)
         if text.strip():
             await self._send(text.strip())
+
+    async def _decline(self, name: str) -> None:
+        name = self._given(name, "/decline").removeprefix("@")
+        await self._terminal.source.decline(name)
+        self._terminal.say(self._words("declined", name=name))
 
     # -- completion
 

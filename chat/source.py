@@ -168,6 +168,13 @@ class Source(Protocol):
         """The private channel of oneself and another, made if it is missing."""
         ...
 
+    async def asks(self) -> list[str]:
+        """The names of those who want to talk to this user alone; `private` accepts."""
+        ...
+
+    async def decline(self, name: str) -> None:
+        """Not to talk to who asked."""
+
     async def unread(self, channels: Sequence[str]) -> dict[str, tuple[int, int]]:
         """(read, top) by channel."""
         ...

@@ -1,24 +1,62 @@
 """Standard input and output of a command: whatever bytes come in, and a reader who may leave."""
 
 import asyncio
+import io
+import os
 import select
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
 
+from chat.errors import BadRequest
 
-def typed_lines() -> "asyncio.Queue[str | None]":
-    """Lines of standard input as they are typed; None at its end. Read in a thread that does not hold up the exit."""
-    loop, lines = asyncio.get_running_loop(), asyncio.Queue[str | None]()
+_AHEAD = 1000  # lines read before they are asked for
+
+
+def tolerate() -> None:
+    """Take any bytes, and write what the terminal's encoding has: the rest is U+FFFD, or a question mark.
+
+    What the process was started without is as /dev/null.
+    """
+    sys.stdin = sys.stdin or open(os.devnull)  # noqa: SIM115  # as long as the process
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
+    for stream in (sys.stdin, sys.stdout):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def write_utf8() -> None:
+    """Write UTF-8 whatever the terminal's encoding is: what is written is JSON."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8")
+
+
+async def typed_lines() -> AsyncIterator[str]:
+    """Lines of standard input as they are typed. Read in a thread that does not hold up the exit.
+
+    Raises BadRequest where standard input cannot be read.
+    """
+    loop, lines = asyncio.get_running_loop(), asyncio.Queue[str | Exception | None]()
+    room = threading.Semaphore(_AHEAD)
 
     def read() -> None:
-        for line in sys.stdin:
-            loop.call_soon_threadsafe(lines.put_nowait, line)
-        loop.call_soon_threadsafe(lines.put_nowait, None)
+        end: Exception | None = None
+        with suppress(RuntimeError):  # the loop has ended before the input
+            try:
+                for line in sys.stdin:
+                    room.acquire()
+                    loop.call_soon_threadsafe(lines.put_nowait, line)
+            except (OSError, ValueError) as error:
+                end = error
+            loop.call_soon_threadsafe(lines.put_nowait, end)
 
     threading.Thread(target=read, daemon=True).start()
-    return lines
+    while isinstance(line := await lines.get(), str):
+        yield line
+        room.release()
+    if line is not None:
+        raise BadRequest(f"standard input cannot be read: {line}")
 
 
 @contextmanager
@@ -59,7 +97,7 @@ def _errors_of_output() -> "select.epoll | None":
 
     Only errors are asked for, so a reader that writes to us (a socket goes both ways) wakes nobody.
     """
-    if sys.platform != "linux" or sys.stdout is None:
+    if sys.platform != "linux":
         return None
     errors = select.epoll()
     with suppress(OSError, ValueError):  # a file has no reader; ValueError: standard output is not a descriptor

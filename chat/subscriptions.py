@@ -1,12 +1,18 @@
 """Subscriptions: who belongs to what, in Redis sets. Belonging outlasts a connection; being there now is presence."""
 
+import asyncio
+import logging
 from collections.abc import Sequence
 from typing import Any
 
 from chat.errors import LimitExceeded
 from chat.models import User
 from pipeline.keys import Keys
-from pipeline.resp import Command, Link, ReplyError
+from pipeline.resp import FAILURES, Command, Link, ReplyError
+
+logger = logging.getLogger(__name__)
+
+_KEPT = 10_000  # user ids
 
 # Add ARGV[1] to the set, unless it would have more than ARGV[2] (0: any number). -1: it would; else as SADD.
 _ADD = """
@@ -23,6 +29,25 @@ class Subscriptions:
 
     def __init__(self, link: Link, keys: Keys, limit: int = 0) -> None:
         self._link, self._keys, self._limit = link, keys, limit
+        self._met: set[str] = set()  # user ids that are known to Redis
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def meet(self, user: User) -> None:
+        """Somebody came with a token: others may ask to talk to them from now on. Nobody waits for it."""
+        if user.id not in self._met:
+            if len(self._met) >= _KEPT:
+                self._met.clear()
+            self._met.add(user.id)
+            task = asyncio.create_task(self._know(user))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _know(self, user: User) -> None:
+        try:
+            await self._link.call("HSET", self._keys.user(user.id), "id", user.id, "username", user.username)
+        except FAILURES as error:
+            self._met.discard(user.id)
+            logger.info("%s is not known to others: %s", user.id, error)
 
     async def add(self, user: User, channel: str) -> bool:
         """Make `user` a subscriber of `channel`; whether they were not one before. Raises LimitExceeded."""

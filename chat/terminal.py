@@ -5,25 +5,24 @@ A *source* (chat/source.py) brings what happens; a *face* shows it: chat/screen.
 
 import asyncio
 import contextlib
-import re
 from collections.abc import Coroutine
 from datetime import date
 from typing import Protocol
 
+from chat.auth import PAIR
 from chat.errors import BadRequest, PeykError, UnknownChannel
 from chat.marks import ReadMarks
 from chat.models import Channel, channel_id, fold
 from chat.outbox import Outbox
 from chat.source import DELETED, Began, Said, Source
+from chat.text import mentions, with_hosts
 from chat.transcript import KEPT, KEPT_HIDDEN, Transcript, View, day_of
 from chat.words import Told, Words
 from pipeline.resp import FAILURES
 
-VERSION = "1.0"
 PAGE = 100  # messages of history read at once
 PEOPLE = 1000  # names of a channel that Tab completes
 REREAD = 500  # missed messages that are read one page after another; beyond, the log begins at the newest page
-_NAMES = re.compile(r"@([\w.\-\u200c]+)")
 
 
 class Face(Protocol):
@@ -56,6 +55,7 @@ class Terminal:
         self.home = Transcript()  # what is said where there is no channel
         self.up, self.final, self.why = True, False, ""
         self.attended = True  # the newest messages of the current channel are before somebody's eyes
+        self._asking: set[str] = set()  # who wants to talk, as far as it was told
         self._refused: set[str] = set()  # channels one belongs to and may not hear
         self._tasks: set[asyncio.Task[None]] = set()
         self.outbox, self.marks = Outbox(self), ReadMarks(self)
@@ -82,7 +82,7 @@ class Terminal:
 
     def title(self, channel: Channel) -> str:
         """A channel's name for people; of a private one, who the other is."""
-        if channel.kind == "private" and channel.id.startswith("dm-"):
+        if channel.kind == PAIR:
             others = [name for name in channel.description.split() if fold(name) != self.user]
             if len(others) == 1:
                 return "@" + others[0]
@@ -96,7 +96,8 @@ class Terminal:
         clock = self.words.clock(said.time)
         if dated and (day := day_of(said.time)) is not None:
             clock = f"{self.words.day(day, date.today())} {clock}"
-        return f"[{clock}] " + (f"* {said.user} {said.text}" if said.is_action else f"{said.user}: {said.text}")
+        text = with_hosts(said.text)
+        return f"[{clock}] " + (f"* {said.user} {text}" if said.is_action else f"{said.user}: {text}")
 
     # -- coming and going
 
@@ -202,6 +203,10 @@ class Terminal:
             except PeykError as error:
                 self._refused.add(channel)
                 self.complain(error)
+        asking = set(await self.source.asks())
+        for name in sorted(asking - self._asking):
+            self.say(self.words("asks", name=name))
+        self._asking = asking
         await self.marks.count(self.views)
         for view in [self.views[channel] for channel in mine if channel in self.views]:
             if view.unread and not view.transcript.first:  # somebody may have called this user
@@ -292,7 +297,8 @@ class Terminal:
             del view.people[next(iter(view.people))]
         if message.client in self.source.clients:
             view.transcript.take_own(message)
-        if fold(message.user) == self.user and message.offset == view.transcript.top:
+        here = message.client in self.source.clients
+        if fold(message.user) == self.user and message.offset == (view.transcript.top if here else view.read + 1):
             view.read = max(view.read, message.offset)
         return True
 
@@ -300,9 +306,7 @@ class Terminal:
         """Whether somebody else calls this user, or writes to nobody else."""
         if fold(message.user) == self.user:
             return False
-        return self.is_private(view.channel) or any(
-            fold(n.rstrip(".-")) == self.user for n in _NAMES.findall(message.text)
-        )
+        return self.is_private(view.channel) or any(fold(name) == self.user for name in mentions(message.text))
 
     # -- what the source tells
 

@@ -60,6 +60,7 @@ class Outgoing:
     at: float  # seconds, by the loop's clock
     state: str = "sending"
     reason: str = ""
+    blames: int = 0  # connections that were ended for it
 
 
 Item = Entry | Outgoing | Day | Gap | New

@@ -95,6 +95,9 @@ _EN = {
     "help_search": "find a text in this channel",
     "help_name": "go on under another name",
     "help_msg": "write to one person alone",
+    "help_decline": "not to talk to who asked",
+    "asks": "{name} wants to talk to you: /msg {name} accepts, /decline {name} does not",
+    "declined": "{name} does not talk to you alone",
     "help_theme": "colours: peyk, dark, contrast",
 }
 _FA = {
@@ -161,6 +164,9 @@ _FA = {
     "help_search": "جست‌وجو در این کانال",
     "help_name": "ادامه با نامی دیگر",
     "help_msg": "پیام خصوصی به یک نفر",
+    "help_decline": "نپذیرفتن گفت‌وگوی دو نفره",
+    "asks": "{name} می‌خواهد با شما گفت‌وگو کند؛ پذیرفتن: /msg {name}، نپذیرفتن: /decline {name}",
+    "declined": "گفت‌وگوی دو نفره با {name} پذیرفته نشد",
     "help_theme": "رنگ‌ها: peyk، dark، contrast",
 }
 WORDS = {"en": _EN, "fa": _FA}

@@ -23,13 +23,32 @@ _INTEGERS = range(-(2**63), 2**63)
 UNREADABLE = msgspec.DecodeError, UnicodeDecodeError, RecursionError  # what decoding JSON may raise
 
 _SHORT = 256  # bytes of JSON in which few numbers have room
+_DOUBTFUL = 16  # a float of fewer characters has at most 15 digits, and every double holds these
+_TINY = 1e-300  # a double near 0 has fewer
+_FLOAT_DIGITS = 767  # no double has more, written out whole
 
 
 def _float(text: str) -> float:
     number = float(text)
     if math.isinf(number):
         raise ValueError("Number out of range")
+    if (len(text) > _DOUBTFUL or abs(number) < _TINY) and repr(number) != text and not _is_whole(text, number):
+        raise BadRequest(
+            f"data holds the number {text[:60]}, which a 64-bit float would change to {number!r}; send it as a string"
+        )
     return number
+
+
+def _is_whole(text: str, number: float) -> bool:
+    """Whether a float says all that the JSON number `text` says: rounded to as many digits it is the same.
+
+    So 0.10000000000000001, as languages write 0.1 that show 17 digits, is one; 12345678901234567.89 is none.
+    """
+    digits = text.lower().partition("e")[0].replace("-", "").replace(".", "").strip("0")
+    if not digits or not number or len(digits) > _FLOAT_DIGITS:
+        return not digits
+    rounded = f"{abs(number):.{len(digits) - 1}e}".partition("e")[0]
+    return rounded.replace(".", "") == digits
 
 
 _decode_short = msgspec.json.Decoder().decode
@@ -37,12 +56,13 @@ _decode_long = msgspec.json.Decoder(float_hook=_float).decode  # msgspec's own w
 _encode = msgspec.json.Encoder().encode
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # C0 without tab and newline, DEL, C1
-
+_BREAK = re.compile("\r\n?|[\x0b\x0c\x85]")  # ways to end a line; word processors' soft one is U+000B
+_SURROGATE = re.compile("[\ud800-\udfff]")  # bytes that were no text, as Python reads them
 _NO_LETTERS = re.compile(rf"(?<![^\w\s\x00-\x7f])[^\w\s\x00-\x7f]{{{MARKS + 1},}}")  # combining marks are among these
 _C1 = re.compile(rb"\xc2[\x80-\x9f]")
 _ONLY_DIGITS = bytes(48 if c in b"0123456789" else 32 for c in range(256))
 _LONG_INTEGER = re.compile(rb"-?[0-9]{19,}(?![0-9.e])")
-_DIGITS = b"0" * 19
+_DIGITS = b"0" * _DOUBTFUL
 _BRACKETS = bytes.maketrans(b"{}", b"[]")
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
@@ -66,10 +86,10 @@ def json_line(data: bytes | msgspec.Raw, limit: int, depth: int = DEPTH) -> byte
         raise TooLarge(f"a message has at most {limit} bytes; this one has {len(line)}")
     text = value.get("text") if type(value) is dict else None
     if type(text) is not str:
-        _check(line)
+        _check(line, raw)
         return line
     if len(value) > 1:
-        _check(line)
+        _check(line, raw)
     return _with_clean_text(value, text, line)
 
 
@@ -83,6 +103,15 @@ def _with_clean_text(value: dict[str, Any], text: str, line: bytes) -> bytes:
         return line
     value["text"] = normal(text)
     return _encode(value)
+
+
+def cleaned(text: str) -> str:
+    """What somebody typed, pasted or piped, as the rules for text have it: in order, and nothing to refuse.
+
+    Every way to end a line is a newline, other control characters are gone, and what is no character is U+FFFD.
+    The page does the same (chat/web/words.js), by the same vectors.
+    """
+    return _SURROGATE.sub("\ufffd", _CONTROL.sub("", _BREAK.sub("\n", text)))
 
 
 def normal(text: str) -> str:
@@ -102,9 +131,12 @@ def _stacks(run: str) -> bool:
     return False
 
 
-def _check(line: bytes) -> None:
-    """What holds for any JSON: its whole numbers, its keys, and no U+0000 (databases cannot store it)."""
-    if _DIGITS in line.translate(_ONLY_DIGITS):
+def _check(line: bytes, raw: bytes) -> None:
+    """What holds for any JSON, which came as `raw`: its numbers, its keys, no U+0000 (databases cannot store it)."""
+    has_many_digits = _DIGITS in raw.translate(_ONLY_DIGITS, b".")
+    if len(raw) <= _SHORT and (has_many_digits or b"e-" in raw or b"E-" in raw):
+        _decode_long(raw)  # the quick way is used for short ones, and sees no digit that gets lost
+    if has_many_digits:
         for number in _LONG_INTEGER.findall(b"".join(_at_quotes(line)[::2])):
             if int(number) not in _INTEGERS:
                 raise BadRequest("data holds a whole number beyond 64 bits; send it as a string")

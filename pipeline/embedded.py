@@ -14,6 +14,7 @@ from typing import TextIO
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
+from pipeline.files import UMASK, private_directory, private_file
 from pipeline.resp import ConnectionLost, ReplyError, connect
 from redis_config import Address, ConfigError, client
 
@@ -60,7 +61,9 @@ class Embedded:
         if len(os.fsencode(self._socket)) > _SOCKET_PATH_LIMIT:
             raise ConfigError(f"DATA_DIR is too long a path for a unix socket: {self._dir}; set a shorter one")
         try:
-            self._dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            private_directory(self._dir)
+            private_file(self._dir / "lock")
+            private_file(self._dir / "start.lock")
             self._users = (self._dir / "lock").open("a")
         except OSError as error:
             raise ConfigError(f"DATA_DIR {self._dir} cannot be written ({error.strerror}); set another") from None
@@ -112,7 +115,7 @@ class Embedded:
         command += ["--maxmemory-policy", "noeviction", "--daemonize", "no"]
         null = subprocess.DEVNULL
         process = subprocess.Popen(  # noqa: ASYNC220  # a millisecond, and asyncio's would end with our loop
-            command, stdin=null, stdout=null, stderr=null, start_new_session=True
+            command, stdin=null, stdout=null, stderr=null, start_new_session=True, umask=UMASK
         )
         deadline = asyncio.get_running_loop().time() + START_TIMEOUT
         try:

@@ -19,8 +19,8 @@ _SENDER = "_sender"
 _DATABASE = re.compile(r"db\d+:")
 _NAMES = (NODES, CHANNELS, REVOKED, SECRET, ACCOUNTS, PARTITIONS, READY, DEMO)
 _OTHERS = (
-    _CONTROL, *_NAMES, "presence:", "node:", "user:", "account:", "attempts:", "places:", "log:", "lease:", "dead:",
-    "archive:", "idem:", "batch:", "event:", "rpc:",
+    _CONTROL, *_NAMES, "presence:", "node:", "user:", "account:", "attempts:", "places:", "asks:", "asked:", "log:",
+    "lease:", "dead:", "archive:", "idem:", "batch:", "event:", "rpc:",
 )  # fmt: skip
 
 
@@ -129,6 +129,16 @@ class Keys:
     def places(user: str) -> str:
         """Sorted set with a time to live: digests of the addresses a user signed in from last."""
         return f"places:{user}"
+
+    @staticmethod
+    def asks(user: str) -> str:
+        """Sorted set: the channels of two that a user was asked into, by time (Unix s)."""
+        return f"asks:{user}"
+
+    @staticmethod
+    def asked(user: str) -> str:
+        """Sorted set with a time to live: those a user asked somebody into and that wait, by time."""
+        return f"asked:{user}"
 
     @staticmethod
     def user_channels(user: str) -> str:

@@ -19,10 +19,16 @@ logger = logging.getLogger(__name__)
 RENEWALS = 4  # a lease is renewed this many times in its life
 NODES_CHANGED = b"nodes"  # said on Pub/Sub `control` when a node comes, goes or lets go
 
+# Redis counts the time to live of a key, and we that of a node, by its clock. If that goes back an hour, a dead node
+# would hold what it held an hour longer; so what lasts longer than any lease is cut to one. Who lives renews it.
 _LIVE = """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local before = redis.call('ZSCORE', KEYS[1], ARGV[1])
+local ahead = string.format('(%.0f', now + 2 * ARGV[2])
+for _, member in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], ahead, '+inf')) do
+  redis.call('ZADD', KEYS[1], string.format('%.0f', now + ARGV[2]), member)
+end
 redis.call('ZADD', KEYS[1], string.format('%.0f', now + ARGV[2]), ARGV[1])
 return {
   before and tonumber(before) >= now and 1 or 0,
@@ -32,7 +38,10 @@ return {
 
 _CLAIM = """
 local owner = redis.call('GET', KEYS[1])
-if owner and owner ~= ARGV[1] then return 0 end
+if owner and owner ~= ARGV[1] then
+  if redis.call('PTTL', KEYS[1]) > 2 * ARGV[2] then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
+  return 0
+end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return 1"""
 

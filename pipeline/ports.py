@@ -98,11 +98,41 @@ class QueueState(NamedTuple):
     consumers: int
 
 
+class BrokerUser(NamedTuple):
+    """A user of the broker; `tags` say what the management shows it."""
+
+    name: str
+    tags: str
+
+
+class BrokerConnection(NamedTuple):
+    """A connection to the broker: whose, from where, and what it calls itself."""
+
+    user: str
+    peer: str
+    name: str
+    vhost: str
+    state: str
+    channels: int
+
+
+class Overview(NamedTuple):
+    """What the broker's management shows, and in `notes` what it does not, and why."""
+
+    queues: Sequence[QueueState]
+    users: Sequence[BrokerUser]
+    connections: Sequence[BrokerConnection]
+    notes: Sequence[str]
+
+
 class Queues(Protocol):
     """The broker's queues, and the dead letters among them: what could never be an event."""
 
     async def states(self) -> list[QueueState]:
         """Each queue. Raises Unavailable."""
+
+    async def overview(self) -> Overview:
+        """All queues beside those, and the broker's users and connections."""
 
     async def list(self) -> list[DeadLetter]:
         """All dead letters, oldest first. Raises Unavailable."""

@@ -17,7 +17,8 @@ if redis.call('XLEN', KEYS[1]) >= tonumber(ARGV[2]) then
 end
 
 local time = redis.call('TIME')
-local ms = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local ms = string.format('%.0f', now)
 local limit, made = tonumber(ARGV[6]), 0
 
 -- Why a channel that is missing is not made; nil: it is.
@@ -31,12 +32,14 @@ end
 local count = tonumber(ARGV[7])
 local channels, arg = {}, 8
 for i = 1, count do
-  local hash = redis.pcall('HMGET', KEYS[2 + 2 * i], 'epoch', 'offset')
-  local channel = {id = ARGV[arg], hash = KEYS[2 + 2 * i], history = KEYS[3 + 2 * i], changed = false}
+  local hash = redis.pcall('HMGET', KEYS[2 + 2 * i], 'epoch', 'offset', 'created_at')
+  local channel = {id = ARGV[arg], hash = KEYS[2 + 2 * i], history = KEYS[3 + 2 * i], changed = false, ms = ms}
   if hash.err then
     channel.broken = hash.err
   elseif hash[1] then
     channel.epoch, channel.offset = hash[1], tonumber(hash[2]) or 0
+    local began = tonumber(hash[3]) or 0
+    if began > now then channel.ms = string.format('%.0f', began) end -- the clock went back: nothing is older than its channel
     local seen = tonumber(ARGV[arg + 2])
     if ARGV[arg + 1] == channel.epoch and seen > channel.offset then -- Redis came back older than what was shown
       channel.epoch, channel.offset = ARGV[5], seen
@@ -51,7 +54,7 @@ end
 local function store(channel, user, client, data)
   local function add()
     return redis.pcall('XADD', channel.history, 'MAXLEN', '~', ARGV[1],
-      string.format('%.0f', channel.offset + 1) .. '-' .. ms, 'user', user, 'client', client, 'data', data)
+      string.format('%.0f', channel.offset + 1) .. '-' .. channel.ms, 'user', user, 'client', client, 'data', data)
   end
   local id = add()
   if type(id) == 'table' and id.err and string.find(id.err, 'equal or smaller', 1, true) then
@@ -95,7 +98,7 @@ while ARGV[arg] do
       if err then
         reply = '! ' .. err
       else
-        reply = string.format('%.0f', channel.offset) .. ' ' .. ms .. ' ' .. channel.epoch
+        reply = string.format('%.0f', channel.offset) .. ' ' .. channel.ms .. ' ' .. channel.epoch
         log[#log + 1] = channel.id
         log[#log + 1] = id .. ' ' .. channel.epoch .. ' ' .. user .. ' ' .. client .. ' ' .. data
         if key > 0 then redis.pcall('SET', KEYS[key], reply, 'PX', ARGV[3]) end

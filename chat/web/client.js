@@ -1,10 +1,14 @@
 // One connection to Peyk: the Centrifugal client protocol v2 in JSON, as much of it as a chat page needs.
 // A frame holds newline-joined JSON objects. No screen in here: subscription.js and the page are told what happened.
 
+import { parsed } from "./json.js";
+import { wellFormed } from "./words.js";
+
 const FRAME_LIMIT = 256 * 1024; // UTF-16 units, at most 768 KiB of UTF-8: the server closes at 1 MiB for good
 const REPLY_TIMEOUT = 20_000; // ms; a server that is silent for longer is reconnected to
 const PING_GRACE = 10_000; // ms a ping may be late
 const REFUSED = 3500; // close codes from here on mean: do not come back
+const BLAMED = [1002, 1003, 1007, 1008, 1009, 3501]; // close codes that complain of what was sent
 const UNAUTHORIZED = [101, 109, 3500]; // sign in (again): errors of connect, and the close code of a revoked token
 const TRIES = 6; // of a command that keeps failing temporarily: about ten seconds
 
@@ -17,15 +21,17 @@ export class ReplyError extends Error {
   }
 }
 
-/** The connection went away before the reply came: the outcome is unknown. */
+/** The connection went away before the reply came: the outcome is unknown. `blamed`: what was sent is to blame for it. */
 export class ConnectionLost extends ReplyError {
-  constructor() {
+  constructor(blamed = null) {
     super({ code: 0, message: "connection lost", temporary: true });
+    this.blamed = blamed;
   }
 }
 
 /** Milliseconds to wait before try number `attempt`; random, so that a thousand pages do not return as one. */
 const backoff = (attempt) => 150 + Math.random() * Math.min(8000, 350 * 2 ** attempt);
+const formed = (_, value) => (typeof value === "string" ? wellFormed(value) : value);
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 /** A fresh idempotency key. (crypto.randomUUID is missing on plain http origins other than localhost.) */
@@ -87,14 +93,15 @@ export class Client {
       return Promise.reject(new ConnectionLost());
     }
     const id = ++this.#lastId;
-    const frame = JSON.stringify({ id, ...command });
+    const frame = JSON.stringify({ id, ...command }, formed);
     if (frame.length > FRAME_LIMIT) {
       return Promise.reject(new ReplyError({ code: 107, message: "message too large" }));
     }
     this.#socket.send(frame);
     return new Promise((resolve, reject) => {
       const timer = setTimeout(() => this.#lost(1006, "no reply"), REPLY_TIMEOUT);
-      this.#calls.set(id, { method, resolve, reject, timer });
+      const publishes = command.rpc?.method === "publish";
+      this.#calls.set(id, { method, publishes, resolve, reject, timer });
     });
   }
 
@@ -140,7 +147,7 @@ export class Client {
     this.#expectPing();
     for (const line of frame.split("\n")) {
       if (!line) continue;
-      const message = JSON.parse(line);
+      const message = parsed(line);
       if (message.id) this.#settle(message);
       else if (message.push) this.#pushed(message.push);
       else if (this.#pong) this.#socket?.send("{}");
@@ -164,17 +171,21 @@ export class Client {
     else if (push.disconnect) this.#lost(push.disconnect.code, push.disconnect.reason);
   }
 
-  /** The connection is gone: 3500–3999 for good, anything else for a moment. */
+  /**
+   * The connection is gone: 3500–3999 for good, anything else for a moment. So is a complaint of what was sent, if that may
+   * be a message: who sent it gives it up in time.
+   */
   #lost(code, reason, cause = code) {
-    this.#hangUp();
+    const said = BLAMED.includes(code) && [...this.#calls.values()].some(({ publishes }) => publishes);
+    this.#hangUp(said ? { code, message: reason || String(code) } : null);
     this.cause = cause;
     this.unauthorized = UNAUTHORIZED.includes(cause);
-    if (code >= REFUSED && code < 4000) return this.#become("refused", reason);
+    if (code >= REFUSED && code < 4000 && !said) return this.#become("refused", reason);
     this.#retry = setTimeout(() => this.open(), backoff(this.#attempt++));
     this.#become("waiting", reason);
   }
 
-  #hangUp() {
+  #hangUp(blamed = null) {
     clearTimeout(this.#retry);
     clearTimeout(this.#watchdog);
     const socket = this.#socket;
@@ -183,7 +194,7 @@ export class Client {
     for (const subscription of this.subscriptions.values()) subscription.stop();
     for (const { reject, timer } of this.#calls.values()) {
       clearTimeout(timer);
-      reject(new ConnectionLost());
+      reject(new ConnectionLost(blamed));
     }
     this.#calls.clear();
   }

@@ -3,6 +3,7 @@
 // end is read again when somebody scrolls there. Whatever people wrote is only ever set as text.
 
 import { format } from "./format.js";
+import { isText, written } from "./json.js";
 import { folded } from "./names.js";
 import { day, moment, say, sayError, time } from "./words.js";
 
@@ -14,10 +15,10 @@ const template = (id) => document.getElementById(id).content.firstElementChild;
 const graphemes = new Intl.Segmenter();
 
 /** The words of a message, as search finds them; whatever has no text is compact JSON. */
-export const wordsOf = (data) => (typeof data?.text === "string" ? data.text : JSON.stringify(data));
+export const wordsOf = (data) => (isText(data?.text) ? data.text : written(data));
 
 /** Whether a message is an event: what programs send. */
-const isEvent = (data) => typeof data?.id === "string" && typeof data?.type === "string" && "payload" in data;
+const isEvent = (data) => isText(data?.id) && isText(data?.type) && "payload" in data;
 
 export function hue(user) {
   let sum = 0;
@@ -36,9 +37,9 @@ export class Log {
   #line = null; // the offset above what is new
   #today = new Date().toDateString(); // when its days were called today or yesterday
 
-  /** `client` knows who we are; `onResend` and `onDiscard` are told which failed message to try again or forget. */
-  constructor(client, onResend, onDiscard) {
-    Object.assign(this, { client, onResend, onDiscard });
+  /** `client` knows who we are; the others are told which failed message to try again, to forget, or to write anew. */
+  constructor(client, onResend, onDiscard, onEdit) {
+    Object.assign(this, { client, onResend, onDiscard, onEdit });
     this.element.className = "messages";
   }
 
@@ -48,6 +49,11 @@ export class Log {
 
   get unsent() {
     return this.#sent.size;
+  }
+
+  /** Those of ours that are unsettled. */
+  get messages() {
+    return [...this.#sent.keys()];
   }
 
   /** The offset of the oldest message shown; undefined where none is. */
@@ -147,7 +153,7 @@ export class Log {
 
   /** Show a message of ours that is on its way. */
   sending(message) {
-    const item = this.#sent.get(message) ?? this.#message(message.data, this.client.user, new Date());
+    const item = this.#sent.get(message) ?? this.#message(message.data, this.client.user, new Date(message.at));
     item.element.classList.add("pending");
     item.element.classList.remove("failed");
     item.element.querySelector(".foot")?.remove();
@@ -177,10 +183,12 @@ export class Log {
     const foot = this.#foot(item, "failed");
     foot.firstElementChild.append(`: ${sayError(error)}`);
     this.#button(foot, "retry", () => this.onResend(message));
-    this.#button(foot, "discard", () => {
-      this.#remove(message);
-      this.onDiscard(message);
-    });
+    for (const [name, then] of [["edit", this.onEdit], ["discard", this.onDiscard]]) {
+      this.#button(foot, name, () => {
+        this.#remove(message);
+        then(message);
+      });
+    }
   }
 
   #foot({ element }, words) {
@@ -231,7 +239,7 @@ export class Log {
     avatar.classList.add(hue(user));
     element.classList.toggle("own", folded(user) === me);
     element.classList.toggle("action", data?.me === true); // what somebody does: /me
-    if (typeof data?.text === "string") text.replaceChildren(...format(data.text, me));
+    if (isText(data?.text)) text.replaceChildren(...format(data.text, me));
     else if (isEvent(data)) text.append(card(data));
     else {
       element.classList.add("raw");
@@ -294,6 +302,6 @@ function stamp({ element, date }) {
 function card({ type, payload }) {
   const element = template("event-template").cloneNode(true);
   element.querySelector(".type").textContent = type;
-  element.querySelector("pre").textContent = JSON.stringify(payload, null, 2);
+  element.querySelector("pre").textContent = written(payload, 2);
   return element;
 }

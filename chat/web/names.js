@@ -21,6 +21,10 @@ const alike = new Map([..."يیىیكکەه"].map((c, i, all) => [c, all[i + 1]]
 
 const one = String.raw`(?![${UNSEEN}${unassigned}])[\p{L}\p{M}\p{Nd}_.＿．${DASHES}\-]`;
 const joiner = String.raw`(?<=[\p{L}\p{M}])[\u200c\u200d](?=\p{L})`;
+/** A letter, a mark, a digit or an underscore; what may be in a name; and what is not seen: of regular expressions. */
+export const WORD = String.raw`(?![${unassigned}])[\p{L}\p{M}\p{Nd}_]`;
+export const NAMED = `(?:${one}|[\\u200c\\u200d])`;
+export const HIDDEN = `(?![\\u200c\\u200d])[${UNSEEN}]`;
 const name = new RegExp(`^(?!\\.)(?:${one}|${joiner})+$`, "u");
 
 function ranges(text) {

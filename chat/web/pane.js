@@ -1,7 +1,8 @@
 // The open channel on the screen: its title and topic, the log and where it is scrolled to, who types, the composer.
 
 import { folded, isName } from "./names.js";
-import { names, say, sayError } from "./words.js";
+import { COMMANDS } from "./slash.js";
+import { cleaned, names, say, sayError } from "./words.js";
 
 const DELETED = 2000; // an unsubscribe code
 const NEAR = 40; // px from the end that still count as reading the newest message
@@ -20,26 +21,28 @@ export class Pane {
   #typed = 0; // when we last said that we write
   #placing = 0; // > 0: the log is being put in its place: what is seen on the way is not read
 
-  /** `sidebar` knows the channels' names; `onRead()` is told that something was read. */
-  constructor(sidebar, onRead) {
-    Object.assign(this, { sidebar, onRead });
+  /** `sidebar` knows the channels' names; `onRead()` is told that something was read, `onLine(text)` what was entered. */
+  constructor(sidebar, onRead, onLine) {
+    Object.assign(this, { sidebar, onRead, onLine });
     $("earlier").addEventListener("click", () => this.channel.earlier());
     $("latest").addEventListener("click", () => this.toEnd());
     $("log").addEventListener("scroll", () => this.#scrolled(), { passive: true });
     new ResizeObserver(() => this.#stick()).observe($("log"));
+    const opened = new MutationObserver(() => this.#scrolled()); // a card that opens may push the end away
+    opened.observe($("log"), { subtree: true, attributeFilter: ["open"] });
     $("composer").addEventListener("submit", (event) => {
       event.preventDefault();
       this.#send();
     });
     $("text").addEventListener("input", () => this.#typing());
     $("text").addEventListener("keydown", (event) => this.#key(event));
-    $("description").addEventListener("click", () => this.#editTopic(true));
-    $("topic").addEventListener("blur", () => this.#editTopic(false));
+    $("description").addEventListener("click", () => this.editTopic(true));
+    $("topic").addEventListener("blur", () => this.editTopic(false));
     $("topic").addEventListener("keydown", (event) => {
       if (event.key === "Enter" && !event.isComposing) this.#saveTopic();
       if (event.key !== "Escape") return;
       event.stopPropagation();
-      this.#editTopic(false);
+      this.editTopic(false);
     });
   }
 
@@ -58,7 +61,8 @@ export class Pane {
     }
     this.channel = channel;
     document.body.classList.toggle("open", channel !== null);
-    this.#editTopic(false);
+    this.editTopic(false);
+    this.note();
     if (!channel) return this.drawBanner();
     $("text").value = channel.draft;
     this.#size();
@@ -101,6 +105,7 @@ export class Pane {
   }
 
   async toEnd() {
+    this.note();
     await this.channel.toEnd();
     this.draw();
   }
@@ -215,7 +220,7 @@ export class Pane {
 
   // ---- the topic
 
-  #editTopic(editing) {
+  editTopic(editing) {
     const listed = this.channel && this.sidebar.find(this.channel.id);
     const had = document.activeElement === $("topic");
     show($("topic"), editing);
@@ -227,19 +232,36 @@ export class Pane {
     $("topic").focus();
   }
 
+  /** Say what the channel is about. Rejects with what the server has against it. */
+  async describe(description) {
+    await this.client.rpc("channels.update", { id: this.channel.id, description });
+    this.sidebar.refresh();
+  }
+
   async #saveTopic() {
-    const { id } = this.channel;
     try {
-      await this.client.rpc("channels.update", { id, description: $("topic").value.trim() });
+      await this.describe($("topic").value.trim());
     } catch (error) {
       $("topic").setCustomValidity(sayError(error));
       return $("topic").reportValidity();
     }
-    this.#editTopic(false);
-    this.sidebar.refresh();
+    this.editTopic(false);
   }
 
   // ---- the composer
+
+  /** Say something to the writer alone, above what they write; nothing: no more. */
+  note(...words) {
+    $("note").replaceChildren(...words);
+    show($("note"), words.length > 0);
+  }
+
+  /** Put a text back into what is being written. */
+  edit(text) {
+    $("text").value = [$("text").value, text].filter(Boolean).join("\n");
+    this.#size();
+    $("text").focus();
+  }
 
   /** Put somebody's name into what is being written. */
   mention(name) {
@@ -249,9 +271,15 @@ export class Pane {
     $("text").focus();
   }
 
-  /** Complete the name being written before the caret; whether there was one to complete. */
+  /** Complete the command or name being written before the caret; whether there was one to complete. */
   #complete() {
     const input = $("text");
+    const begins = /^\/\S*$/.exec(input.value.slice(0, input.selectionEnd))?.[0];
+    const command = begins && Object.keys(COMMANDS).find((command) => command.startsWith(begins));
+    if (command) {
+      input.setRangeText(`${command} `, 0, input.selectionEnd, "end");
+      return true;
+    }
     const [, before, begun] = /^([^]*@)([^\s@]*)$/.exec(input.value.slice(0, input.selectionEnd)) ?? [];
     if (begun === undefined) return false;
     const name = this.channel.names.find((name) => folded(name).startsWith(folded(begun)));
@@ -261,20 +289,27 @@ export class Pane {
   }
 
   #send() {
-    const text = $("text").value.trimEnd().normalize(); // as the server stores it
+    const text = cleaned($("text").value).trimEnd().normalize(); // as the server stores it
     if (!this.channel || !text) return;
+    this.note();
     $("text").value = "";
     this.#size();
     this.#typed = 0;
-    this.channel.say(text);
+    this.onLine(text);
     this.draw();
+  }
+
+  /** A page of older messages. */
+  older() {
+    this.channel.earlier();
+    $("log").scrollBy(0, -0.85 * $("log").clientHeight);
   }
 
   #typing() {
     this.#size();
     const now = performance.now();
     const { channel } = this;
-    if (!$("text").value || (this.#typed && now - this.#typed < TYPING_EVERY)) return;
+    if (/^(\/.*)?$/.test($("text").value) || (this.#typed && now - this.#typed < TYPING_EVERY)) return;
     this.#typed = now;
     const live = channel?.subscription.state === "live";
     if (live) this.client.call({ rpc: { method: "typing", data: { channel: channel.id } } }).catch(() => {});

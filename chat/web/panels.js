@@ -146,6 +146,13 @@ export class Search extends Panel {
     $("query").focus();
   }
 
+  /** Look for a text. */
+  seek(text) {
+    this.toggle(true);
+    $("query").value = text;
+    this.#search(folded(text));
+  }
+
   #clear() {
     this.#run++;
     $("results").replaceChildren();

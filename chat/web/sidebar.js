@@ -2,7 +2,7 @@
 
 import { complain } from "./door.js";
 import { folded, isName } from "./names.js";
-import { number, say, sayError } from "./words.js";
+import { number, say, sayError, translate } from "./words.js";
 
 const LISTED = 200; // channels shown; others are joined by name
 const ALREADY_EXISTS = 105;
@@ -24,12 +24,13 @@ export class Sidebar {
   #links = new Map();
   #current = "";
   #drawn = "";
+  #asks = ""; // as they are shown
   #followed = ""; // the channel that was scrolled to
   #opener = null; // what had the focus before the form
 
-  /** `joined` maps ids to Channels; `onList` is told that the list was read anew. */
-  constructor(joined, onList) {
-    Object.assign(this, { joined, onList });
+  /** `joined` maps ids to Channels; `onList` is told that the list was read anew, `onChoose(id)` what to open. */
+  constructor(joined, onList, onChoose) {
+    Object.assign(this, { joined, onList, onChoose });
     $("new-channel").addEventListener("click", () => this.toggleForm($("create").hidden));
     $("cancel").addEventListener("click", () => this.toggleForm(false));
     $("channel-name").addEventListener("input", () => this.draw());
@@ -39,7 +40,10 @@ export class Sidebar {
       this.toggleForm(false);
     });
     $("lists").addEventListener("click", (event) => {
-      if (event.target.closest("a") && !$("create").hidden) this.toggleForm(false);
+      const link = event.target.closest("a");
+      if (!link) return;
+      this.onChoose(link.dataset.channel);
+      if (!$("create").hidden) this.toggleForm(false);
     });
     $("create").addEventListener("submit", (event) => {
       event.preventDefault();
@@ -50,11 +54,48 @@ export class Sidebar {
   async refresh() {
     if (this.client?.state !== "connected") return;
     try {
-      this.channels = (await this.client.rpc("channels.list")).channels;
+      this.channels = (await this.client.rpc("channels.list")).channels.map((channel) => this.#named(channel));
+      this.#drawAsks((await this.client.rpc("channels.asks")).asks);
     } catch {
       return; // the connection went away, or the server is busy: the next look shows them
     }
     this.onList();
+  }
+
+  /** A channel of two is named after the other one. */
+  #named(channel) {
+    if (channel.kind !== "pair") return channel;
+    const other = channel.description.split(" ").find((name) => folded(name) !== folded(this.client.user));
+    return { ...channel, name: `@${other}`, kind: "private", description: "" };
+  }
+
+  /** Who wants to talk to us alone, and our answer. */
+  #drawAsks(asks) {
+    const drawn = JSON.stringify(asks);
+    if (drawn === this.#asks) return; // a button that is being pressed must not be replaced
+    this.#asks = drawn;
+    const rows = asks.map(({ user, channel }) => {
+      const row = $("ask-template").content.firstElementChild.cloneNode(true);
+      translate(row);
+      row.firstElementChild.textContent = say("wantsToTalk", 0, user);
+      const [accept, decline] = row.querySelectorAll("button");
+      accept.addEventListener("click", () => this.#answer(row, "channels.private", user, channel));
+      decline.addEventListener("click", () => this.#answer(row, "channels.decline", user));
+      return row;
+    });
+    $("asks").replaceChildren(...rows);
+  }
+
+  async #answer(row, method, user, channel) {
+    try {
+      await this.client.rpc(method, { user });
+    } catch (error) {
+      row.firstElementChild.textContent = sayError(error);
+      return;
+    }
+    this.#asks = "";
+    await this.refresh();
+    if (channel) location.hash = hashOf(channel);
   }
 
   find(id) {
@@ -145,6 +186,7 @@ export class Sidebar {
       if (error.code !== ALREADY_EXISTS) return complain("create-error", sayError(error));
     }
     this.toggleForm(false);
+    this.onChoose(id);
     location.hash = hashOf(id);
     await this.refresh();
   }

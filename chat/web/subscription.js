@@ -5,16 +5,20 @@
 // there is to go, and #catchUp reads that from history. Nothing is buffered meanwhile.
 
 import { ConnectionLost, ReplyError, randomKey } from "./client.js";
+import { say } from "./words.js";
 
 const PAGE = 500; // messages read at a time when catching up
 const UNRECOVERABLE = 112;
 const RESUBSCRIBE = 2500; // unsubscribe codes from here on mean: come back
+const BLAMES = 2; // connections that a message may end before it is given up
+const KEY_LASTS = 240_000; // ms a key is sure to be remembered (IDEMPOTENCY_TTL is 300 s)
+const SOUGHT = 20; // pages of history that are looked through for a message of ours
 
 /**
  * `view` hears: began() when all before is void, message(publication, message) where `message` is the one of ours it
  * settles, event(publication) for what has no position, gap(first, last) of offsets that history no longer holds,
- * jumped() when more was missed than `view.reach`, moved(info, here) of who joins and leaves, typing(user), and
- * state(state, error): joining, live, ended.
+ * jumped() when more was missed than `view.reach`, moved(info, here) of who joins and leaves, typing(user),
+ * trying(message) before one of ours is sent, and state(state, error): joining, live, ended.
  */
 export class Subscription {
   state = "joining";
@@ -22,6 +26,7 @@ export class Subscription {
   offset = 0;
   #top = 0; // the highest offset heard of since the last subscribe
   #run = 0; // counts starts and stops: what belongs to an earlier one is dropped
+  #stored = 0; // the highest offset of our own messages
   #outgoing = new Set();
   #queue = Promise.resolve();
   #waiting = []; // publishes waiting for the channel to be live again
@@ -89,6 +94,9 @@ export class Subscription {
   /**
    * Publish `message` ({data}), after those before it, each once: it is repeated with the same key until the server has
    * said yes or no. Resolves with {offset, epoch, time}; rejects with what the server has against it.
+   *
+   * Of a message that was tried it knows since when (`tried`), behind which position (`since`) and by which connections
+   * (`clients`), so that another page can go on with it.
    */
   publish(message) {
     message.key ??= randomKey();
@@ -103,8 +111,9 @@ export class Subscription {
     this.#outgoing.delete(message);
   }
 
-  get unsent() {
-    return this.#outgoing.size;
+  /** Whether something is unsent that would be gone with this page. */
+  get unkept() {
+    return [...this.#outgoing].some(({ kept }) => !kept);
   }
 
   async #deliver(message) {
@@ -112,12 +121,49 @@ export class Subscription {
       await this.#live(); // recovered first: what an earlier try stored is then known, and not sent again
       if (message.stored) return message.stored;
       try {
-        const { channel } = this;
-        return await this.client.rpc("publish", { channel, data: message.data, key: message.key });
+        if (message.sought && (await this.#seek(message))) return message.stored;
+        const { channel, epoch } = this;
+        const offset = Math.max(this.offset, this.#stored);
+        if (!message.tried) Object.assign(message, { tried: Date.now(), since: { epoch, offset }, clients: [] });
+        message.clients = [...new Set([...message.clients, this.client.ids.at(-1)])].slice(-20);
+        this.view.trying(message);
+        const stored = await this.client.rpc("publish", { channel, data: message.data, key: message.key });
+        this.#stored = stored.offset;
+        return stored;
       } catch (error) {
         if (!(error instanceof ConnectionLost)) throw error;
+        if (!error.blamed) continue;
+        message.blames = (message.blames ?? 0) + 1;
+        if (message.blames >= BLAMES) throw new ReplyError(error.blamed);
       }
     }
+  }
+
+  /**
+   * Whether a message that an earlier page tried to send is stored. While its key is remembered that need not be known; later
+   * history tells, and where it does not reach, a person has to.
+   */
+  async #seek(message) {
+    const { channel } = this;
+    let { since } = message;
+    const old = Date.now() - message.tried > KEY_LASTS;
+    for (let page = 0; old && (since.epoch !== this.epoch || since.offset < this.offset); page++) {
+      const found = await this.client.repeat({ history: { channel, limit: PAGE, since } }, Infinity).catch((error) => {
+        if (error instanceof ConnectionLost) throw error;
+        return { publications: [] };
+      });
+      for (const publication of found.publications) {
+        if (this.#recognise(publication) === message) return true;
+      }
+      const { offset } = found.publications[0] ?? {};
+      if (offset !== since.offset + 1 || page === SOUGHT) {
+        message.sought = false; // asked to, it is sent
+        throw new ReplyError({ code: -1, message: say("uncertain") });
+      }
+      since = { ...since, offset: found.publications.at(-1).offset };
+    }
+    message.sought = false;
+    return false;
   }
 
   /** Resolves when what we know is level with the channel. */
@@ -196,6 +242,7 @@ export class Subscription {
     const { channel } = this;
     const anew = this.epoch !== "" && this.#outgoing.size > 0;
     Object.assign(this, { epoch, offset });
+    this.#stored = 0;
     if (anew) {
       const page = await this.#ask(run, { history: { channel, limit: PAGE, reverse: true } });
       for (const publication of page.publications.reverse()) this.#recognise(publication);
@@ -219,10 +266,10 @@ export class Subscription {
 
   /** The outgoing message this publication is, if it is one of ours; its reply may never have come. */
   #recognise({ data, info, offset, time }) {
-    if (!this.client.ids.includes(info?.client)) return undefined;
     const text = JSON.stringify(data);
     for (const message of this.#outgoing) {
-      if (message.stored || JSON.stringify(message.data) !== text) continue;
+      const by = message.clients ?? [];
+      if (message.stored || !by.includes(info?.client) || JSON.stringify(message.data) !== text) continue;
       message.stored = { offset, time, epoch: this.epoch };
       return message;
     }

@@ -55,12 +55,17 @@ const WORDS = {
     sending: "Sending…",
     failed: "Not sent",
     retry: "Try again",
+    edit: "Edit",
     discard: "Discard",
+    uncertain: "it may have been sent long ago: look whether it is here",
     members: "Members",
     here: (n) => `Here now · ${n}`,
     notHere: (n) => `Away · ${n}`,
     mention: (n, name) => `Mention ${name}`,
     andMore: (n) => `and ${n} more`,
+    wantsToTalk: (n, name) => `${isolated(name)} wants to talk to you`,
+    accept: "Accept",
+    decline: "Decline",
     you: "you",
     close: "Close",
     search: "Search this channel",
@@ -76,6 +81,22 @@ const WORDS = {
     deleted: "This channel was deleted.",
     ended: "This channel cannot be followed",
     rejoin: "Join again",
+    noCommand: (n, word) => `There is no command ${isolated(word)}; /help shows them all, and // says a slash`,
+    which: (n, usage) => `${isolated(usage)}: what is missing? See /help`,
+    accountName: "Your name is your account's: sign out to go on under another",
+    help_join: "create a channel if need be, and join it",
+    help_leave: "leave this channel",
+    help_channels: "all channels",
+    help_send: "send a text; plain text does the same",
+    help_quit: "sign out, or change your name",
+    help_help: "this",
+    help_who: "who belongs here, and who is here now",
+    help_history: "show older messages",
+    help_topic: "say what this channel is about",
+    help_me: "say what you do",
+    help_search: "find a text in this channel",
+    help_name: "go on under another name",
+    help_msg: "write to one person alone",
     today: "Today",
     yesterday: "Yesterday",
   },
@@ -131,12 +152,17 @@ const WORDS = {
     sending: "در حال فرستادن…",
     failed: "فرستاده نشد",
     retry: "تلاش دوباره",
+    edit: "ویرایش",
     discard: "دور انداختن",
+    uncertain: "شاید پیش‌تر فرستاده شده باشد؛ نگاه کنید که اینجا نباشد",
     members: "اعضا",
     here: (n) => `حاضر · ${n}`,
     notHere: (n) => `غایب · ${n}`,
     mention: (n, name) => `نام بردن از ${name}`,
     andMore: (n) => `و ${n} نفر دیگر`,
+    wantsToTalk: (n, name) => `${isolated(name)} می‌خواهد با شما گفت‌وگو کند`,
+    accept: "پذیرفتن",
+    decline: "نپذیرفتن",
     you: "شما",
     close: "بستن",
     search: "جست‌وجو در این کانال",
@@ -152,6 +178,22 @@ const WORDS = {
     deleted: "این کانال پاک شد.",
     ended: "این کانال را نمی‌توان دنبال کرد",
     rejoin: "پیوستن دوباره",
+    noCommand: (n, word) => `دستور ${isolated(word)} وجود ندارد؛ /help همه را نشان می‌دهد و // یک ممیز می‌گوید`,
+    which: (n, usage) => `${isolated(usage)}: چیزی کم است؛ /help را ببینید`,
+    accountName: "نام شما از آن حساب شماست؛ برای نام دیگر نخست خارج شوید",
+    help_join: "پیوستن به کانال؛ اگر نباشد ساخته می‌شود",
+    help_leave: "ترک این کانال",
+    help_channels: "همهٔ کانال‌ها",
+    help_send: "فرستادن متن؛ نوشتن متن ساده هم همین است",
+    help_quit: "خروج، یا تغییر نام",
+    help_help: "همین راهنما",
+    help_who: "چه کسانی عضوند و اکنون اینجا هستند",
+    help_history: "نمایش پیام‌های قدیمی‌تر",
+    help_topic: "نوشتن موضوع کانال",
+    help_me: "گفتن کاری که می‌کنید",
+    help_search: "جست‌وجو در این کانال",
+    help_name: "ادامه با نامی دیگر",
+    help_msg: "پیام خصوصی به یک نفر",
     today: "امروز",
     yesterday: "دیروز",
   },
@@ -173,6 +215,16 @@ const ERRORS = {
   3503: "بیش از اندازه تند؛ کمی صبر کنید",
 };
 
+/** `text` where each half of a character that stands alone is U+FFFD: JSON and UTF-8 have no way to write such halves. */
+export const wellFormed = (text) => text.replace(/\p{Surrogate}/gu, "\ufffd");
+
+/**
+ * What somebody typed or pasted, as a message may hold it (the server's rule, pipeline/content.py, by the same vectors):
+ * every way to end a line is a newline, other control characters are gone.
+ */
+export const cleaned = (text) =>
+  wellFormed(text.replace(/\r\n?|[\v\f\x85]/g, "\n").replace(/[\x00-\x08\x0e-\x1f\x7f-\x9f]/g, ""));
+
 /** localStorage, which a browser may refuse: then everything is asked again. */
 export const memory = {
   get(key) {
@@ -185,8 +237,25 @@ export const memory = {
   set(key, value) {
     try {
       localStorage.setItem(`peyk.${key}`, value);
+      return true;
     } catch {
-      // then not
+      return false;
+    }
+  },
+  remove(key) {
+    try {
+      localStorage.removeItem(`peyk.${key}`);
+    } catch {
+      // it was never there
+    }
+  },
+  /** The keys that begin with `prefix`. */
+  names(prefix) {
+    try {
+      const begins = `peyk.${prefix}`;
+      return Object.keys(localStorage).filter((key) => key.startsWith(begins)).map((key) => key.slice("peyk.".length));
+    } catch {
+      return [];
     }
   },
 };

@@ -15,7 +15,7 @@ from bridge.settings import database
 from bridge.sql import SqlArchive
 from pipeline.encode import Message
 from redis_config import Address, command_client
-from tests.bridge.foreign import Host
+from tests.bridge.foreign import Host, Limited
 from tests.services import MongoProcess, PostgresProcess, RabbitProcess, RedisProcess
 
 _numbers = itertools.count(1)
@@ -82,6 +82,13 @@ def host(rabbit: RabbitProcess) -> Iterator[Host]:
     host = Host(rabbit, secrets.token_hex(4))
     yield host
     host.close()
+
+
+@pytest.fixture
+def limited(host: Host) -> Iterator[Host]:
+    user = Limited(host)
+    yield user
+    user.rabbit.manage("DELETE", f"users/{user.name}")
 
 
 def message(offset: int, epoch: str = "e", channel: str = "c", data: str = '{"text":"سلام"}', ms: int = 0) -> Message:

@@ -86,3 +86,17 @@ class Host:
         """The names of the connections to this host that the management plugin knows."""
         found = self.rabbit.manage("GET", f"vhosts/{self.name}/connections")
         return [connection["name"] for connection in found]
+
+
+class Limited(Host):
+    """The same virtual host, as a user who may configure nothing."""
+
+    def __init__(self, host: Host) -> None:
+        self.rabbit, self.name = host.rabbit, host.name
+        self.rabbit.manage("PUT", f"users/{self.name}", {"password": "limited", "tags": ""})
+        rights = {"configure": "^$", "write": ".*", "read": ".*"}
+        self.rabbit.manage("PUT", f"permissions/{self.name}/{self.name}", rights)
+
+    @property
+    def url(self) -> str:
+        return f"amqp://{self.name}:limited@127.0.0.1:{self.rabbit.port}/{self.name}"

@@ -1,11 +1,12 @@
 """What is somebody else's in RabbitMQ, or there in another form: it is taken as it is, and harms nobody beside it."""
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pika
 import pytest
+import redis
 
 from app import join
 from bridge.declare import arguments_of
@@ -19,27 +20,6 @@ from tests.services import RedisProcess, until
 OTHER = '[[queue]]\nname = "other"\nchannel = "d"\n'
 PASSIVE = ONE.replace('name = "q"\n', 'name = "q"\npassive = true\n')
 DEAD = "[dead_letters]\npassive = true\n"
-
-
-class Limited(Host):
-    """The same virtual host, as a user who may configure nothing."""
-
-    def __init__(self, host: Host) -> None:
-        self.rabbit, self.name = host.rabbit, host.name
-        self.rabbit.manage("PUT", f"users/{self.name}", {"password": "limited", "tags": ""})
-        rights = {"configure": "^$", "write": ".*", "read": ".*"}
-        self.rabbit.manage("PUT", f"permissions/{self.name}/{self.name}", rights)
-
-    @property
-    def url(self) -> str:
-        return f"amqp://{self.name}:limited@127.0.0.1:{self.rabbit.port}/{self.name}"
-
-
-@pytest.fixture
-def limited(host: Host) -> Iterator[Host]:
-    user = Limited(host)
-    yield user
-    user.rabbit.manage("DELETE", f"users/{user.name}")
 
 
 def said(caplog: pytest.LogCaptureFixture, *words: str) -> bool:
@@ -164,3 +144,34 @@ async def test_a_script_that_declares_one_of_ours_with_its_arguments_gets_it(
             channel.queue_declare("q", passive=True)
             with pytest.raises(pika.exceptions.ChannelClosedByBroker):
                 channel.queue_declare("q", durable=True)
+
+
+@pytest.mark.parametrize("arguments", [{}, {"x-single-active-consumer": True}], ids=["consumed", "single"])
+async def test_a_passive_queue_with_another_consumer_is_shared_as_the_log_says(
+    arguments: dict[str, Any], host: Host, valkey: RedisProcess, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with host.channel() as channel:
+        channel.queue_declare("q", durable=True, arguments=arguments)
+        channel.queue_bind("q", "amq.direct", "k")
+        if not arguments:
+            channel.basic_consume("q", lambda *delivered: None)
+        text = PASSIVE.partition("[[queue.bind]]")[0]
+        async with Node(settings_of(host, valkey.url, tmp_path, text), "bridge", join):
+            await until(lambda: said(caplog, "queue q ", "ordered = false"), BACK)
+        before = host.consumers("q")
+        async with Node(settings_of(host, valkey.url, tmp_path, text + "ordered = false\n"), "bridge", join):
+            await until(lambda: host.consumers("q") == before + 1, BACK)
+
+
+@pytest.mark.parametrize("argument", ['x-queue-type = "nonsense"', 'x-queue-type = "stream"', "x-max-priority = 1000"])
+async def test_arguments_that_the_broker_refuses_stop_no_other_queue(
+    argument: str, host: Host, valkey: RedisProcess, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    text = ONE.replace('name = "q"\n', f'name = "q"\nkind = "classic"\narguments = {{ {argument} }}\n') + OTHER
+    async with Node(settings_of(host, valkey.url, tmp_path, text), "bridge", join) as node:
+        await until(lambda: host.consumers("other") == 1, BACK)
+        await until(lambda: "queue q" in node.parts.states["rabbitmq"](), BACK)
+        await asyncio.to_thread(host.send, "", [("m", {"n": 0})], "other")
+        with redis.Redis(port=valkey.port) as client:
+            await until(lambda: client.xlen("message:d") == 1, BACK)
+    assert said(caplog, "queue q ", "PRECONDITION_FAILED")

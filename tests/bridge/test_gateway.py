@@ -9,7 +9,9 @@ import httpx2 as httpx
 import pytest
 import redis
 
+from redis_config import Address
 from tests.bridge.foreign import Host
+from tests.pipeline.proxy import Proxy
 from tests.services import PeykServer, RedisProcess, free_port, until
 
 EVENT = {"type": "order.created", "channel": "orders", "payload": {"n": 1}}
@@ -48,7 +50,38 @@ async def test_an_event_is_queued_and_comes_into_its_stream_once(http: httpx.Asy
     assert second["id"] == reply.json()["id"] and second["user"] == "anonymous"
 
 
-async def test_many_publishers_share_the_confirms(http: httpx.AsyncClient, valkey: RedisProcess) -> None:
+async def test_many_publishers_share_the_confirms(host: Host, valkey: RedisProcess, tmp_path: Path) -> None:
+    """While no confirm comes through, all that was posted leaves: confirms do not go one by one."""
+    with host.channel() as channel:
+        channel.queue_declare("taken", durable=True)
+        channel.queue_bind("taken", "amq.topic", "#")
+    (tmp_path / "bridge.toml").write_text('[gateway]\nexchange = "amq.topic"\n')
+    async with Proxy(Address("127.0.0.1", host.rabbit.port)) as proxy:
+        url = f"amqp://guest:guest@127.0.0.1:{proxy.address.port}/{host.name}?heartbeat=60"
+        env = {"REDIS_URL": valkey.url, "AMQP_URL": url, "BRIDGE_FILE": str(tmp_path / "bridge.toml")}
+        server = PeykServer(env)
+        try:
+            await asyncio.to_thread(server.start)
+            async with httpx.AsyncClient(base_url=server.url, timeout=60, trust_env=False) as http:
+                await until(lambda: joined(http), 20)
+                proxy.flowing.clear()
+                batch = [{**EVENT, "id": f"batch-{n}"} for n in range(200)]
+                bodies = [batch, *[{**EVENT, "id": f"one-{n}"} for n in range(50)]]
+                posts = [asyncio.create_task(http.post("/api/events", json=body)) for body in bodies]
+                await until(lambda: host.ready("taken") == 250)
+                assert not any(post.done() and post.result().status_code == 202 for post in posts)
+                proxy.flowing.set()
+                statuses = {reply.status_code for reply in await asyncio.gather(*posts)}
+                assert statuses <= {202, 504}  # who waited for more than 5 s does not know
+                reply = await http.post("/api/events", json=batch)
+                assert reply.status_code == 202 and len(reply.json()) == 200
+        finally:
+            await asyncio.to_thread(server.close)
+
+
+async def test_a_batch_beside_others_is_queued_whole_and_in_order(
+    http: httpx.AsyncClient, valkey: RedisProcess
+) -> None:
     batch = [{**EVENT, "id": f"batch-{n}", "payload": n} for n in range(1000)]
     replies = await asyncio.gather(
         http.post("/api/events", json=batch), *[http.post("/api/events", json=EVENT) for _ in range(50)]

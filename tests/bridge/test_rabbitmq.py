@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,17 @@ from pydantic import SecretStr
 
 from app import AppSettings, join
 from bridge.broker import Connection, broker_urls
-from bridge.queues import management
+from bridge.management import address_of
+from chat import commands
 from chat.node import Node
 from pipeline.ports import Queues
-from redis_config import ConfigError
+from redis_config import Address, ConfigError
 from tests.bridge import exchanges
 from tests.bridge.consuming import BACK, ONE, arrives, bridge, send
 from tests.bridge.exchanges import drop_connections, numbers, settings_of
 from tests.bridge.foreign import Host
-from tests.services import ROOT, RedisProcess, until
+from tests.pipeline.proxy import Proxy
+from tests.services import ROOT, RedisProcess, free_port, until
 
 SHORT = 1000  # events through each exchange; `python -m tests.faults.rabbit` sends 10,000
 
@@ -203,7 +206,9 @@ async def test_a_dead_letter_that_is_retried_is_the_event_it_was(
     assert said == [{"id": id, "type": "error", "payload": body} for id in ("m1", "m2")]
 
 
-async def test_status_shows_queues(host: Host, valkey: RedisProcess, tmp_path: Path) -> None:
+async def test_status_shows_queues(
+    host: Host, valkey: RedisProcess, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     settings = settings_of(host, valkey.url, tmp_path, ONE)
     settings = settings.model_copy(update={"amqp_management_url": host.rabbit.management_url})
     async with Node(settings, "tool", join) as node:
@@ -213,6 +218,72 @@ async def test_status_shows_queues(host: Host, valkey: RedisProcess, tmp_path: P
             await send(host, b"poison")
             await until(lambda: host.ready("peyk.dead") == 1)
             await until(lambda: _shown(queues, [("q", 0, 0, 1), ("peyk.dead", 1, 0, 0)]), BACK)
+            with host.channel() as channel:
+                channel.queue_declare("their\x1b[31mqueue", auto_delete=True)
+
+            async def connected() -> bool:
+                overview = await queues.overview()
+                names = {one.name for one in overview.connections if one.vhost == host.name}
+                return names >= {"peyk consumer", "peyk publisher"} and len(overview.queues) == 3
+
+            await until(connected, BACK)
+            await commands.status(settings, join)
+        shown = capsys.readouterr().out
+        assert re.search(r"^'their\\x1b\[31mqueue' +0 +0 +0$", shown, re.MULTILINE), shown
+        assert re.search(rf"^peyk consumer +guest +127\.0\.0\.1:\d+ +{host.name} +1 +running$", shown, re.MULTILINE), (
+            shown
+        )
+        assert re.search(r"^guest +administrator$", shown, re.MULTILINE), shown
+        away = settings.model_copy(update={"amqp_management_url": f"http://127.0.0.1:{free_port()}"})
+        await commands.status(away, join)
+        assert "rabbitmq-plugins enable rabbitmq_management" in capsys.readouterr().out
+
+
+async def test_status_says_which_tag_its_user_lacks(
+    host: Host, limited: Host, valkey: RedisProcess, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = settings_of(limited, valkey.url, tmp_path, ONE)
+    settings = settings.model_copy(update={"amqp_management_url": host.rabbit.management_url})
+    await commands.status(settings, join)
+    assert f"rabbitmqctl set_user_tags {host.name} administrator" in capsys.readouterr().out
+
+
+async def test_the_next_node_is_tried(host: Host, valkey: RedisProcess, tmp_path: Path) -> None:
+    """One is away from the beginning, one goes while we are connected."""
+    async with Proxy(Address("127.0.0.1", host.rabbit.port)) as proxy:
+        nodes = [f"127.0.0.1:{port}" for port in (free_port(), proxy.address.port, host.rabbit.port)]
+        text = ONE.replace('name = "q"\n', 'name = "q"\nordered = false\n')
+        settings = settings_of(host, valkey.url, tmp_path, text)
+        url = SecretStr(f"amqp://guest:guest@{','.join(nodes)}/{host.name}?heartbeat=30")
+        async with Node(settings.model_copy(update={"amqp_url": url}), "bridge", join) as node:
+            await until(lambda: host.consumers("q") == 1, BACK)
+            proxy.refuse = True
+            proxy.cut()
+            await send(host, {"n": 0})
+            await arrives(valkey, 0)
+            await until(lambda: node.parts.states["rabbitmq"]() == "ok", BACK)
+
+
+async def test_each_node_that_is_away_is_named(valkey: RedisProcess, host: Host, tmp_path: Path) -> None:
+    ports = free_port(), free_port()
+    url = SecretStr(",".join(f"amqp://guest:guest@127.0.0.1:{port}/" for port in ports))
+    settings = settings_of(host, valkey.url, tmp_path, ONE).model_copy(update={"amqp_url": url})
+    async with Node(settings, "bridge", join) as node:
+        await until(lambda: all(str(port) in node.parts.states["rabbitmq"]() for port in ports), BACK)
+
+
+def test_the_nodes_of_a_cluster() -> None:
+    for text in (
+        "amqp://u:p%2C@a,b:5,[::1]/v?x=1",
+        "amqp://u:p%2C@a/v?x=1, amqp://u:p%2C@b:5/v?x=1,amqp://u:p%2C@[::1]/v?x=1",
+    ):
+        urls = broker_urls(text)
+        assert [(url.host, url.port) for url in urls] == [("a", 5672), ("b", 5), ("::1", 5672)]
+        assert {(url.user, url.password, url.path, url.query["x"]) for url in urls} == {("u", "p,", "/v", "1")}
+    assert [(url.host, url.port) for url in broker_urls("amqps://a, b")] == [("a", 5671), ("b", 5671)]
+    for text in ("amqp://a,", "amqp://u:p@,b/v", "amqp://a:x,b"):
+        with pytest.raises(ConfigError, match="several nodes"):
+            broker_urls(text)
 
 
 async def _shown(queues: Queues, expected: list[tuple[str, int, int | None, int]]) -> bool:
@@ -261,7 +332,7 @@ def _queues(host: Host) -> list[str]:
     ],
 )
 def test_the_management_plugin_is_asked_as_safely_as_the_broker(url: str, asked: str) -> None:
-    assert management(*broker_urls(url)) == asked
+    assert address_of(*broker_urls(url)) == asked
 
 
 def test_settings_that_do_not_work_are_named(tmp_path: Path) -> None:

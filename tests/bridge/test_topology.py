@@ -117,8 +117,8 @@ def test_each_field_says_what_it_may_hold() -> None:
         assert name == "" or all(text != "a table" or field == "bind" for field, text in fields.items()), (name, fields)
 
 
-def test_the_readme_has_every_field() -> None:
-    text = (ROOT / "README.md").read_text()
+def test_the_documentation_has_every_field() -> None:
+    text = (ROOT / "docs/rabbitmq.md").read_text()
     rows = dict(re.findall(r"^\| `\[\[?queue\]?\]` `(\w+)` \| (.*) \|$", text, re.MULTILINE))
     assert rows == {name: text for name, text in TABLES["queue"][1].items() if name != "bind"}
     assert Queue.__struct_fields__[0] == "name"

@@ -53,3 +53,28 @@ async def test_errors_of_redis_are_raised(reading: Reading, redis_client: RedisC
     await redis_client.set("user:sara:read", "a string")
     with pytest.raises(ReplyError, match="WRONGTYPE"):
         await reading.unread("sara", ["a"])
+
+
+async def say(redis_client: RedisClient, *users: str) -> None:
+    """Messages of these people in a channel `talk`, behind what it holds."""
+    for user in users:
+        offset = await redis_client.hincrby("channel:talk", "offset", 1)
+        await redis_client.xadd("message:talk", {"user": user, "client": "-", "data": "{}"}, id=f"{offset}-1")
+
+
+async def test_ones_own_messages_are_read(reading: Reading, redis_client: RedisClient) -> None:
+    """However many, in whichever spelling of the name, up to the first of another."""
+    await say(redis_client, *["Sara"] * 120)
+    assert await reading.unread("sara", ["talk"]) == {"talk": (120, 120)}
+    assert await redis_client.hgetall("user:sara:read") == {"talk": "120"}
+    await say(redis_client, "babak", "sara")
+    assert await reading.unread("sara", ["a", "talk"]) == {"a": (0, 10), "talk": (120, 122)}
+    await reading.read("sara", "talk", 121)
+    assert await reading.unread("sara", ["talk"]) == {"talk": (122, 122)}
+    assert await reading.unread("babak", ["talk"]) == {"talk": (0, 122)}
+
+
+async def test_what_is_no_longer_there_is_nobodys(reading: Reading, redis_client: RedisClient) -> None:
+    await say(redis_client, "sara", "babak", "sara")
+    await redis_client.xtrim("message:talk", maxlen=1, approximate=False)
+    assert await reading.unread("sara", ["talk"]) == {"talk": (0, 3)}

@@ -16,6 +16,7 @@ from chat.auth import CALL, Identity, Tokens, check_call
 from chat.errors import PermissionDenied
 from chat.models import User
 from chat.settings import ServerSettings
+from chat.version import SERVER
 from redis_config import Address, command_client
 from tests.chat.conftest import Dial, Talk
 from tests.services import PeykServer, RedisProcess, until
@@ -68,7 +69,7 @@ async def test_a_call_over_http(http: httpx.AsyncClient, redis_of_module: RedisP
 
 async def test_our_own_configs_hold_nothing_secret(http: httpx.AsyncClient) -> None:
     configs = (await http.post("/api/rpc/configs")).json()
-    assert configs["version"].startswith("peyk ") and configs["message_limit"] == 65536
+    assert configs["version"] == SERVER and configs["message_limit"] == 65536
     assert set(configs) == {
         "version",
         "channel_prefix",

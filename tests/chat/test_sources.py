@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from chat.auth import Tokens
 from chat.connection import addresses
 from chat.direct import Direct
-from chat.errors import BadRequest, Unauthorized, Unavailable
+from chat.errors import BadRequest, ConnectionEnded, Unauthorized, Unavailable
 from chat.lines import Lines
 from chat.models import User
 from chat.node import Node
@@ -227,14 +228,16 @@ async def test_a_private_channel_is_joined_by_the_name_it_is_shown_under(node: N
         assert sara.slash.complete("/join @با") == (len("/join "), ["@بابک"])
         await sara.enter("/join @بابک", "again")
         await sara.reads("] sara: again")
-        assert sara.terminal.current is not None and sara.terminal.current.channel.kind == "private"
+        assert sara.terminal.current is not None and sara.terminal.current.channel.kind == "pair"
 
 
 async def test_in_persian_an_error_says_what_it_is_and_then_its_detail(node: Node) -> None:
     await node.channels.create("news", "", "owner", "read-only")
     async with Person(direct(node, "sara"), language="fa") as sara:
         await sara.enter("/join a b", "/name a b", "/msg sara x")
-        await sara.reads("! نام کانال ۱ تا ۶۴ حرف، رقم، «_»، «-» یا «.» دارد، بی‌فاصله، و با نقطه آغاز نمی‌شود")
+        await sara.reads(
+            "! نام کانال ۱ تا ۶۴ حرف، رقم، «_»، «-» یا «.» دارد، بی‌فاصله و بی‌نویسهٔ ناپیدا، و با نقطه آغاز نمی‌شود"
+        )
         assert any(line.startswith("! پذیرفتنی نیست: a user name has 1 to 64") for line in sara.lines)
         assert "! پذیرفتنی نیست: that is you; name somebody else" in sara.lines
         await sara.enter("/join news", "may I?")
@@ -320,6 +323,28 @@ async def test_a_message_whose_answer_was_lost_is_stored_once(node: Node) -> Non
         assert (await source.before("general", None, 10)).top == 1
 
 
+async def test_a_message_that_ends_connections_is_given_up(node: Node) -> None:
+    source = direct(node, "sara")
+    async with Person(source) as sara:
+        publish, sent = source.publish, []
+
+        async def complain(channel: str, data: bytes, key: str) -> object:
+            sent.append(data)
+            if b"poison" in data:
+                raise ConnectionEnded("invalid text")
+            return await publish(channel, data, key)
+
+        source.publish = complain  # type: ignore[method-assign,assignment]
+        await sara.enter("poison")
+        await sara.enter("and on")
+        await sara.reads("] sara: and on")
+        view = sara.terminal.current
+        assert view is not None and [(o.text, o.state, o.reason) for o in view.transcript.outgoing] == [
+            ("poison", "failed", "invalid text")
+        ]
+        assert len(sent) == 3
+
+
 async def test_what_is_refused_can_be_sent_again_or_dropped(node: Node) -> None:
     await node.channels.create("news", "", "owner", "read-only")
     async with Person(direct(node, "sara"), "news") as sara:
@@ -370,6 +395,30 @@ async def test_a_channel_one_belongs_to_comes_by_itself(node: Node) -> None:
         await until(lambda: sara.terminal.views["elsewhere"].unread == 1)
 
 
+async def test_who_wants_to_talk_is_told_and_answered(valkey_process: RedisProcess, tmp_path: Path) -> None:
+    """Nobody is in a channel of two before they accept; each ask is told once."""
+    secret = "s" * 32
+    with PeykServer({"REDIS_URL": valkey_process.url, "DATA_DIR": str(tmp_path), "AUTH_SECRET": secret}) as server:
+        sara, reza, spam = [
+            Person(await remote(server, name, Tokens(secret).issue(name, 600))) for name in ("sara", "reza", "spam")
+        ]
+        async with sara, reza, spam:
+            await sara.enter("/msg reza hello")
+            await sara.reads("] sara: hello")
+            await spam.enter("/msg reza buy")
+            await reza.reads("* sara wants to talk to you: /msg sara accepts, /decline sara does not")
+            await reza.reads("* spam wants to talk to you: /msg spam accepts, /decline spam does not")
+            assert set(reza.terminal.views) == {"general"}
+            await reza.enter("/decline @spam", "/msg sara hi")
+            await reza.reads("* spam does not talk to you alone")
+            await reza.reads("] sara: hello")
+            await sara.reads("] reza: hi")
+            assert len([line for line in reza.lines if "wants to talk" in line]) == 2
+            assert sorted(reza.terminal.title(view.channel) for view in reza.terminal.views.values()) == [
+                *("@sara", "general")
+            ]
+
+
 # -- doors
 
 
@@ -389,7 +438,7 @@ async def test_passwords_and_tokens(
         with pytest.raises(Unauthorized, match="name or password"):
             await asyncio.to_thread(sign_in, server.url, "sara", "wrong")
         signed = await asyncio.to_thread(sign_in, server.url, "sara", "correct horse")
-        async with Person(await remote(server, "sara", signed)) as sara:
+        async with Person(await remote(server, "sara", signed)) as sara, Person(await remote(server, "omid", token)):
             await sara.enter("/msg omid hello", "/name other")
             await sara.reads("] sara: hello")
             await sara.reads("! your name comes with your token; start again with another")

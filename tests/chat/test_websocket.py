@@ -13,6 +13,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from chat.rpc import LONG
+from chat.version import SERVER
 from tests.chat.conftest import Dial, Talk
 from tests.services import PeykServer, RedisProcess, until
 
@@ -40,7 +41,7 @@ def direct(process: RedisProcess) -> "redis.Redis":
 async def test_connect_tells_client_version_and_ping(dial: Dial) -> None:
     async with dial("") as talk:
         reply = (await talk.ask(connect={"data": {"user": "Sara", "guest": True}}))["connect"]
-        assert len(reply["client"]) == 32 and reply["version"].startswith("peyk ")
+        assert len(reply["client"]) == 32 and reply["version"] == SERVER
         assert (reply["ping"], reply["pong"], reply["data"]) == (25, True, {"user": "Sara", "guest": True})
         assert await talk.fail(connect={}) == (107, "connected already")
 

@@ -218,6 +218,29 @@ def test_light_markdown_links_and_code(server: PeykServer, tab: Open) -> None:
     assert messages(page).evaluate_all(directions)[3:] == ["rtl"] * 3
 
 
+def test_what_is_code_or_an_address_calls_nobody_and_a_link_says_where_it_leads(server: PeykServer, tab: Open) -> None:
+    page = tab("sara", "tokens")
+    post(server, "tokens", "`@sara` https://medium.com/@sara/x boss@sara\n```c++\n@sara\n```")
+    post(server, "tokens", "**see [https://bank.example](https://evil.example) @Sara**")
+    post(
+        server, "tokens", "https://en.wikipedia.org/wiki/Stack_(abstract_data_type), HTTPS://example.org،و \ufdd0 **x**"
+    )
+    expect(messages(page)).to_have_count(3)
+    first, second, third = messages(page).all()
+    expect(first.locator(".mention, .name")).to_have_count(0)
+    expect(first.locator("code")).to_have_text(["@sara", "@sara"])
+    expect(second.locator("strong")).to_have_text("see https://bank.example (evil.example) @Sara")
+    expect(second.locator(".mention")).to_have_text("@Sara")
+    hrefs = [link.get_attribute("href") for link in third.locator("a").all()]
+    assert hrefs == ["https://en.wikipedia.org/wiki/Stack_(abstract_data_type)", "HTTPS://example.org"]
+    assert (third.text_content() or "").endswith("HTTPS://example.org،و \ufdd0 x")
+    go(page, "elsewhere")
+    post(server, "tokens", "`@sara` https://medium.com/@sara/x boss@sara")
+    expect(row(page, "tokens").locator(".unread")).to_have_text("1")
+    post(server, "tokens", "@sara؟")
+    expect(row(page, "tokens").locator(".unread")).to_have_text("@2")
+
+
 def test_what_somebody_does(tab: Open) -> None:
     sara, arash = tab("sara", "actions"), tab("arash", "actions")
     say(sara, "/me waves")

@@ -3,19 +3,17 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import urllib.request
 from functools import partial
 from pathlib import Path
 
+import pytest
+
 from chat.plain import width
 from tests.e2e.tmux import Screen, Tmux
-from tests.services import PeykServer, wait_until
-
-
-def valkey_runs(data_dir: Path) -> bool:
-    pid = (data_dir / "valkey.pid").read_text().strip() if (data_dir / "valkey.pid").exists() else "0"
-    stat = Path(f"/proc/{pid}/stat")
-    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
+from tests.services import ROOT, PeykServer, clean_environment, valkey_runs, wait_until
 
 
 def post(server: PeykServer, channel: str, text: str) -> None:
@@ -45,6 +43,36 @@ def test_two_terminals_chat_without_a_server(tmux: Tmux, data_dir: Path) -> None
     late = tmux.open("late", "--user", "late")  # what was said is still there
     late.wait("بابک: still here")
     assert late.text().index("hello there") < late.text().index("سلام سارا") < late.text().index("still here")
+
+
+def said(tmux: Tmux, data_dir: Path, channel: str) -> list[str]:
+    """The texts of a channel, as `replay` gives them."""
+    command = [sys.executable, "app.py", "replay", channel]
+    env = clean_environment({"DATA_DIR": str(data_dir)})
+    lines = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=True).stdout
+    return [json.loads(line)["data"]["text"] for line in lines.splitlines()]
+
+
+@pytest.mark.parametrize("face", ["--plain", "--user=sara"])
+def test_bytes_that_are_no_text_are_typed_and_the_terminal_goes_on(tmux: Tmux, data_dir: Path, face: str) -> None:
+    screen = tmux.open("sara", face)
+    screen.send(b"caf\xe9\r")
+    screen.wait("caf\ufffd")
+    screen.send(b"\xff\xc3")
+    screen.send("\xe9 then سلام\r".encode())
+    screen.wait("then سلام")
+    assert said(tmux, data_dir, "general") == ["caf\ufffd", "\ufffd\ufffdé then سلام"]
+
+
+def test_a_paste_arrives_in_order_and_without_controls(tmux: Tmux, data_dir: Path) -> None:
+    screen = tmux.open("sara", "--user=sara")
+    pasted = b"first\x1b[31mred\x1b[0m end\x0bone\r\ntwo\x1b]0;title\x07\x00\x1bOP " + "سلام\x1b".encode()
+    screen.send(b"\x1b[200~" + pasted + b"\x1b[201~")
+    screen.wait("سلام")
+    screen.send(b"\x1b[200~ and \x1b[20")  # the mark comes in two parts
+    screen.send(b"1~ keys\r")
+    screen.wait("sara: first")
+    assert said(tmux, data_dir, "general") == ["first[31mred[0m end\none\ntwo]0;titleOP سلام and  keys"]
 
 
 def test_commands_and_what_they_say(tmux: Tmux) -> None:

@@ -1,6 +1,7 @@
 """What Python and the page's own modules must agree on (tests/vectors/), in the browser the page is tried in."""
 
 import json
+import subprocess
 import sys
 import unicodedata
 from collections.abc import Iterator
@@ -10,8 +11,8 @@ import pytest
 from playwright.sync_api import Browser, Page, Route
 
 from chat.assets import WEB
-from chat.errors import BadRequest
-from chat.models import channel_id, fold
+from chat.models import fold, is_name
+from tests.chat.test_text import FLOODS
 from tests.e2e.test_page import browser
 from tests.services import ROOT
 from tests.vectors.tables import unassigned, unseen
@@ -19,6 +20,7 @@ from tests.vectors.tables import unassigned, unseen
 __all__ = ["browser"]
 
 NAMES = json.loads((ROOT / "tests/vectors/names.json").read_text())
+TEXTS = json.loads((ROOT / "tests/vectors/text.json").read_text())
 AROUND = ("{}", "a{}ب\u0654")  # alone, and between letters that a mark may meet
 
 
@@ -87,15 +89,48 @@ def test_every_code_point_means_the_same_on_both_sides(page: Page) -> None:
     assert sorted(expected ^ found)[:20] == []
 
 
-def is_name(text: str) -> bool:
-    try:
-        channel_id.__wrapped__(text)
-    except BadRequest:
-        return False
-    return True
-
-
 def test_the_page_has_the_tables_of_this_python() -> None:
     """Else: python -m tests.vectors.tables."""
     page = (WEB / "names.js").read_text()
     assert unassigned() in page and unseen() in page
+
+
+def test_the_page_finds_in_a_text_what_the_terminal_finds(page: Page) -> None:
+    script = """async (texts) => {
+        const { tokens } = await import("./text.js");
+        const short = ({ kind, shown, target, host }) => kind === "link" ? [kind, target, shown, host] : [kind, shown];
+        return texts.map((text) => tokens(text).map(short));
+    }"""
+    found = page.evaluate(script, [vector["text"] for vector in TEXTS])
+    for vector, tokens in zip(TEXTS, found, strict=True):
+        assert tokens == vector["tokens"], vector["text"]
+
+
+LINEAR = """
+import { tokens } from %s;
+const took = (sign, size) => {
+  const [text, start] = [sign.repeat(size / sign.length), process.cpuUsage()];
+  tokens(text);
+  const { user, system } = process.cpuUsage(start);
+  return user + system;
+};
+const slow = (sign) => {
+  let least = Infinity;
+  for (let i = 0; i < 20; i++) {
+    least = Math.min(least, took(sign, 4096));
+    if (took(sign, 65536) < 80 * Math.max(least, 200)) return false;
+  }
+  return true;
+};
+console.log(JSON.stringify(%s.filter(slow)));
+"""
+
+
+def test_a_flood_of_signs_is_read_in_one_go() -> None:
+    """Sixteen times as much may take 80 times the CPU, if nothing disturbs one of the attempts; never 256 times.
+
+    In Node, which has Chromium's engine and says what it used of the CPU.
+    """
+    script = LINEAR % (json.dumps((WEB / "text.js").as_uri()), json.dumps(FLOODS))
+    node = subprocess.run(["node", "--input-type=module", "-e", script], capture_output=True, text=True, check=True)
+    assert json.loads(node.stdout) == []

@@ -60,6 +60,10 @@ class Screen:
     def press(self, key: str) -> None:
         self._tmux._tmux("send-keys", "-t", self._name, key)
 
+    def send(self, data: bytes) -> None:
+        """What a terminal would send, byte for byte."""
+        self._tmux._tmux("send-keys", "-t", self._name, "-H", *[f"{byte:02x}" for byte in data])
+
     def text(self) -> str:
         return self._tmux._tmux("capture-pane", "-p", "-J", "-t", self._name)
 

@@ -12,6 +12,7 @@ class Proxy:
 
     `cut_replies` = n: the next n replies that come after a request with `word` are lost, with their connection.
     `stop_before` = word: what is sent from the first command of that name on is lost, with its connection.
+    `flowing`: while it is clear, what the target says waits here.
     `refuse`: new connections are ended at once. `deafen`: who has subscribed hears nothing any more.
     """
 
@@ -23,6 +24,8 @@ class Proxy:
         self._tasks: set[asyncio.Task[None]] = set()
         self.cut_replies, self.word, self.refuse, self.deafen, self.stop_before = 0, b"EVALSHA", False, False, b""
         self.cuts = self.deafened = 0
+        self.flowing = asyncio.Event()
+        self.flowing.set()
 
     async def __aenter__(self) -> "Proxy":
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -30,6 +33,7 @@ class Proxy:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
+        self.flowing.set()
         self.cut()
         self._server.close()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -75,6 +79,7 @@ class Proxy:
 
         async def back() -> None:
             while data := await below.read(1 << 16):
+                await self.flowing.wait()
                 if self.deafen and writer in self._listeners:
                     self.deafened += 1
                     continue

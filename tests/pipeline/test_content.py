@@ -18,7 +18,8 @@ from chat.errors import BadRequest, TooLarge
 from chat.models import channel_id, user_name
 from chat.settings import ServerSettings
 from pipeline import content
-from pipeline.content import DEPTH, MARKS, json_line
+from pipeline.content import DEPTH, MARKS, cleaned, json_line
+from tests.services import ROOT
 
 LIMIT = 65536
 BIDI = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
@@ -283,3 +284,17 @@ def test_the_quick_way_and_the_plain_way_agree(value: Any, ascii: bool) -> None:
     if isinstance(value, dict) and isinstance(value.get("text"), str):
         value["text"] = unicodedata.normalize("NFC", value["text"])
     assert decoded == value
+
+
+@pytest.mark.parametrize("vector", json.loads((ROOT / "tests/vectors/cleaned.json").read_text()), ids=repr)
+def test_what_is_typed_or_pasted_is_cleaned(vector: dict[str, str]) -> None:
+    assert cleaned(vector["text"]) == vector["cleaned"]
+    assert text_of(vector["cleaned"]) == vector["cleaned"]  # and accepted
+
+
+@given(st.text(st.characters(exclude_categories=["Mn", "Mc", "Me"]), max_size=50))
+def test_whatever_is_cleaned_is_accepted_and_stays(text: str) -> None:
+    """Surrogates included. (Too many marks on one letter are another rule.)"""
+    once = cleaned(text)
+    assert cleaned(once) == once
+    assert text_of(once) == unicodedata.normalize("NFC", once)
