@@ -8,14 +8,13 @@ from collections.abc import Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from chat import protocol
+from chat import protocol, queries
 from chat.access import Access
-from chat.auth import Identity, Policy
+from chat.auth import Identity
 from chat.errors import (
     BadRequest,
     PeykError,
     Unavailable,
-    UnknownChannel,
     UnknownMethod,
 )
 from chat.inbox import Inbox, Source
@@ -23,13 +22,12 @@ from chat.local import frame
 from chat.metrics import count
 from chat.models import User, channel_id
 from chat.protocol import Command
-from chat.rpc import LONG, call_method
+from chat.rpc import LONG
 from chat.subscriber import Subscriber
 from chat.throttle import Throttle
 from chat.version import SERVER
 from pipeline.content import json_line
 from pipeline.producer import Position
-from pipeline.replay import Page
 from pipeline.resp import FAILURES
 
 if TYPE_CHECKING:
@@ -144,13 +142,15 @@ class Session:
                 self._append(command.id, publish, self.user, partial(self._rpc_published, command.id))
             else:
                 answer = self._hold if command.rpc.method in LONG else self.spawn
-                answer(command.id, self._rpc(command.id, command.rpc, self.user))
+                answer(command.id, self._say(queries.rpc(self._node, self.access, command.id, command.rpc)))
         elif command.history is not None:
-            self._hold(command.id, self._history(command.id, command.history))
+            self._hold(command.id, self._say(queries.history(self._node, self.access, command.id, command.history)))
         elif command.presence is not None:
-            self._hold(command.id, self._presence(command.id, command.presence.channel))
+            asked = command.presence.channel
+            self._hold(command.id, self._say(queries.presence(self._node, self.access, command.id, asked)))
         elif command.presence_stats is not None:
-            self.spawn(command.id, self._presence(command.id, command.presence_stats.channel, stats=True))
+            asked = command.presence_stats.channel
+            self.spawn(command.id, self._say(queries.presence_stats(self._node, self.access, command.id, asked)))
         elif command.unsubscribe is not None:
             self.subscriber.unsubscribe(command.id, command.unsubscribe, self.user)
         elif command.refresh is not None:
@@ -377,42 +377,6 @@ class Session:
             self.reply(protocol.reply(command_id, "rpc", {"data": protocol.position_body(outcome)}))
         self._inbox.resume()
 
-    async def _history(self, command_id: int, history: protocol.History) -> None:
-        channel = channel_id(history.channel)
-        await self._node.allow(self.access, "history", channel)
-        try:
-            page = await self._node.history(channel, history)
-        except UnknownChannel:
-            self._check_may_make(channel)
-            page = Page("", 0, [])
-        self.reply(b'{"id":%d,"history":%b}' % (command_id, protocol.page_body(page)))
-
-    def _check_may_make(self, channel: str) -> None:
-        """A channel that is not there is empty for whoever makes it by coming; for others there is none.
-
-        SDKs ask for history and presence first and subscribe then. Raises UnknownChannel.
-        """
-        policy = self._node.policies.known(channel) or Policy()
-        if not self._node.settings.create_channels or not any(
-            self.access.may(action, channel, policy) for action in ("subscribe", "publish")
-        ):
-            raise UnknownChannel.named(channel)
-
-    async def _presence(self, command_id: int, name: str, stats: bool = False) -> None:
-        channel = channel_id(name)
-        await self._node.allow(self.access, "presence", channel)
-        try:
-            clients = await self._node.presence.clients(channel)
-        except UnknownChannel:
-            self._check_may_make(channel)
-            clients = {}
-        users = {info.user for info in clients.values()}
-        if stats:
-            counts = {"num_clients": len(clients), "num_users": len(users)}
-            self.reply(protocol.reply(command_id, "presence_stats", counts))
-        else:
-            self.reply(protocol.reply(command_id, "presence", {"presence": clients}))
-
-    async def _rpc(self, command_id: int, rpc: protocol.Rpc, user: User) -> None:
-        result = await call_method(self._node, self.access, rpc.method, rpc.data)
-        self.reply(protocol.reply(command_id, "rpc", {"data": result}))
+    async def _say(self, work: Coroutine[None, None, bytes]) -> None:
+        """Reply with what was asked for."""
+        self.reply(await work)
