@@ -9,6 +9,7 @@ from starlette.responses import Response, StreamingResponse
 
 from chat import moderation, protocol
 from chat.accounts import KNOWN_SECONDS, Place
+from chat.bodies import TEXT, body_of, decode, media_type, raw_body
 from chat.doors import COOKIE, KNOWN
 from chat.errors import BadRequest, PermissionDenied, Unauthorized, UnknownChannel
 from chat.events import event_stream
@@ -24,7 +25,6 @@ from chat.requests import (
     answer,
     asked_channel,
     asked_user,
-    body_of,
     moment,
     node_of,
     number,
@@ -273,7 +273,7 @@ async def post_message(request: Request) -> Response:
     node, channel = node_of(request), await asked_channel(request, "publish")
     identity = access_of(request).identity
     node.limits.message(address_of(request), "" if identity.guest or identity.program else identity.user.id)
-    body = await body_of(request, NewMessage)
+    body = await _message_of(request)
     if (body.text is msgspec.UNSET) == (body.data is msgspec.UNSET):
         raise BadRequest('a message has either "text" (a string) or "data" (any JSON value)')
     data = encode({"text": body.text}) if body.data is msgspec.UNSET else bytes(body.data)
@@ -283,6 +283,19 @@ async def post_message(request: Request) -> Response:
     user = await speaker_of(request, body.user, "publish", channel)
     position = await node.producer.publish(channel, line, user=user.username, key=key)
     return answer(protocol.position_body(position), 200 if position.duplicate else 201)
+
+
+async def _message_of(request: Request) -> NewMessage:
+    """The message in the body: JSON, or its text alone."""
+    kind = media_type(request, (JSON, TEXT))
+    data = await raw_body(request, 2 * node_of(request).settings.message_limit)
+    if kind == JSON:
+        return decode(data, NewMessage)
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        raise BadRequest("the text must be UTF-8") from None
+    return NewMessage(text=text.replace("\r\n", "\n").removesuffix("\n"))
 
 
 async def get_messages(request: Request) -> Response:
@@ -330,6 +343,8 @@ async def _follow(request: Request, node: "Node", channel: str) -> Response:
         if "since" in request.query_params:
             after = await node.replay.since(channel, moment(request.query_params["since"]))
         since = (position[0], position[1] if after is None else after)
+    if request.method == "HEAD":
+        return StreamingResponse(iter(()), media_type=EVENTS)
     stream = await event_stream(node, channel, since, access_of(request))
     headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
     return StreamingResponse(stream, media_type=EVENTS, headers=headers)

@@ -5,8 +5,12 @@ message says what is allowed or what to do next.
 
     PeykError                      code  HTTP  temporary
     ├── BadRequest                  107   400
+    │   ├── RequestTimeout          107   408
     │   ├── TooLarge                107   413
-    │   └── HeadersTooLarge         107   431
+    │   ├── UnsupportedType         107   415
+    │   ├── Unprocessable           107   422         it can be read, and means nothing
+    │   ├── HeadersTooLarge         107   431
+    │   └── UnknownVersion          107   505
     ├── Unauthorized                101   401
     │   └── TokenExpired            109   401
     ├── PermissionDenied            103   403
@@ -69,6 +73,23 @@ class TooLarge(BadRequest):
     limit = "message_bytes"
 
 
+class RequestTimeout(BadRequest):
+    status = 408
+    limit = "handshake"
+
+
+class UnsupportedType(BadRequest):
+    status = 415
+
+
+class Unprocessable(BadRequest):
+    status = 422
+
+
+class UnknownVersion(BadRequest):
+    status = 505
+
+
 class HeadersTooLarge(BadRequest):
     status = 431
     limit = "header_bytes"
@@ -92,11 +113,16 @@ class PermissionDenied(PeykError):
         return error
 
     @classmethod
-    def misnamed(cls, host: str) -> "PermissionDenied":
-        text = (
-            f"this server answers to localhost, not to {host[:100] or 'no name'}; its operator can name that origin in"
-        )
-        error = cls(f"{text} ALLOWED_ORIGINS, or the proxy before it in TRUSTED_PROXIES")
+    def misnamed(cls, host: str, on_loopback: bool) -> "PermissionDenied":
+        asked = host[:100] or "no name"
+        if on_loopback:
+            text = (
+                f"this server answers to localhost, not to {asked}; its operator can name that in ALLOWED_HOSTS, a "
+                "page of that origin in ALLOWED_ORIGINS, or the proxy before it in TRUSTED_PROXIES"
+            )
+        else:
+            text = f"this server does not answer to {asked}; its operator can name that in ALLOWED_HOSTS"
+        error = cls(text)
         error.limit = "host"
         return error
 

@@ -10,10 +10,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from chat.api import DEFAULT_PAGE
-from chat.errors import BadRequest, NotAvailable, TooLarge, Unavailable, UnknownChannel, UnknownEvent
+from chat.bodies import media_type, raw_body
+from chat.errors import BadRequest, NotAvailable, TooLarge, Unavailable, UnknownChannel, UnknownEvent, Unprocessable
 from chat.models import channel_id, is_line
 from chat.node import Node
-from chat.requests import JSON, NDJSON, access_of, address_of, answer, media_type, node_of, number, raw_body, speaker_of
+from chat.requests import JSON, NDJSON, access_of, address_of, answer, node_of, number, speaker_of
 from pipeline import cloudevents
 from pipeline.consumer import Away
 from pipeline.content import UNREADABLE
@@ -86,17 +87,13 @@ async def post_events(request: Request) -> Response:
 async def _events_of(request: Request) -> tuple[list[NewEvent], bool]:
     """The events in the body, and whether they are a batch. Raises BadRequest and TooLarge."""
     settings = node_of(request).settings
-    kind = media_type(request)
-    is_cloud = cloudevents.is_one(kind, request.headers)
-    if kind not in (JSON, NDJSON) and not is_cloud:
-        text = f"send content-type: {JSON}, {NDJSON} for one event a line, or {cloudevents.STRUCTURED}"
-        raise BadRequest(text)
+    is_cloud = cloudevents.is_one(request.headers.get("content-type", ""), request.headers)
+    kind = cloudevents.media_type(request.headers.get("content-type", ""))
+    if not is_cloud:
+        kind = media_type(request, (JSON, NDJSON))
     body = await raw_body(request, settings.batch_bytes)
     if is_cloud:
-        events = _cloud_events(request, body)
-        if not 1 <= len(events) <= settings.event_batch:
-            raise TooLarge(f"a batch has 1 to {settings.event_batch} events; this one has {len(events)}")
-        return events, kind == cloudevents.BATCH
+        return _counted(_cloud_events(request, body), settings.event_batch), kind == cloudevents.BATCH
     try:
         if kind == NDJSON:
             events = [msgspec.json.decode(line, type=NewEvent) for line in body.split(b"\n") if line.strip()]
@@ -107,9 +104,16 @@ async def _events_of(request: Request) -> tuple[list[NewEvent], bool]:
     except UNREADABLE as error:
         text = f'an event is a JSON object {{"type","channel","payload"}} with an "id" if you like: {error}'
         raise BadRequest(text) from None
-    if not 1 <= len(events) <= settings.event_batch:
-        raise TooLarge(f"a batch has 1 to {settings.event_batch} events; this one has {len(events)}")
-    return events, True
+    return _counted(events, settings.event_batch), True
+
+
+def _counted(events: list[NewEvent], limit: int) -> list[NewEvent]:
+    """The events, if a batch may have so many. Raises Unprocessable and TooLarge."""
+    if not events:
+        raise Unprocessable(f"a batch has 1 to {limit} events; this one has none")
+    if len(events) > limit:
+        raise TooLarge(f"a batch has 1 to {limit} events; this one has {len(events)}")
+    return events
 
 
 def _cloud_events(request: Request, body: bytes) -> list[NewEvent]:

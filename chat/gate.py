@@ -1,15 +1,18 @@
 """What every request is asked at the door, before anything else: whose page sent it, and how many its address has."""
 
+import asyncio
+import contextlib
+
 from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from chat.errors import PermissionDenied, TooManyRequests
+from chat.errors import BadRequest, PermissionDenied, PeykError
 from chat.handshake import COUNTED
 from chat.limits import Limits
-from chat.origin import allows, is_here, listed
+from chat.origin import allows, answers_to, is_here, listed
 from chat.requests import EVENTS, address_of, failure
 from chat.settings import ServerSettings
 
@@ -23,6 +26,8 @@ class Gate:
         self._app = app
         self._origins = listed(settings.allowed_origins)
         self._loopback = settings.on_loopback
+        self._hosts = listed(settings.allowed_hosts)
+        self._cookies = settings.cors_cookies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -31,12 +36,13 @@ class Gate:
         limits: Limits = scope["app"].state.node.limits
         address, counted = address_of(HTTPConnection(scope)), COUNTED in scope["state"]
         try:
-            self._check_page(scope)
-            if scope["type"] == "http" and scope["path"].startswith("/api/"):
-                limits.request(address)
+            limits.request(address)
+            self._check_page(scope, Headers(scope=scope))
             if not counted:
                 limits.enter(address)
-        except (PermissionDenied, TooManyRequests) as error:
+        except PeykError as error:
+            if error.limit == "rate":
+                await _hold_back(limits.refuse(address), scope, receive)
             await _refuse(failure(error), scope, receive, send)
             return
         try:
@@ -45,20 +51,33 @@ class Gate:
             if not counted:
                 limits.leave(address)
 
-    def _check_page(self, scope: Scope) -> None:
-        """A page may read and follow what it can by itself; sockets, streams and changes are for our own.
+    def _check_host(self, scope: Scope, headers: Headers) -> str:
+        """The one Host a request names, if this server answers to it.
 
         On loopback nothing is for who asks by another name: a page of that name reads all, and sends no Origin then.
-        A header given twice is joined, and so equal to nothing.
         """
-        headers = Headers(scope=scope)
-        host = ", ".join(headers.getlist("host"))
-        if self._loopback and not is_here(host, self._origins):
-            raise PermissionDenied.misnamed(host)
-        if "origin" not in headers or not _is_guarded(scope, headers):
+        named = headers.getlist("host")
+        host = ", ".join(named)  # given twice, it is none
+        if self._loopback or self._hosts:
+            known = is_here(host, self._origins if self._loopback else ())
+            if not known and not (self._hosts and answers_to(host, self._hosts, (scope["server"] or ("",))[0])):
+                raise PermissionDenied.misnamed(host, self._loopback)
+        elif len(named) > 1 or (not named and scope["http_version"] == "1.1"):
+            raise BadRequest("a request has one Host header: the name of the server it asks")
+        return host
+
+    def _check_page(self, scope: Scope, headers: Headers) -> None:
+        """A page may read and follow what it can by itself; sockets, streams and changes are for our own.
+
+        An Origin given twice is joined, and so equal to nothing.
+        """
+        host = self._check_host(scope, headers)
+        if "origin" not in headers:
             return
         origin = ", ".join(headers.getlist("origin"))
-        if not allows(origin, host, scope["scheme"], self._origins):
+        if origin in self._origins and scope["type"] == "http" and not self._cookies:
+            scope["headers"] = [header for header in scope["headers"] if header[0] != b"cookie"]
+        if _is_guarded(scope, headers) and not allows(origin, host, scope["scheme"], self._origins):
             raise PermissionDenied.foreign(origin)
 
 
@@ -66,6 +85,17 @@ def _is_guarded(scope: Scope, headers: Headers) -> bool:
     if scope["type"] == "websocket" or EVENTS in headers.get("accept", ""):
         return True
     return scope["method"] in _CHANGING
+
+
+async def _hold_back(wait: float, scope: Scope, receive: Receive) -> None:
+    """Wait before a refusal, or until who is refused has gone."""
+    if scope["type"] == "websocket":
+        await asyncio.sleep(wait)
+        return
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(wait):
+            while (await receive())["type"] != "http.disconnect":
+                pass
 
 
 async def _refuse(response: Response, scope: Scope, receive: Receive, send: Send) -> None:

@@ -1,6 +1,8 @@
 """What browsers are told not to do with what we answer: https://owasp.org/www-project-secure-headers/"""
 
-from starlette.datastructures import MutableHeaders
+from collections.abc import Collection, Mapping
+
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import Message, Send
 
 # The page loads its own files and talks to its own server ('self' is ws: and wss: as well); nothing is inline.
@@ -19,14 +21,54 @@ HEADERS = {
 }
 
 
-def secured(send: Send) -> Send:
-    """`send` of an HTTP request, with HEADERS where the response does not bring its own. Bodies pass as they are."""
+# What a page of another origin may send and see: https://fetch.spec.whatwg.org/#http-cors-protocol
+_METHODS = "DELETE, GET, HEAD, PATCH, POST, PUT"
+_SENT = "authorization, content-encoding, content-type, idempotency-key, last-event-id, x-api-key"
+_SEEN = "retry-after, x-cache, x-epoch, x-offset"
+_PREFLIGHT_AGE = "600"  # seconds a browser need not ask again
+
+
+class Cors:
+    """What answers say to the pages of ALLOWED_ORIGINS, and to theirs alone."""
+
+    def __init__(self, origins: Collection[str] = (), cookies: bool = False) -> None:
+        self._origins = origins
+        self._cookies = cookies
+
+    def headers(self, method: str, asked: Headers) -> dict[str, str]:
+        """What an answer to this request carries besides; it differs by origin, which caches must know."""
+        if not self._origins:
+            return {}
+        origin = asked.get("origin", "")
+        if origin not in self._origins:
+            return {"vary": "Origin"}
+        found = {"access-control-allow-origin": origin, "cross-origin-resource-policy": "cross-origin"}
+        found |= {"vary": "Origin", "access-control-expose-headers": _SEEN}
+        if self._cookies:
+            found |= {"access-control-allow-credentials": "true"}
+        if method == "OPTIONS" and "access-control-request-method" in asked:
+            found |= {"access-control-allow-methods": _METHODS, "access-control-allow-headers": _SENT}
+            found |= {"access-control-max-age": _PREFLIGHT_AGE}
+        return found
+
+
+def secured(send: Send, added: Mapping[str, str]) -> Send:
+    """`send` of an HTTP request, with HEADERS where the response does not bring its own, and what is `added`.
+
+    Bodies pass as they are. What does not say otherwise is kept by nobody.
+    """
 
     async def send_secured(message: Message) -> None:
         if message["type"] == "http.response.start":
             headers = MutableHeaders(scope=message)
+            for name, value in added.items():
+                if name == "vary":
+                    headers.add_vary_header(value)
+                else:
+                    headers[name] = value
             for name, value in HEADERS.items():
                 headers.setdefault(name, value)
+            headers.setdefault("cache-control", "no-store")
         await send(message)
 
     return send_secured

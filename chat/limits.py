@@ -16,6 +16,7 @@ from chat.settings import ServerSettings
 
 PATIENCE = 10  # times `rate_burst` seconds of nothing but refusals after which a client is closed
 _PAUSE = 2.0  # seconds without a refusal that end such a run, at least
+_LONGEST = 2.0  # seconds a refusal is held back
 _PERIODS = {"address_sign_ins": 60.0, "address_accounts": 3600.0}  # seconds in which the number may be used up
 _KEPT = 1024  # callers that are remembered before the idle ones among them are forgotten
 
@@ -52,11 +53,12 @@ class TokenBucket:
 class Caller:
     """A user or an address: its connections, and the buckets they share."""
 
-    __slots__ = ("commands", "connections", "messages")
+    __slots__ = ("commands", "connections", "messages", "refused_until")
 
     def __init__(self, commands: TokenBucket | None, messages: TokenBucket | None) -> None:
         self.commands, self.messages = commands, messages
         self.connections = 0
+        self.refused_until = -math.inf  # when it may hear the next refusal of a request
 
     def is_idle(self, now: float) -> bool:
         """Whether forgetting it changes nothing."""
@@ -163,8 +165,18 @@ class Limits:
         self._callers[network_of(address)].connections -= 1
 
     def request(self, address: str) -> None:
-        """An HTTP request is a command of its address. Raises TooManyRequests."""
+        """An HTTP request is a command of its address, and so is a handshake. Raises TooManyRequests."""
         self._spend(self._caller(network_of(address)).commands, "requests")
+
+    def refuse(self, address: str) -> float:
+        """Seconds until a request of this address that is beyond its rate is to be refused.
+
+        Refusals come no faster than the rate: to answer a flood would cost as much as to serve it.
+        """
+        caller, now = self._caller(network_of(address)), self.clock()
+        at = min(max(caller.refused_until, now), now + _LONGEST)
+        caller.refused_until = at + 1 / self._shared[0]
+        return at - now
 
     def message(self, address: str, user: str = "", count: int = 1) -> None:
         """`count` messages over HTTP, of a user if it is known who. Raises TooManyRequests."""

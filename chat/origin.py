@@ -24,6 +24,38 @@ def listed(text: str) -> frozenset[str]:
     return frozenset(origin.strip() for origin in text.split(",") if origin.strip())
 
 
+_HOST = re.compile(rf"((?:\*\.)?{_LABEL}(?:\.{_LABEL})*\.?|\[[0-9a-f:.]+\])(?::([0-9]{{1,5}}))?", re.ASCII)
+_LONGEST_HOST = 261  # a name of 253 letters, its dot and a port
+
+
+def is_host(text: str) -> bool:
+    """Whether `text` may stand in ALLOWED_HOSTS."""
+    return text == "*" or _HOST.fullmatch(text.lower()) is not None
+
+
+def answers_to(host: str, hosts: Collection[str], own_address: str = "") -> bool:
+    """Whether the header `host` is one of `hosts`: with its port, or with any where the list names none.
+
+    A name's case and the dot at its end make no difference. The address a connection came to is always answered: a name
+    that was made to point here is none, and who watches a server knows its address only.
+    """
+    match = _HOST.fullmatch(host.lower()) if len(host) <= _LONGEST_HOST else None
+    if match is None or host.startswith("*"):
+        return False
+    name, port = match[1].removesuffix("."), match[2]
+    if own_address and name.strip("[]") == own_address:
+        return True
+    for listed_host in hosts:
+        known = _HOST.fullmatch(listed_host.lower())
+        if known is None:
+            return True  # *
+        own_name = known[1].removesuffix(".")
+        same = name.endswith(own_name[1:]) if own_name.startswith("*.") else name == own_name
+        if same and known[2] in (None, port):
+            return True
+    return False
+
+
 _LOOPBACK = re.compile(r"(?:(?:[a-z0-9-]+\.)*localhost|127(?:\.[0-9]{1,3}){3}|\[::1\])(?::[0-9]+)?", re.ASCII)
 
 

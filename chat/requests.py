@@ -7,17 +7,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, HTTPConnection, Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 
 from chat.access import Access
 from chat.auth import Identity, check
 from chat.doors import ANONYMOUS, COOKIE, GUEST_PREFIX, Doors
-from chat.errors import BadRequest, PermissionDenied, PeykError, TooLarge, Unauthorized, Unavailable
+from chat.errors import BadRequest, PermissionDenied, PeykError, Unauthorized, Unavailable
 from chat.metrics import count
 from chat.models import User, channel_id
 from chat.protocol import OFFSET_LIMIT, encode
-from pipeline.content import UNREADABLE
 from pipeline.resp import FAILURES
 
 if TYPE_CHECKING:
@@ -58,14 +57,28 @@ async def on_error(request: Request, error: Exception) -> Response:
     if isinstance(error, PeykError):
         return failure(error)
     if isinstance(error, HTTPException):
+        allowed = _allowed(request, error)
+        if allowed and request.method == "OPTIONS":
+            return Response(status_code=204, headers=allowed)
         code = {404: 104, 405: 104}.get(error.status_code, 107)
         text = f"{request.method} {request.url.path}: {error.detail}; see /openapi.json for what there is"
-        return Response(encode(Failure(ErrorBody(code, text))), error.status_code, error.headers, JSON)
+        return Response(encode(Failure(ErrorBody(code, text))), error.status_code, allowed, JSON)
     if isinstance(error, FAILURES):
         logger.info("%s %s: Redis failed: %s", request.method, request.url.path, error)
         return failure(Unavailable("Redis does not answer; try again"))
     logger.exception("%s %s failed", request.method, request.url.path, exc_info=error)
     return failure(PeykError("internal error; the server's log says more"))
+
+
+def _allowed(request: Request, error: HTTPException) -> dict[str, str]:
+    """The methods of what was asked for, if there is such a thing."""
+    if error.status_code == 405:
+        found = (error.headers or {}).get("Allow", "").split(", ")
+    elif request.scope["path"] == "*":  # the server as a whole
+        found = ["DELETE", "GET", "HEAD", "PATCH", "POST", "PUT"]
+    else:
+        return {}
+    return {"allow": ", ".join(sorted({*found, "OPTIONS"}))}
 
 
 def node_of(request: Request) -> "Node":
@@ -126,35 +139,6 @@ async def asked_channel(request: Request, action: str) -> str:
     access, channel = access_of(request), channel_id(request.path_params["id"])
     await node_of(request).allow(access, action, channel)
     return channel
-
-
-async def body_of(request: Request, kind: type[Body]) -> Body:
-    """The request's JSON body as `kind`. Raises BadRequest and TooLarge."""
-    if media_type(request) != JSON:
-        raise BadRequest(f"send content-type: {JSON}")
-    data = await raw_body(request, 2 * node_of(request).settings.message_limit)
-    try:
-        return msgspec.json.decode(data, type=kind)
-    except UNREADABLE as error:
-        raise BadRequest(f"the body must be a JSON {kind.__name__} (see /openapi.json): {error}") from None
-
-
-def media_type(request: Request) -> str:
-    """What the body is said to be; JSON if nothing is said."""
-    return request.headers.get("content-type", JSON).partition(";")[0].strip().lower()
-
-
-async def raw_body(request: Request, limit: int) -> bytes:
-    """The request's body, at most `limit` bytes. Raises TooLarge, and BadRequest if it does not come to its end."""
-    data = bytearray()
-    try:
-        async for part in request.stream():
-            data += part
-            if len(data) > limit:
-                raise TooLarge(f"a request body has at most {limit} bytes")
-    except ClientDisconnect:
-        raise BadRequest("the request ended before its body did") from None
-    return bytes(data)
 
 
 def number(request: Request, name: str, low: int, high: int = OFFSET_LIMIT) -> int | None:

@@ -1,23 +1,26 @@
 """The table of HTTP operations: what serves them, and /openapi.json, come from it."""
 
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
 
 from chat import api, event_api, rpc_api
+from chat.bodies import TEXT
 from chat.calls import ACTION_LIMIT
 from chat.models import NAME_LIMIT, NAME_RULE, Channel
 from chat.moderation import Role
 from chat.protocol import KEY_LIMIT, OFFSET_LIMIT
-from chat.requests import JSON, Failure, answer
+from chat.requests import JSON, NDJSON, Failure, answer
 from chat.rpc import NewChannel
 from chat.version import VERSION
 
+AnyRoute = TypeVar("AnyRoute", Route, WebSocketRoute)
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
@@ -34,6 +37,7 @@ class Operation:
     query: tuple[str, ...] = ()
     headers: tuple[str, ...] = ()
     needs_body: bool = True
+    also: tuple[str, ...] = ()  # other media types of its body
 
 
 _CHANNEL, _MESSAGES = "/api/channels/{id}", "/api/channels/{id}/messages"
@@ -92,6 +96,7 @@ OPERATIONS = (
         {200: api.Published, 201: api.Published},
         api.NewMessage,
         headers=("Idempotency-Key",),
+        also=(TEXT,),
     ),
     Operation(
         "GET",
@@ -109,6 +114,7 @@ OPERATIONS = (
         "Queue an event, or a batch (an array, or NDJSON). 202: it is safe, and comes into its channel.",
         {202: event_api.Queued | list[event_api.Queued]},
         event_api.NewEvent | list[event_api.NewEvent],
+        also=(NDJSON,),
     ),
     Operation(
         "GET",
@@ -148,7 +154,7 @@ def routes() -> list[Route]:
     for operation in OPERATIONS:
         paths.setdefault(operation.path, {})[operation.method] = operation.endpoint
     table = [_route(path, methods) for path, methods in paths.items()]
-    return [*table, Route("/openapi.json", openapi), Route("/metrics", api.get_metrics)]
+    return [*table, with_slash(Route("/openapi.json", openapi)), with_slash(Route("/metrics", api.get_metrics))]
 
 
 def _route(path: str, methods: dict[str, Endpoint]) -> Route:
@@ -157,7 +163,15 @@ def _route(path: str, methods: dict[str, Endpoint]) -> Route:
     async def dispatch(request: Request) -> Response:
         return await methods["GET" if request.method == "HEAD" else request.method](request)
 
-    return Route(path.replace("{event}", "{event:path}"), dispatch, methods=list(methods))  # ids may hold slashes
+    if path.endswith("/{event}"):  # ids may hold slashes, and end with one
+        return Route(path.replace("{event}", "{event:path}"), dispatch, methods=list(methods))
+    return with_slash(Route(path, dispatch, methods=list(methods)))
+
+
+def with_slash(route: AnyRoute) -> AnyRoute:
+    """The route, which serves its path with a slash at the end as well. A redirect would lose what was posted."""
+    route.path_regex = re.compile(route.path_regex.pattern.removesuffix("$") + "/?$")
+    return route
 
 
 def document() -> dict[str, Any]:
@@ -192,6 +206,7 @@ def _operation(operation: Operation, schema_of: dict[str, Any]) -> dict[str, Any
     result: dict[str, Any] = {"summary": operation.summary, "parameters": parameters, "responses": responses}
     if operation.body is not None:
         result["requestBody"] = {"required": operation.needs_body, **content(operation.body)}
+        result["requestBody"]["content"] |= {kind: {"schema": {"type": "string"}} for kind in operation.also}
     return result
 
 

@@ -6,8 +6,9 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from chat.bodies import body_of
 from chat.calls import call_service
-from chat.requests import access_of, answer, body_of, node_of
+from chat.requests import access_of, answer, node_of
 
 
 class Answer(msgspec.Struct):

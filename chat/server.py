@@ -3,7 +3,6 @@
 import gc
 import logging
 import os
-import resource
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -11,6 +10,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcon
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.middleware import Middleware
 from starlette.routing import Route, WebSocketRoute
 from starlette.types import Message, Receive, Scope, Send
@@ -21,15 +21,20 @@ from chat.assets import Assets
 from chat.doors import check_open
 from chat.errors import PeykError
 from chat.gate import Gate
-from chat.handshake import NODE, Handshake, RequestProtocol
-from chat.headers import secured
+from chat.handshake import NODE, Handshake
+from chat.headers import Cors, secured
+from chat.http_connection import RequestProtocol
 from chat.node import Join, Node, alone
+from chat.origin import listed
 from chat.requests import on_error
-from chat.routes import routes
+from chat.routes import routes, with_slash
 from chat.settings import ServerSettings
 from chat.websocket import endpoint
 from pipeline.resp import FAILURES
+from pipeline.system import raise_file_limit
 from redis_config import ConfigError
+
+logger = logging.getLogger(__name__)
 
 _GARBAGE = 10_000  # objects made and not freed before the collector looks
 
@@ -38,16 +43,20 @@ class Application(Starlette):
     """Starlette, with security headers; and a start that a setting forbids is explained in a line, not a traceback."""
 
     refusal = ""
+    cors = Cors()
     worker = True  # one process of several: its line is uvicorn's to write
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def explain(message: Message) -> None:
+        async def explain(message: Message, send: Send = send) -> None:
             if message["type"] == "lifespan.startup.failed" and self.refusal:
                 message["message"] = f"peyk: {self.refusal}" if self.worker else ""
             await send(message)
 
-        sends = {"lifespan": explain, "http": secured(send)}
-        await super().__call__(scope, receive, sends.get(scope["type"], send))
+        if scope["type"] == "lifespan":
+            send = explain
+        elif scope["type"] == "http":
+            send = secured(send, self.cors.headers(scope["method"], Headers(scope=scope)))
+        await super().__call__(scope, receive, send)
 
 
 Beside = Callable[[Node], AbstractAsyncContextManager[None]]
@@ -71,17 +80,21 @@ def application(settings: ServerSettings, join: Join = alone, beside: Beside | N
 
     assets = Assets()
     kinds = (PeykError, *FAILURES, 404, 405, 500)
-    return Application(
+    socket_route = WebSocketRoute("/connection/websocket", endpoint)
+    app = Application(
         routes=[
             Route("/", assets.page),
             Route("/web/{name}", assets.file),
-            WebSocketRoute("/connection/websocket", endpoint),
+            with_slash(socket_route),
             *routes(),
         ],
         exception_handlers=dict.fromkeys(kinds, on_error),
         middleware=[Middleware(Gate, settings=settings)],
         lifespan=lifespan,
     )
+    app.router.redirect_slashes = False
+    app.cors = Cors(listed(settings.allowed_origins), settings.cors_cookies)
+    return app
 
 
 def serve(settings: ServerSettings, join: Join, worker: str, beside: Beside | None = None) -> None:
@@ -91,7 +104,9 @@ def serve(settings: ServerSettings, join: Join, worker: str, beside: Beside | No
     `beside` the node there is one process.
     """
     check_open(settings)
-    _raise_file_limit()
+    if not (settings.on_loopback or settings.allowed_hosts):
+        logger.warning("ALLOWED_HOSTS is empty: this server answers to any name; set it to those it is known by")
+    raise_file_limit()
     single = settings.http_workers == 1 or beside is not None
     app = application(settings, join, beside)
     config = uvicorn.Config(
@@ -100,13 +115,14 @@ def serve(settings: ServerSettings, join: Join, worker: str, beside: Beside | No
         workers=1 if single else settings.http_workers,
         host=settings.http_host,
         port=settings.http_port,
-        loop="uvloop",
+        loop="auto",
         http=RequestProtocol,
         forwarded_allow_ips=settings.trusted_proxies,
         ws=Handshake,
         ws_max_size=settings.frame_limit,
         ws_per_message_deflate=False,  # memory per connection, and compression bombs
         ws_ping_interval=None,  # the protocol's own pings do it, on one timer
+        timeout_keep_alive=settings.keep_alive_timeout,
         timeout_graceful_shutdown=settings.shutdown_timeout,
         access_log=False,
         log_config=None,  # its lines are ours, so that none is forged
@@ -165,9 +181,3 @@ def _calm_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(_GARBAGE)
-
-
-def _raise_file_limit() -> None:
-    """A connection is a file: use all that the system allows."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, SecretStr, field_validator
 
 from chat.models import NAME_LIMIT
-from chat.origin import is_origin, listed
+from chat.origin import is_host, is_origin, listed
 from redis_config import Settings
 
 AUTO = {
@@ -82,7 +82,20 @@ class ServerSettings(Settings):
     shutdown_timeout: int = Field(10, ge=0, description="seconds clients have to leave at shutdown")
     header_limit: int = Field(65536, ge=1, description="largest first line and headers of a request, bytes")
     handshake_timeout: float = Field(10, gt=0, description="seconds a connection has to send a whole request")
+    keep_alive_timeout: int = Field(
+        75,
+        ge=1,
+        description="seconds an HTTP connection may wait for its next request; more than the proxy before it has",
+    )
     allowed_origins: str = Field("", description="other web origins whose pages may connect, separated by commas")
+    cors_cookies: bool = Field(
+        False, description="1: pages of ALLOWED_ORIGINS use the HTTP API with their cookies, too"
+    )
+    allowed_hosts: str = Field(
+        "",
+        description="hosts this server answers to, separated by commas (`chat.example.com`, `*.example.com`); "
+        "empty: on loopback this machine's names, elsewhere any",
+    )
     trusted_proxies: str = Field("", description="addresses or networks whose X-Forwarded-For and -Proto are believed")
     channel_name_length: int = Field(
         NAME_LIMIT, ge=1, le=NAME_LIMIT, description=f"longest channel name, characters; at most {NAME_LIMIT}"
@@ -118,6 +131,15 @@ class ServerSettings(Settings):
         for origin in listed(value):
             if not is_origin(origin):
                 raise ValueError(f"{origin[:80]!r} is not an origin; write https://chat.example.com, no path, no slash")
+        return value
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _are_hosts(cls, value: str) -> str:
+        for host in listed(value):
+            if not is_host(host):
+                known = "chat.example.com, chat.example.com:8443, *.example.com, [::1] or *"
+                raise ValueError(f"{host[:80]!r} is no host; write {known}")
         return value
 
     @field_validator("trusted_proxies")

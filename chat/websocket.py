@@ -6,12 +6,8 @@ a text frame goes straight to the session, which writes frames it made: twice th
 """
 
 import asyncio
-import fcntl
 import logging
 import random
-import socket
-import struct
-import termios
 from typing import TYPE_CHECKING, Any, cast
 
 from starlette.websockets import WebSocket
@@ -24,6 +20,7 @@ from chat.handshake import COUNTED, Handshake
 from chat.metrics import count
 from chat.requests import address_of
 from chat.session import Session
+from chat.unread import StandstillTimer, leave
 
 if TYPE_CHECKING:
     from chat.node import Node
@@ -43,8 +40,8 @@ class Connection(FrameReader, asyncio.Protocol):
     """One WebSocket connection and its session: frames come in here; the session writes to the transport."""
 
     __slots__ = (
-        "_address", "_closing", "_connections", "_next", "_node", "_paused", "_session", "_stuck", "_timer",
-        "_transport", "_unread", "_waiting", "write",
+        "_address", "_closing", "_connections", "_left", "_next", "_node", "_paused", "_session", "_standstill",
+        "_timer", "_transport", "_waiting", "write",
     )  # fmt: skip
 
     def __init__(self, node: "Node", handshake: Handshake, address: str, cookie: str) -> None:
@@ -54,17 +51,15 @@ class Connection(FrameReader, asyncio.Protocol):
         self._connections = cast(set[Any], handshake.connections)  # those uvicorn shuts down
         self.write = transport.write
         self._closing = False  # a close frame was sent
+        self._left = False
         self._timer: asyncio.TimerHandle | None = None  # until a client that was sent one is dropped
-        self._stuck: asyncio.TimerHandle | None = None
-        self._unread = 0
+        self._standstill: StandstillTimer | None = None
         self._next: asyncio.Handle | None = None  # the call that looks at what waits
         self._paused = False  # by the session
         self._session = session = Session(node, self, cookie)
         self._waiting: bytearray | None = None  # what was read and not looked at yet
         high_water = node.settings.high_water
         transport.set_write_buffer_limits(high=high_water, low=high_water // 4)
-        # The kernel's buffer would grow to several MiB for a client that does not read.
-        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, high_water)
         if COUNTED not in handshake.app_state:
             node.limits.stay(address)
         node.pinger.add(session)
@@ -101,7 +96,7 @@ class Connection(FrameReader, asyncio.Protocol):
 
     @property
     def ended(self) -> bool:
-        return bool(self._transport.is_closing())
+        return self._left or bool(self._transport.is_closing())
 
     def on_other(self, opcode: Opcode) -> None:
         if opcode is Opcode.CLOSE:
@@ -133,15 +128,23 @@ class Connection(FrameReader, asyncio.Protocol):
             self._timer.cancel()
         if not self._closing and not self._transport.is_closing():
             self.write(b"".join(self.parser.data_to_send()))
-        self._transport.close()
+        self._leave_client()
 
     def on_error(self, error: Exception) -> None:
         if isinstance(error, PayloadTooBig):
             count("frame_bytes")
         self._end_session()  # first: it says nothing behind the close frame
         self.write(b"".join(self.parser.data_to_send()))
-        self._closing = True
-        self._transport.close()
+        self._leave_client(more_comes=True)
+
+    def _leave_client(self, more_comes: bool = False) -> None:
+        """End the TCP connection; the client still gets what was written, if it reads."""
+        if self.ended:
+            return
+        self._closing = self._left = True
+        self._stop_watching()
+        patience = self._node.settings.reader_timeout
+        leave(self, self._transport, self._connections, patience, self._session.client, more_comes)
 
     # -- what a session does with its connection
 
@@ -152,7 +155,7 @@ class Connection(FrameReader, asyncio.Protocol):
         self.parser.send_close(code, reason)
         self.write(b"".join(self.parser.data_to_send()))
         self._closing = True
-        self._timer = asyncio.get_running_loop().call_later(_CLOSE_TIMEOUT, self._transport.abort)
+        self._timer = asyncio.get_running_loop().call_later(_CLOSE_TIMEOUT, self._leave_client)
         self._end_session()
 
     def pause_reading(self) -> None:
@@ -172,38 +175,16 @@ class Connection(FrameReader, asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._session.filled()
-        self._unread = self._unread_bytes()
-        self._watch_progress()
+        self._standstill = StandstillTimer(self._transport, self._node.settings.reader_timeout, self._session.client)
 
     def resume_writing(self) -> None:
         self._stop_watching()
         self._session.drained()
 
-    def _watch_progress(self) -> None:
-        wait = self._node.settings.reader_timeout
-        self._stuck = asyncio.get_running_loop().call_later(wait, self._check_progress)
-
     def _stop_watching(self) -> None:
-        if self._stuck is not None:
-            self._stuck.cancel()
-            self._stuck = None
-
-    def _check_progress(self) -> None:
-        """A client that read nothing for reader_timeout is dropped: close() would wait for its unread bytes."""
-        unread = self._unread_bytes()
-        if unread >= self._unread:
-            count("unread_bytes")
-            logger.info("client %s reads nothing; dropped", self._session.client)
-            self._transport.abort()
-        else:
-            self._unread = unread
-            self._watch_progress()
-
-    def _unread_bytes(self) -> int:
-        """What the client has not taken yet, ours and the kernel's."""
-        fileno = self._transport.get_extra_info("socket").fileno()
-        (queued,) = struct.unpack("i", fcntl.ioctl(fileno, termios.TIOCOUTQ, b"\0" * 4))
-        return self._transport.get_write_buffer_size() + int(queued)
+        if self._standstill is not None:
+            self._standstill.stop()
+            self._standstill = None
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_watching()

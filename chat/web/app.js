@@ -313,6 +313,10 @@ const commands = {
     const text = rest.slice(name.length).trim();
     if (text) joined.get(id).say({ text });
   },
+  async decline(name) {
+    await client.rpc("channels.decline", { user: name.replace(/^@/, "") });
+    await sidebar.refresh();
+  },
 };
 
 /** Put a text back where it was written. */

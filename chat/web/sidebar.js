@@ -95,7 +95,9 @@ export class Sidebar {
     }
     this.#asks = "";
     await this.refresh();
-    if (channel) location.hash = hashOf(channel);
+    if (!channel) return;
+    this.onChoose(channel);
+    location.hash = hashOf(channel);
   }
 
   find(id) {

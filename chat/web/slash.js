@@ -17,8 +17,9 @@ export const COMMANDS = {
   "/search": "/search <text>",
   "/name": "/name <name>",
   "/msg": "/msg <name> <text>",
+  "/decline": "/decline <name>",
 };
-const NEEDY = ["/join", "/send", "/me", "/search", "/name", "/msg"]; // they mean nothing alone
+const NEEDY = ["/join", "/send", "/me", "/search", "/name", "/msg", "/decline"]; // they mean nothing alone
 
 /** What a line is: {text} to say, a {command} and the {rest} behind it, or what is {wrong} with it. */
 export function parse(line) {

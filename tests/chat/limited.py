@@ -1,6 +1,7 @@
 """A server whose limits are low, for the tests of limits: its settings, and clients that each have an address."""
 
 import contextlib
+import itertools
 import json
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -36,6 +37,7 @@ SETTINGS = {
     "HANDSHAKE_TIMEOUT": "2",
     "CONNECT_TIMEOUT": "2",
 }
+_asking = itertools.count()
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +64,9 @@ async def dial(server: PeykServer, user: str, address: str = "", cookie: str = "
 
 
 async def refused(server: PeykServer, limit: str) -> int:
-    async with httpx.AsyncClient(trust_env=False) as client:
+    """How often this limit was reached. Who asks is a new address each time: /metrics counts as well."""
+    headers = {"x-forwarded-for": f"asking-{next(_asking)}"}
+    async with httpx.AsyncClient(trust_env=False, headers=headers) as client:
         lines = (await client.get(f"{server.url}/metrics")).text.splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(f'peyk_refused_total{{limit="{limit}"}}'))
 

@@ -40,6 +40,8 @@ async def test_every_answer_carries_the_security_headers(
     policy = PAGE_POLICY if path == "/" else HEADERS["content-security-policy"]
     for name, value in (HEADERS | {"content-security-policy": policy}).items():
         assert reply.headers.get_list(name) == [value], name
+    asset = status == 200 and (path == "/" or path.startswith("/web/"))
+    assert reply.headers.get_list("cache-control") == ["no-cache" if asset else "no-store"]
 
 
 async def test_an_event_stream_carries_them_and_is_not_held_back(http: httpx.AsyncClient) -> None:

@@ -1,5 +1,6 @@
 """Whose pages may use the server: the rule, and every door that asks it."""
 
+import asyncio
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -10,7 +11,7 @@ from pydantic import ValidationError
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-from chat.origin import allows, is_here, is_origin, listed
+from chat.origin import allows, answers_to, is_here, is_host, is_origin, listed
 from chat.settings import ServerSettings
 from tests.services import PeykServer, RedisProcess
 
@@ -156,6 +157,59 @@ def test_several_origins_may_be_named() -> None:
     assert all(map(is_origin, listed(settings.allowed_origins)))
 
 
+NAMED = listed("chat.example.com, *.chat.example.org, other.example:8443, [2001:db8::1], 192.0.2.1")
+
+
+@pytest.mark.parametrize(
+    ("host", "answered"),
+    [
+        ("chat.example.com", True),
+        ("chat.example.com:5000", True),  # any port
+        ("CHAT.Example.com.", True),
+        ("chat.example.com.:443", True),
+        ("a.chat.example.com", False),
+        ("chat.example.com.evil.example", False),
+        ("evilchat.example.com", False),
+        ("chat.example.com:5000:80", False),
+        ("chat.example.com:x", False),
+        ("user@chat.example.com", False),
+        ("chat.example.com, chat.example.com", False),
+        ("chat.example.com/", False),
+        (" chat.example.com", False),
+        ("a.chat.example.org", True),
+        ("b.a.chat.example.org:1", True),
+        ("chat.example.org", False),
+        (".chat.example.org", False),
+        ("other.example:8443", True),  # its port only
+        ("other.example", False),
+        ("other.example:443", False),
+        ("[2001:db8::1]", True),
+        ("[2001:DB8::1]:5000", True),
+        ("[2001:db8::2]", False),
+        ("2001:db8::1", False),
+        ("192.0.2.1:80", True),
+        ("192.0.2.10", False),
+        ("10.0.0.7:5000", True),  # where the connection came to
+        ("10.0.0.8:5000", False),
+        ("", False),
+        ("*", False),
+        ("*.chat.example.org", False),
+        ("x" * 5000, False),
+    ],
+)
+def test_hosts_that_are_answered(host: str, answered: bool) -> None:
+    assert answers_to(host, NAMED, "10.0.0.7") is answered
+    assert answers_to(host, listed("*")) is (is_host(host) and len(host) < 300 and host[:1] != "*")
+
+
+@pytest.mark.parametrize(
+    "listing", ["https://a.example", "a.example/", "a b", "a.*.example", "*a.example", "::1", "a:b"]
+)
+def test_what_is_no_host_is_not_allowed_silently(listing: str) -> None:
+    with pytest.raises(ValidationError, match=r"is no host; write chat\.example\.com"):
+        ServerSettings(allowed_hosts=listing)
+
+
 # -- the doors
 
 
@@ -241,6 +295,50 @@ async def test_behind_a_proxy_this_machine_is_no_laptop(redis_of_module: RedisPr
         async with httpx.AsyncClient(base_url=behind.url, trust_env=False) as http:
             reply = await http.get("/api/channels", headers={"host": "chat.example.com"})
             assert reply.status_code == 401 and "guests are not let in" in reply.text
+
+
+@pytest.mark.parametrize("behind", [True, False], ids=["behind a proxy", "on loopback"])
+async def test_only_the_hosts_it_is_known_by_are_answered(redis_of_module: RedisProcess, behind: bool) -> None:
+    """A page whose origin is that very host is no proof that it is ours."""
+    env = {"REDIS_URL": redis_of_module.url, "ALLOWED_HOSTS": "chat.example.com, *.example.net", "GUESTS": "yes"}
+    env |= {"TRUSTED_PROXIES": "127.0.0.1", "API_KEY": "0123456789abcdef"} if behind else {}
+    path = "/api/channels/hosts/messages"
+    with PeykServer(env) as named:
+        async with httpx.AsyncClient(base_url=named.url, trust_env=False) as http:
+
+            async def status(host: str) -> int:
+                headers = {"host": host, "origin": f"http://{host.lower()}"}
+                return (await http.post(path, json={"text": "x"}, headers=headers)).status_code
+
+            for host in ("chat.example.com", "chat.example.com:8080", "a.example.net", f"127.0.0.1:{named.port}"):
+                assert await status(host) == 201, host
+            assert (await http.get("/health", headers={"host": "Chat.Example.COM."})).status_code == 200
+            foreign = ("evil.example", "chat.example.com.evil.example", "example.net", "192.0.2.9")
+            for host in foreign:
+                assert await status(host) == 403, host
+            before = await refused(http, "host")
+            for page in ("/", "/api/channels", "/health"):
+                reply = await http.get(page, headers={"host": "evil.example"})
+                assert reply.status_code == 403 and "ALLOWED_HOSTS" in reply.json()["error"]["message"]
+            assert await refused(http, "host") == before + 3
+        with pytest.raises(InvalidStatus) as refusal:
+            await connect(f"ws://evil.example:{named.port}/connection/websocket", host="127.0.0.1", proxy=None)
+        assert b"ALLOWED_HOSTS" in (refusal.value.response.body or b"")
+        assert "ALLOWED_HOSTS is empty" not in named.log.read_text()
+
+
+@pytest.mark.parametrize("hosts", [b"", b"Host: a\r\nHost: a\r\n"], ids=["none", "two"])
+async def test_a_request_names_one_host(server: PeykServer, hosts: bytes) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(b"GET /health HTTP/1.1\r\n" + hosts + b"\r\n")
+    async with asyncio.timeout(30):
+        assert b" 400 " in await reader.readline()
+    writer.close()
+    await writer.wait_closed()
+
+
+async def test_a_public_server_without_the_list_says_so_at_its_start(server: PeykServer) -> None:
+    assert server.log.read_text().count("ALLOWED_HOSTS is empty") == 1
 
 
 async def test_two_origins_are_none(server: PeykServer) -> None:

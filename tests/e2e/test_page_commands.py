@@ -2,7 +2,7 @@
 
 import re
 
-from playwright.sync_api import expect
+from playwright.sync_api import Page, expect
 
 from tests.e2e.test_page import Open, browser, messages, post, post_body, read_by, say, tab
 from tests.e2e.test_page_reading import go, server
@@ -36,7 +36,7 @@ def test_a_command_is_done_and_not_said(server: PeykServer, tab: Open) -> None:
     say(page, "/topic About slashes")
     expect(page.locator("#description")).to_have_text("About slashes")
     say(page, "/help")
-    expect(page.locator("#note dt")).to_have_count(13)
+    expect(page.locator("#note dt")).to_have_count(14)
     say(page, "/search DIRECTORY")
     expect(page.locator("#results .result")).to_have_count(1)
     say(page, "/who")
@@ -62,6 +62,30 @@ def test_commands_speak_persian(server: PeykServer, tab: Open) -> None:
     expect(page.locator("#note")).to_be_visible()
     expect(page.locator("#text")).to_have_value("/msg nobody-at-all سلام")
     expect(messages(page)).to_have_count(0)
+
+
+def with_account(page: Page, name: str) -> None:
+    """Register whoever is there as a guest."""
+    account = {"username": name, "password": "long enough"}
+    assert page.request.post(page.url.partition("#")[0] + "api/accounts", data=account).status == 201
+    page.reload()
+    expect(page.locator("#go-out")).to_have_text("Sign out")
+    expect(page.locator("#log")).to_have_attribute("aria-busy", "false")
+
+
+def test_a_private_message_is_private(server: PeykServer, tab: Open) -> None:
+    mina, omid = tab("mina", "lobby"), tab("omid", "lobby")
+    for page, name in ((mina, "mina"), (omid, "omid")):
+        with_account(page, name)
+    say(mina, "/msg @omid my password is 1234")
+    expect(messages(mina)).to_have_text(["my password is 1234"])
+    expect(mina.locator("#title")).to_have_attribute("data-kind", "private")
+    say(omid, "/msg mina")
+    expect(messages(omid)).to_have_text(["my password is 1234"])
+    go(omid, "lobby")
+    expect(messages(omid)).to_have_count(0)
+    say(omid, "/name other")
+    expect(omid.locator("#note")).to_contain_text("your account's")
 
 
 def test_a_channel_that_was_left_is_not_joined_again_by_going_back(server: PeykServer, tab: Open) -> None:
