@@ -17,6 +17,7 @@ from chat.auth import PROGRAM
 from chat.doors import ANONYMOUS, GUEST_PREFIX, Doors
 from chat.errors import BadRequest, LimitExceeded, NameTaken, PermissionDenied, TooManyRequests, Unauthorized
 from chat.limits import Limits, network_of
+from chat.lookalikes import chosen
 from chat.models import User
 from chat.passwords import Passwords, check_length
 from chat.settings import ServerSettings
@@ -72,7 +73,7 @@ class Accounts:
             raise PermissionDenied(
                 "nobody registers here; bring a token, or ask the operator to let people register (REGISTRATION=yes)"
             )
-        user = User.named(username)
+        user = chosen(username)
         if user.id in (ANONYMOUS, PROGRAM) or user.id.startswith(GUEST_PREFIX):
             raise BadRequest(f"{ANONYMOUS}, {PROGRAM} and {GUEST_PREFIX}… are guests and programs; choose another name")
         check_length(password)
@@ -96,8 +97,9 @@ class Accounts:
         """A token for who knows the password. Raises Unauthorized, and TooManyRequests after too many wrong ones."""
         user = User.named(username)
         known = await self._known(user, place)
-        if known:
-            self._limits.seldom("address_sign_ins", user.id, "you")
+        if known:  # whoever shares an address with somebody does not use up what their devices may
+            at = "devices" if self._device(user, place.mark) else known
+            self._limits.seldom("address_sign_ins", f"{user.id} {at}", "you")
         else:
             self._limits.seldom("address_sign_ins", place.address)
         verified = await self._verify(user, password, known)
@@ -111,7 +113,7 @@ class Accounts:
     async def change_password(self, user: User, old: str, new: str) -> str:
         """Set a new password and end every session but this one's, which goes on with the token returned."""
         check_length(new)
-        self._limits.seldom("address_sign_ins", user.id, "you")
+        self._limits.seldom("address_sign_ins", f"{user.id} {_SESSION}", "you")
         verified = await self._verify(user, old, _SESSION)
         hashed = await self._passwords.hash(new, known=True)
         if not await self._redis.eval(_REPLACE, 1, self._keys.account(user.id), verified, hashed):

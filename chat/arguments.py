@@ -13,7 +13,7 @@ def _own_name() -> str:
     """What this machine calls whoever runs us; a container may give us a number that has no name."""
     try:
         return getpass.getuser()
-    except (KeyError, OSError):
+    except (ImportError, KeyError, OSError):
         return "guest"
 
 

@@ -18,6 +18,7 @@ import jwt
 import msgspec
 
 from chat.errors import BadRequest, PermissionDenied, TokenExpired, Unauthorized
+from chat.lookalikes import check_chosen
 from chat.models import User, fold
 from pipeline.content import json_line
 from redis_config import ConfigError
@@ -26,6 +27,7 @@ _READ = frozenset(("subscribe", "history", "presence"))
 _WRITE = _READ | {"publish", "create"}
 _MODERATE = _WRITE | {"moderate"}  # members, mutes, kicks and bans
 _ALL = _MODERATE | {"manage"}  # description, kind, moderators, deleting
+_MAKES = ("subscribe", "publish", "create")  # what makes a channel that is missing
 _NONE: frozenset[str] = frozenset()
 _GRANTED = _READ | {"publish"}  # what a token for a subscription opens, where a member may
 ACTIONS = ("subscribe", "history", "presence", "publish", "create", "moderate", "manage")
@@ -105,6 +107,7 @@ class Policy(msgspec.Struct, frozen=True):
     kind: str = "public"
     owner: str = ""
     roles: Mapping[str, str] = {}
+    made: bool = True  # whether the channel was there when this was read
 
 
 def check(identity: Identity, action: str, channel: str, policy: Policy, granted: bool = False) -> None:
@@ -114,6 +117,8 @@ def check(identity: Identity, action: str, channel: str, policy: Policy, granted
     `caps` narrow it, and who was given a role keeps that.
     """
     granted = granted and action in _GRANTED and policy.kind != PAIR
+    if not policy.made and action in _MAKES and not (identity.program or identity.admin):
+        check_chosen(channel)
     if identity.caps is not None and action not in identity.caps:
         raise PermissionDenied(f"your token allows {', '.join(sorted(identity.caps)) or 'nothing'}, not {action}")
     if identity.channels is not None and not granted and not _covers(identity.channels, channel):

@@ -1,11 +1,8 @@
 """The commands beside the server: `pipeline`, `replay`, `status`, `dead` and `groups`."""
 
 import asyncio
-import signal
 from collections.abc import Sequence
 from datetime import UTC, datetime
-
-import uvloop
 
 from chat.errors import BadRequest, Unavailable, Unrecoverable
 from chat.events import EventStream
@@ -21,6 +18,7 @@ from pipeline.ports import Queues
 from pipeline.replay import CHUNK
 from pipeline.status import GroupState, delay, group_states, stored_last
 from pipeline.status import drop_group as destroy
+from pipeline.system import on_stop, run
 from redis_config import ConfigError
 
 BROKER = "rabbitmq"  # as a group of dead letters: those in its dead-letter queue
@@ -31,8 +29,7 @@ def work(settings: ServerSettings, join: Join, kind: str) -> None:
 
     async def work() -> None:
         ended = asyncio.Event()
-        for name in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(name, ended.set)
+        on_stop(ended.set)
         async with Node(settings, kind, join) as node:
             if kind == "bridge" and node.parts.queues is None:
                 raise ConfigError("there is nothing to bring in: set AMQP_URL")
@@ -40,7 +37,7 @@ def work(settings: ServerSettings, join: Join, kind: str) -> None:
             print(f"{node.redis_server.describe()}\n{played}", flush=True)
             await ended.wait()
 
-    uvloop.run(work())
+    run(work())
 
 
 async def replay(settings: ServerSettings, join: Join, name: str, after: int, since: str | None, follow: bool) -> None:

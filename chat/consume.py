@@ -5,7 +5,6 @@ and nothing is lost or doubled, whatever happened between a line and what would 
 """
 
 import asyncio
-import fcntl
 import os
 import stat
 import sys
@@ -25,6 +24,7 @@ from chat.settings import ServerSettings
 from chat.source import Began, Said, Source
 from chat.terminal import PAGE
 from pipeline.resp import FAILURES
+from pipeline.system import lock
 
 _BLOCK = 64 * 1024  # bytes that are read at once to find the last line
 _LONGEST = 8 * 1024 * 1024  # bytes of the file's end that are looked at
@@ -103,7 +103,7 @@ def opened_record(path: Path | None) -> Iterator[Record]:
         raise BadRequest(f"{name} cannot be read and written: {error.strerror}; {_INTO_WHAT}") from None
     with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(file)
         except OSError:
             raise NameTaken(f"another consumer writes {name}; one is enough") from None
         record = Record(file, name)

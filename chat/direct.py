@@ -9,6 +9,7 @@ from chat.access import Access
 from chat.auth import Identity
 from chat.errors import PeykError, UnknownChannel
 from chat.local import Joined, Subscription
+from chat.lookalikes import chosen
 from chat.models import Channel, User, channel_id
 from chat.node import Node
 from chat.private import asks_of, decline_private, open_private
@@ -194,7 +195,7 @@ class Direct:
 
     async def rename(self, name: str) -> None:
         """Raises Unauthorized where the name is an account's: start again with --user to sign in."""
-        user = User.named(name)
+        user = chosen(name)
         await self._node.doors.check_free(user)
         access = Access(self._node.doors, Identity(user))
         for channel in list(self._subscriptions):

@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 
 from chat.auth import ApiKeys, Identity, Tokens
 from chat.errors import BadRequest, PermissionDenied, Unauthorized
+from chat.lookalikes import chosen
 from chat.models import User
 from chat.revocations import Revocations
 from chat.settings import ServerSettings
@@ -81,6 +82,7 @@ class Doors:
     async def guest(self, name: str) -> Identity:
         """A guest by a name, which must be nobody's account. Raises Unauthorized and BadRequest."""
         identity = self.nameless(name)
+        chosen(name)
         if self._names_given and not identity.user.id.startswith(GUEST_PREFIX):
             return self.nameless(GUEST_PREFIX + name)
         await self.check_free(identity.user)

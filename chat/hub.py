@@ -89,13 +89,16 @@ class Hub:
     ) -> None:
         """Subscribe `receiver`; `answer` is called once, in the very moment from which it is pushed to.
 
-        `since` (epoch, offset) asks for everything after that position. If that is not to be had in whole (another
-        epoch, ahead of the truth, trimmed, or if `limited` more than recovery_limit), the answer says `recovered`
-        False and the current position. Raises UnknownChannel, and ConnectionLost when Redis is away.
+        `since` (epoch, offset) asks for everything after that position; an empty epoch means the channel's own. If
+        that is not to be had in whole (another epoch, ahead of the truth, trimmed, or if `limited` more than
+        recovery_limit), the answer says `recovered` False and the current position. Raises UnknownChannel, and
+        ConnectionLost when Redis is away.
         """
         while True:
             local = self._channels.get(channel) or self._open(channel)
             await asyncio.shield(local.opened)
+            if since is not None and not since[0]:
+                since = local.epoch, since[1]
             recoverable = since is not None and await self._can_recover(local, since, limited)
             if self._channels.get(channel) is local:
                 break

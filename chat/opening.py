@@ -12,6 +12,7 @@ from chat import lines
 from chat.auth import Identity
 from chat.direct import Direct
 from chat.errors import Unauthorized
+from chat.lookalikes import chosen
 from chat.models import User
 from chat.node import Join, Node, alone
 from chat.remote import Remote, sign_in
@@ -40,6 +41,7 @@ async def opened(settings: ServerSettings, username: str, kind: str, join: Join 
         finally:
             await remote.close()
         return
+    chosen(username)
     async with Node(settings, kind, join) as node:
         direct = Direct(node, user, await identify(node, user))
         direct.start()

@@ -99,7 +99,7 @@ class Policies:
     async def _fetch(self, channels: Sequence[str]) -> Iterable[Policy]:
         commands: list[Command] = []
         for channel in channels:
-            commands.append(["HMGET", self._keys.channel(channel), "kind", "owner"])
+            commands.append(["HMGET", self._keys.channel(channel), "kind", "owner", "id"])
             commands.append(["HGETALL", self._keys.roles(channel)])
         replies = await self._link.pipeline(commands)
         for reply in replies:
@@ -109,7 +109,7 @@ class Policies:
 
 
 def _policy(channel: str, fields: Sequence[bytes | None], roles: Sequence[Any]) -> Policy:
-    kind, owner = [(value or b"").decode() for value in fields]
+    kind, owner, id = [(value or b"").decode() for value in fields]
     texts = [value.decode() for value in roles]
     kind = kind or (PAIR if channel.startswith(PAIR_PREFIX) else "public")  # also one that is not there
-    return Policy(kind, owner, dict(zip(texts[::2], texts[1::2], strict=True)))
+    return Policy(kind, owner, dict(zip(texts[::2], texts[1::2], strict=True)), bool(id))

@@ -3,7 +3,6 @@
 import gc
 import logging
 import os
-import resource
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -32,6 +31,7 @@ from chat.routes import routes, with_slash
 from chat.settings import ServerSettings
 from chat.websocket import endpoint
 from pipeline.resp import FAILURES
+from pipeline.system import raise_file_limit
 from redis_config import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -106,7 +106,7 @@ def serve(settings: ServerSettings, join: Join, worker: str, beside: Beside | No
     check_open(settings)
     if not (settings.on_loopback or settings.allowed_hosts):
         logger.warning("ALLOWED_HOSTS is empty: this server answers to any name; set it to those it is known by")
-    _raise_file_limit()
+    raise_file_limit()
     single = settings.http_workers == 1 or beside is not None
     app = application(settings, join, beside)
     config = uvicorn.Config(
@@ -115,7 +115,7 @@ def serve(settings: ServerSettings, join: Join, worker: str, beside: Beside | No
         workers=1 if single else settings.http_workers,
         host=settings.http_host,
         port=settings.http_port,
-        loop="uvloop",
+        loop="auto",
         http=RequestProtocol,
         forwarded_allow_ips=settings.trusted_proxies,
         ws=Handshake,
@@ -181,9 +181,3 @@ def _calm_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(_GARBAGE)
-
-
-def _raise_file_limit() -> None:
-    """A connection is a file: use all that the system allows."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

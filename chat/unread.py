@@ -5,14 +5,13 @@ for minutes. Whoever ends in good order still gets everything.
 """
 
 import asyncio
-import fcntl
 import logging
 import socket
 import struct
-import termios
 from typing import Any
 
 from chat.metrics import count
+from pipeline.system import unsent
 
 logger = logging.getLogger(__name__)
 
@@ -28,8 +27,7 @@ def bound_send_buffer(transport: asyncio.Transport, size: int) -> None:
 def unread_bytes(transport: asyncio.Transport) -> int:
     """What the other end has not taken yet: our buffer and the kernel's."""
     fileno = transport.get_extra_info("socket").fileno()
-    (queued,) = struct.unpack("i", fcntl.ioctl(fileno, termios.TIOCOUTQ, b"\0" * 4))
-    return transport.get_write_buffer_size() + int(queued)
+    return transport.get_write_buffer_size() + unsent(fileno)
 
 
 def reset(transport: asyncio.Transport) -> None:

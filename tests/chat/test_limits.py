@@ -235,9 +235,21 @@ def test_what_is_said_counts_everywhere(host: str, monkeypatch: pytest.MonkeyPat
     assert settings.limit("publish_rate") == (0 if settings.on_loopback else AUTO["publish_rate"])
 
 
-@pytest.mark.parametrize("value", ["-1", "many", "1.5", "", "٣"])
+@pytest.mark.parametrize("value", ["-1", "many", "1.5", "٣"])
 def test_a_limit_that_is_none_is_an_error_that_names_it(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COMMAND_RATE", value)
     with pytest.raises(ValidationError, match="must be a whole number") as error:
         ServerSettings()
     assert error.value.errors()[0]["loc"] == ("command_rate",)
+
+
+def test_refusals_come_no_faster_than_what_is_refused(clock: Clock) -> None:
+    """However many connections of an address are refused at once; another address does not wait."""
+    few = limits(clock, user_command_rate=10)
+    assert [few.refuse("192.0.2.1") for _ in range(4)] == pytest.approx([0, 0.1, 0.2, 0.3])
+    assert few.refuse("192.0.2.2") == 0
+    clock.now += 0.25
+    assert few.refuse("192.0.2.1") == pytest.approx(0.15)
+    assert max(few.refuse("192.0.2.1") for _ in range(1000)) <= 2.1  # s
+    clock.now += 10
+    assert few.refuse("192.0.2.1") == 0

@@ -375,7 +375,8 @@ async def test_no_spelling_goes_round_a_door(http: httpx.AsyncClient, spelling: 
         ("DELETE", "", None),
     ):
         reply = await http.request(method, place + path, json=json, headers=nobody)
-        assert reply.status_code == 403, (method, path, reply.text)
+        expected = 400 if "\u200c" in spelling else 403  # a joiner stands between letters only: that is no name
+        assert reply.status_code == expected, (method, path, reply.text)
 
 
 async def test_guests_on_a_network_are_nobody(redis_of_module: RedisProcess) -> None:

@@ -53,7 +53,7 @@ def test_register_chat_sign_out_and_in_again(members_only: PeykServer, page: Pag
     expect(page.locator("#password")).to_be_visible()
     expect(page.locator("#other-way")).to_be_hidden()  # no guests here
     fill(page, "two words", PASSWORD)
-    complaint(page, "1 to 64 letters or digits, also _ - and . but no spaces, and no dot first")
+    complaint(page, "1 to 64 letters or digits, also _ - and . but no spaces, nothing invisible, and no dot first")
     fill(page, "Sara", "short", "#register")
     complaint(page, "A password has 8 to 256 characters")
     fill(page, "Sara", PASSWORD)

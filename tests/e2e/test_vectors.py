@@ -11,6 +11,7 @@ import pytest
 from playwright.sync_api import Browser, Page, Route
 
 from chat.assets import WEB
+from chat.lookalikes import SCRIPTS
 from chat.models import fold, is_name
 from tests.chat.test_text import FLOODS
 from tests.e2e.test_page import browser
@@ -134,3 +135,19 @@ def test_a_flood_of_signs_is_read_in_one_go() -> None:
     script = LINEAR % (json.dumps((WEB / "text.js").as_uri()), json.dumps(FLOODS))
     node = subprocess.run(["node", "--input-type=module", "-e", script], capture_output=True, text=True, check=True)
     assert json.loads(node.stdout) == []
+
+
+def test_the_scripts_of_letters_are_those_the_browser_knows(page: Page) -> None:
+    """chat/lookalikes.py; only the code points that are characters to both are compared."""
+    scripts = [script for script in SCRIPTS if script != "Other"]
+    codes = [code for code in range(sys.maxunicode + 1) if unicodedata.category(chr(code))[0] in "LM"]
+    script = """([scripts, codes]) => {
+        const all = scripts.map((name) => new RegExp(`\\\\p{Script=${name}}`, "u"));
+        return codes.map((code) => all.findIndex((known) => known.test(String.fromCodePoint(code))));
+    }"""
+    found = page.evaluate(script, [scripts, codes])
+    ranges = [(script, *part.split("-")) for script in scripts for part in SCRIPTS[script].split()]
+    known = {code: script for script, *ends in ranges for code in range(int(ends[0], 16), int(ends[-1], 16) + 1)}
+    assert [
+        hex(code) for code, at in zip(codes, found, strict=True) if at >= 0 and known.get(code) != scripts[at]
+    ] == []
