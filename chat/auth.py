@@ -96,6 +96,11 @@ class Identity(msgspec.Struct, frozen=True):
         return not self.guest or self.local
 
     @property
+    def counts_as(self) -> str:
+        """Whose rates and numbers it uses up: its user id's; "": its address', for a guest's name may be anybody's."""
+        return self.user.id if self.stays else ""
+
+    @property
     def ttl(self) -> int:
         """Seconds left, at least 1; 0: for ever."""
         return max(1, self.expires - int(time.time())) if self.expires else 0

@@ -129,18 +129,20 @@ class Limits:
             return None
         return Pace(self._bucket(self._own[0]), self._bucket(self._own[1]), self._burst)
 
-    def connect(self, user: str, pace: Pace | None) -> None:
-        """A client is this user. Raises LimitExceeded."""
-        caller = self._caller(user)
-        if self._per_user and caller.connections >= self._per_user:
-            text = f"a user has at most {self._per_user} connected clients; close another one first"
-            raise LimitExceeded(text, "user_connections")
-        caller.connections += 1
+    def connect(self, user: str, pace: Pace | None, address: str = "") -> None:
+        """A client is this user; "": a guest, who shares the rates of the address. Raises LimitExceeded."""
+        caller = self._caller(user or network_of(address))
+        if user:
+            if self._per_user and caller.connections >= self._per_user:
+                text = f"a user has at most {self._per_user} connected clients; close another one first"
+                raise LimitExceeded(text, "user_connections")
+            caller.connections += 1
         if pace is not None:
             pace.join(caller)
 
     def disconnect(self, user: str) -> None:
-        self._callers[user].connections -= 1
+        if user:
+            self._callers[user].connections -= 1
 
     def check_subscriptions(self, count: int) -> None:
         """A client that has `count` subscriptions wants another. Raises LimitExceeded."""

@@ -182,7 +182,7 @@ class Node:
     def makers(self, access: Access) -> list[tuple[str, int]]:
         """Whom a channel that `access` makes counts for: programs and admins make as many as there may be."""
         identity = access.identity
-        return [] if identity.program or identity.admin else self.limits.makers(identity.user.id, access.address)
+        return [] if identity.program or identity.admin else self.limits.makers(identity.counts_as, access.address)
 
     async def ensure(self, access: Access, channel: str) -> None:
         """A message is on its way to a channel id: if that is not there, whoever says it makes it, and has to be let.

@@ -263,7 +263,7 @@ class Session:
         """The connection ended."""
         self.closed, self.full = True, False
         if self.user is not None:
-            self._node.limits.disconnect(self.user.id)
+            self._node.limits.disconnect(self.access.identity.counts_as)
         channels = self.subscriber.channels()
         self.subscriber.close()
         self._node.hub.drained(channels)  # what has not begun ends when it hears where it would
@@ -332,7 +332,8 @@ class Session:
     def _connected(self, command_id: int, identity: Identity) -> None:
         if self.closed:
             return
-        self._node.limits.connect(identity.user.id, None if self.throttle is None else self.throttle.pace)
+        pace = None if self.throttle is None else self.throttle.pace
+        self._node.limits.connect(identity.counts_as, pace, self._address)
         self.access = Access(self._node.doors, identity, self._address)
         self.user = identity.user
         if self._node.settings.names_given and not identity.guest:

@@ -104,14 +104,18 @@ class ServerSettings(Settings):
     )
     subscription_limit: int = Field(512, ge=0, description="subscriptions of one client (0: no limit)")
     user_channels: int = Field(1000, ge=0, description="channels one user may belong to (0: no limit)")
-    user_new_channels: Limit = _limit("user_new_channels", "channels one user may make in an hour")
+    user_new_channels: Limit = _limit("user_new_channels", "channels one user who is no guest may make in an hour")
     address_new_channels: Limit = _limit("address_new_channels", "channels one address may make in an hour")
     address_connections: Limit = _limit("address_connections", "connections of one address at a time")
-    user_connections: Limit = _limit("user_connections", "connected clients of one user")
+    user_connections: Limit = _limit("user_connections", "connected clients of one user who is no guest")
     command_rate: Limit = _limit("command_rate", "commands a second of one client")
     publish_rate: Limit = _limit("publish_rate", "messages a second of one client")
-    user_command_rate: Limit = _limit("user_command_rate", "commands a second of one user, or requests of one address")
-    user_publish_rate: Limit = _limit("user_publish_rate", "messages a second of one user, over HTTP of one address")
+    user_command_rate: Limit = _limit(
+        "user_command_rate", "commands a second of one user, or requests and guests' commands of one address"
+    )
+    user_publish_rate: Limit = _limit(
+        "user_publish_rate", "messages a second of one user; of guests, and over HTTP, of one address"
+    )
     user_asks: int = Field(100, ge=1, description="people one may ask to talk alone in a day, and who may ask one")
     address_sign_ins: Limit = _limit("address_sign_ins", "sign-ins by password from one address in a minute")
     address_accounts: Limit = _limit("address_accounts", "new accounts from one address in an hour")

@@ -21,14 +21,18 @@ class Typing:
     def __init__(self, link: Link, keys: Keys, limit: int) -> None:
         self._link, self._keys, self._limit = link, keys, limit
         self._told: dict[tuple[str, str], float] = {}  # (channel, user) → when
+        self._prune_at = _KEPT
 
     async def tell(self, user: User, channel: str) -> None:
         """`user` is writing in the channel `channel` (an id). Within INTERVAL of the last time nothing is said."""
         now, who = asyncio.get_running_loop().time(), (channel, user.id)
         if now - self._told.get(who, -INTERVAL) < INTERVAL:
             return
-        if len(self._told) >= _KEPT:
+        if len(self._told) >= self._prune_at:
             self._told = {who: at for who, at in self._told.items() if now - at < INTERVAL}
+            self._prune_at = max(
+                _KEPT, 2 * len(self._told)
+            )  # to look through all for each new one would be their square
         self._told[who] = now
         pub = {"data": {"typing": True}, "info": {"user": user.username}}
         line = encode({"push": {"channel": channel, "pub": pub}})

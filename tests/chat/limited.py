@@ -63,6 +63,15 @@ async def dial(server: PeykServer, user: str, address: str = "", cookie: str = "
         yield talk
 
 
+async def registered(server: PeykServer, user: str) -> str:
+    """The cookie of a new account, which was made at an address of its own."""
+    async with httpx.AsyncClient(trust_env=False, headers={"x-forwarded-for": f"of-{user}"}) as client:
+        body = {"username": user, "password": "correct horse"}
+        reply = await client.post(f"{server.url}/api/accounts", json=body)
+    assert reply.status_code == 201, reply.text
+    return reply.cookies["peyk"]
+
+
 async def refused(server: PeykServer, limit: str) -> int:
     """How often this limit was reached. Who asks is a new address each time: /metrics counts as well."""
     headers = {"x-forwarded-for": f"asking-{next(_asking)}"}

@@ -13,7 +13,18 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
 from tests.chat.conftest import Talk
-from tests.chat.limited import BURST, ask_all, ask_until_refused, at_limit, codes, dial, http, refused, server
+from tests.chat.limited import (
+    BURST,
+    ask_all,
+    ask_until_refused,
+    at_limit,
+    codes,
+    dial,
+    http,
+    refused,
+    registered,
+    server,
+)
 from tests.chat.wire import CONT, PING, frame
 from tests.services import PeykServer, RedisProcess, until
 
@@ -68,12 +79,27 @@ async def test_commands_before_connect_count_as_well(server: PeykServer) -> None
 
 
 async def test_a_users_clients_share_its_rate(server: PeykServer) -> None:
+    cookie = await registered(server, "rate-user")
     since = time.monotonic()
-    async with dial(server, "rate-user") as one, dial(server, "rate-user") as two, dial(server, "rate-other") as other:
+    async with (
+        dial(server, "rate-user", "rate-user-1", cookie) as one,
+        dial(server, "rate-user", "rate-user-2", cookie) as two,
+        dial(server, "rate-other") as other,
+    ):
         assert codes(await ask_all(one, *[{"ping": {}}] * 18)) == [0] * 18
         *served, _ = await ask_until_refused(two, {"ping": {}})
         assert set(codes(served)) == {0} and at_limit(18 + len(served), 30, 3, since)
         assert codes(await ask_all(other, *[{"ping": {}}] * 18)) == [0] * 18
+
+
+async def test_guests_share_the_rate_of_their_address_by_whatever_names(server: PeykServer) -> None:
+    since = time.monotonic()
+    at = "rate-guests"
+    async with dial(server, "guest-1", at) as one, dial(server, "guest-2", at) as two, dial(server, "guest-1") as far:
+        assert codes(await ask_all(one, *[{"ping": {}}] * 18)) == [0] * 18
+        *served, _ = await ask_until_refused(two, {"ping": {}})
+        assert set(codes(served)) == {0} and at_limit(2 + 18 + len(served), 30, 3, since)  # two handshakes
+        assert codes(await ask_all(far, *[{"ping": {}}] * 18)) == [0] * 18  # its name is anybody's
 
 
 PIECES = 100  # frames that arrive together: far more than a full bucket

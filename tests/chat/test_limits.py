@@ -100,6 +100,17 @@ def test_a_user_that_comes_back_finds_its_rate_as_it_left_it(clock: Clock) -> No
         one.disconnect("sara")
 
 
+def test_guests_have_the_rates_of_their_address_and_no_places_of_their_own(clock: Clock) -> None:
+    few = limits(clock, user_command_rate=3, user_connections=1, rate_burst=1)
+    paces = [few.pace() for _ in range(3)]
+    for pace, address in zip(paces, ("192.0.2.1", "192.0.2.1", "192.0.2.2"), strict=True):
+        few.connect("", pace, address)
+    few.request("192.0.2.1")
+    assert [pace is not None and pace.take(clock.now, False) == 0.0 for pace in paces] == [True] * 3
+    assert [pace is not None and pace.take(clock.now, False) == 0.0 for pace in paces] == [False, False, True]
+    few.disconnect("")
+
+
 def test_where_nothing_is_limited_there_is_no_pace(clock: Clock) -> None:
     assert limits(clock).pace() is None
     for name in ("command_rate", "publish_rate", "user_command_rate", "user_publish_rate"):

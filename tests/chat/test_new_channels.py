@@ -14,7 +14,7 @@ from pipeline.keys import Keys
 from pipeline.resp import Link
 from redis_config import Address
 from tests.chat.conftest import Talk
-from tests.chat.limited import codes, dial, refused
+from tests.chat.limited import codes, dial, refused, registered
 from tests.services import PeykServer, RedisClient, RedisProcess
 
 KEY = "0123456789abcdef"
@@ -51,7 +51,11 @@ async def make(talk: Talk, way: str, name: str) -> int:
 
 
 async def test_a_user_makes_so_many_in_an_hour_at_any_door_of_any_node(servers: tuple[PeykServer, PeykServer]) -> None:
-    async with dial(servers[0], "guest-maker", "192.0.2.1") as one, dial(servers[1], "guest-maker", "192.0.2.2") as two:
+    cookie = await registered(servers[0], "maker")
+    async with (
+        dial(servers[0], "maker", "192.0.2.1", cookie) as one,
+        dial(servers[1], "maker", "192.0.2.2", cookie) as two,
+    ):
         assert await make(one, "publish", "made-1") == 0
         assert await make(two, "subscribe", "made-2") == 0
         assert await make(one, "create", "made-3") == 0
@@ -66,6 +70,13 @@ async def test_a_user_makes_so_many_in_an_hour_at_any_door_of_any_node(servers: 
     async with http(servers[0], "192.0.2.9") as client:
         assert (await client.get("/api/channels/made-4")).status_code == 404
     assert await refused(servers[0], "new_channels") >= 5
+
+
+async def test_nobody_uses_up_what_guests_elsewhere_may_make(servers: tuple[PeykServer, PeykServer]) -> None:
+    for number in range(5):
+        async with http(servers[0], f"192.0.2.{60 + number}") as client:  # each is `anonymous`
+            path = f"/api/channels/of-anybody-{number}/messages"
+            assert (await client.post(path, json={"text": "x"})).status_code == 201
 
 
 async def test_an_address_makes_so_many_whoever_it_says_it_is(servers: tuple[PeykServer, PeykServer]) -> None:

@@ -7,11 +7,14 @@ from typing import Any
 
 import httpx2 as httpx
 import pytest
+from redis.asyncio import Redis
 from websockets.asyncio.client import connect
 
 from chat import typing
+from chat.models import User
+from pipeline.keys import Keys
 from tests.chat.conftest import Dial, Talk
-from tests.services import PeykServer, RedisProcess, until
+from tests.services import PeykServer, RedisClient, RedisProcess, until
 
 
 async def rpc(talk: Talk, method: str, **data: Any) -> Any:
@@ -93,8 +96,27 @@ async def test_an_interval_ends(dial: Dial) -> None:
                 await asyncio.sleep(0.1)
 
 
-async def _are_present(talk: Talk, count: int) -> bool:
-    return len((await talk.ask(presence={"channel": "crowd"}))["presence"]["presence"]) == count
+async def _are_present(redis: RedisClient, count: int) -> bool:
+    """Whether Redis knows so many, who decides whether they are told; their node knows earlier."""
+    return bool(await redis.hlen("presence:crowd") == count)
+
+
+class Deaf:
+    """A link to nowhere."""
+
+    async def call(self, *command: object) -> None:
+        pass
+
+
+async def test_many_who_write_are_not_looked_through_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(typing, "INTERVAL", 1000.0)
+    told = typing.Typing(Deaf(), Keys("channel:", "message:", 1), 1)  # type: ignore[arg-type]
+    known, looks = told._told, 0
+    for number in range(8000):
+        await told.tell(User.named("sara"), f"channel-{number}")
+        looks += told._told is not known
+        known = told._told
+    assert looks == 3
 
 
 async def test_a_full_channel_is_told_of_nobody(dial: Dial, redis_of_module: RedisProcess) -> None:
@@ -102,7 +124,8 @@ async def test_a_full_channel_is_told_of_nobody(dial: Dial, redis_of_module: Red
         async with dial("sara", small) as sara, dial("reza", small) as reza:
             for talk in (sara, reza):
                 await talk.ask(subscribe={"channel": "crowd", "join_leave": True})
-            await until(partial(_are_present, sara, 2))
+            async with Redis.from_url(redis_of_module.url) as redis:
+                await until(partial(_are_present, redis, 2))
             await rpc(sara, "typing", channel="crowd")
             await publish(sara, "crowd", 1)
             while not any(p.get("pub", {}).get("offset") for p in reza.pushes):
