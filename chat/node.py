@@ -109,7 +109,8 @@ class Node:
         self.hub = Hub(address, settings, self.replay, self.link)
         self.hub.on_control.append(self._on_control)
         self.producer.shown = self.hub.position
-        self.producer.on_refused = self.hub.reopen
+        self.parts.moved.append(self.hub.reopen)
+        self.producer.on_refused = self._moved
         self.policies.on_change = self.hub.recheck
         await self.hub.start()
         stack.push_async_callback(self.hub.close)
@@ -148,6 +149,11 @@ class Node:
                 "turn it on again, or give it up: python app.py groups drop %s",
                 *(group, group),
             )
+
+    def _moved(self) -> None:
+        """Redis is not where it was: nobody listens there any longer."""
+        for reopen in self.parts.moved:
+            reopen()
 
     def _on_control(self, payload: bytes) -> None:
         if payload == NODES_CHANGED:

@@ -71,7 +71,11 @@ async def double(data: Any) -> object:
 
 @asynccontextmanager
 async def ours(settings: AppSettings) -> AsyncIterator[Rpc]:
-    rpc = Rpc(Address.parse(settings), settings, {"version": "peyk", "name": "پیک"})
+    rpc = Rpc(
+        Address.parse(settings),
+        settings,
+        {"configs": {"version": "peyk", "name": "پیک"}, "subscribed": {"subscribed": True}},
+    )
     rpc.action("double")(double)
     async with rpc:
         yield rpc
@@ -95,6 +99,7 @@ async def test_node_calls_us(bridge_settings: AppSettings) -> None:
         assert (await run(bridge_settings, "call.js", "double", "21"))[:2] == (0, '{"double":42}\n')
         refused = await run(bridge_settings, "call.js", "double", '"x"')
         assert (refused[0], refused[2]) == (1, "give a number\n")
+        assert await script(bridge_settings, "console.log((await rpc.call()).subscribed);") == "true\n"
         many = "console.log((await Promise.all([...Array(300).keys()].map((i) => rpc.call('double', i)))).length);"
         assert await script(bridge_settings, many) == "300\n"
         late = "await rpc.call('nobody', 1, 100).catch((e) => console.log(e.message));"
