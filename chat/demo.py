@@ -93,7 +93,7 @@ def script() -> list[Line]:
 
 async def seed(node: Node) -> None:
     """Say everything once. Where a demo was before nothing is done. Raises ConfigError where others' channels are."""
-    known = {channel.id for channel in await node.channels.list()}
+    known = {channel.id for channel in await node.channels.all()}
     if known and not known >= set(map(channel_id, _TOPICS)):
         raise ConfigError("the demo wants a Redis without channels; say where with DATA_DIR=<an empty directory>")
     for line in script() if not known else ():

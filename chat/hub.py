@@ -46,6 +46,7 @@ class Hub:
         self._control = self._keys.control.encode()
         self._replay, self._link = replay, link
         self._channels: dict[str, LocalChannel] = {}
+        self.channels = self._channels.keys  # the ids of those somebody here reads
         self._recent = Recent()
         self._listener = Listener(address, self._on_message, self._names, self._compare_all)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -161,8 +162,7 @@ class Hub:
 
     def position(self, channel: str) -> tuple[str, int] | None:
         """The epoch and offset shown so far of a channel that somebody here reads."""
-        local = self._channels.get(channel)
-        return (local.epoch, local.offset) if local is not None and local.epoch else None
+        return (local.epoch, local.offset) if (local := self._channels.get(channel)) and local.epoch else None
 
     def _end(self, local: LocalChannel, code: tuple[int, str]) -> None:
         """The channel is no more: nobody stays subscribed."""

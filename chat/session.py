@@ -57,12 +57,13 @@ class Session:
     framed = True
 
     __slots__ = (
-        "_cookie", "_held", "_inbox", "_node", "_out", "_publishing", "_socket", "_tasks",
+        "_address", "_cookie", "_held", "_inbox", "_node", "_out", "_publishing", "_socket", "_tasks",
         "access", "awaits_pong", "client", "closed", "full", "receive", "subscriber", "throttle", "user", "write",
     )  # fmt: skip
 
-    def __init__(self, node: "Node", socket: Socket, cookie: str = "") -> None:
+    def __init__(self, node: "Node", socket: Socket, cookie: str = "", address: str = "") -> None:
         self._node, self._socket, self._cookie = node, socket, cookie
+        self._address = address
         self.write = socket.write
         self.client = secrets.token_hex(16)
         self.user: User | None = None
@@ -332,7 +333,7 @@ class Session:
         if self.closed:
             return
         self._node.limits.connect(identity.user.id, None if self.throttle is None else self.throttle.pace)
-        self.access = Access(self._node.doors, identity)
+        self.access = Access(self._node.doors, identity, self._address)
         self.user = identity.user
         if self._node.settings.names_given and not identity.guest:
             self._node.subscriptions.meet(identity.user)
@@ -349,17 +350,19 @@ class Session:
         channel = channel_id(publish.channel)
         policy = self._node.policies.known(channel)
         if policy is None:  # the first publish there: what follows waits behind it
-            self._hold(command_id, self._append_once_known(command_id, publish, user, done, channel))
+            self._hold(command_id, self._append_once_known(channel, data, publish.key, user, done))
             return
         self.access.check("publish", channel, policy)
-        self._publishing += 1
-        self._node.producer.append(channel, data, user.username, self.client, publish.key, True, done)
+        self._publish(channel, data, publish.key, user, done)
 
-    async def _append_once_known(
-        self, command_id: int, publish: protocol.Publish, user: User, done: "partial[None]", channel: str
-    ) -> None:
-        await self._node.policies.get(channel)
-        self._append(command_id, publish, user, done)
+    async def _append_once_known(self, channel: str, data: bytes, key: str, user: User, done: "partial[None]") -> None:
+        await self._node.allow(self.access, "publish", channel)
+        await self._node.ensure(self.access, channel)
+        self._publish(channel, data, key, user, done)
+
+    def _publish(self, channel: str, data: bytes, key: str, user: User, done: "partial[None]") -> None:
+        self._publishing += 1
+        self._node.producer.append(channel, data, user.username, self.client, key, True, done)
 
     def _published(self, command_id: int, outcome: Position | PeykError) -> None:
         self._publishing -= 1

@@ -116,7 +116,7 @@ class Subscriber:
                 await hub.subscribe(self._session, channel, answer, since)
             except UnknownChannel:
                 owner = "" if subscribe.token else self._session.access.identity.owns_as  # that makes a member, no more
-                await self._node.channels.ensure(channel, owner)
+                await self._node.channels.ensure(channel, owner, self._node.makers(self._session.access))
                 await hub.subscribe(self._session, channel, answer, since)
         except BaseException as error:
             if self._channels.get(channel) is attempt:
