@@ -18,7 +18,8 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 CODE := $(wildcard redis_config.py app.py chat pipeline bridge bench tests)
 # Debian keeps it out of the PATH, under its version.
 POSTGRES := $(firstword $(wildcard /usr/lib/postgresql/*/bin/postgres) postgres)
-NODE_STAMP := examples/node/node_modules/.package-lock.json
+NODE_PROGRAMS := examples/node tests/sdks
+OLD_SDKS := $(patsubst tests/sdks/python-%.txt,.venv/sdks/%/stamp,$(wildcard tests/sdks/python-*.txt))
 RABBITMQ := /usr/lib/rabbitmq/bin/rabbitmq-server
 PERSIAN_FONT := /usr/share/fonts/truetype/noto/NotoSansArabic-Regular.ttf
 
@@ -30,12 +31,14 @@ run: .venv/run
 demo: .venv/run
 	DATA_DIR=$${DATA_DIR:-data/demo} exec $(BIN)/python app.py demo
 
-test: .venv/dev
+test: .venv/dev $(OLD_SDKS)
 	@$(call debian,redis-server:redis-server redis-cli:redis-tools chromium:chromium \
 		$(PERSIAN_FONT):fonts-noto-core tmux:tmux curl:curl $(POSTGRES):postgresql $(RABBITMQ):rabbitmq-server \
 		/usr/sbin/pgbouncer:pgbouncer node:nodejs npm:npm)
-	@test $(NODE_STAMP) -nt examples/node/package-lock.json \
-		|| (cd examples/node && npm ci --no-audit --no-fund --ignore-scripts --loglevel=error)
+	@for program in $(NODE_PROGRAMS); do \
+		test $$program/node_modules/.package-lock.json -nt $$program/package-lock.json \
+			|| (cd $$program && npm ci --no-audit --no-fund --ignore-scripts --loglevel=error) || exit 1; \
+	done
 	$(BIN)/python -m pytest -n 4 --dist loadfile $(ARGS)
 
 check: .venv/dev
@@ -71,7 +74,7 @@ faults: .venv/dev
 	$(BIN)/python -m tests.faults.openapi
 
 clean:
-	rm -rf .venv examples/node/node_modules bench/.build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv $(NODE_PROGRAMS:%=%/node_modules) bench/.build .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find $(CODE) -name __pycache__ -prune -exec rm -rf {} +
 
 # A stamp is there only while the installation behind it is complete; without it, .venv is made anew.
@@ -87,6 +90,12 @@ clean:
 	@rm -f .venv/run
 	$(PIP) install --require-hashes -r requirements-dev.lock || { touch .venv/run; exit 1; } # pip undoes what fails, not what is killed
 	@touch .venv/run $@
+
+# Older client libraries that tests/sdks tries: each in a directory of its own, since they need an older websockets.
+.venv/sdks/%/stamp: tests/sdks/python-%.txt .venv/dev
+	@rm -rf $(@D)
+	$(PIP) install --no-deps --target $(@D) -r $<
+	@touch $@
 
 # debian(thing:package …): install the packages whose command or file is missing, if we may. While apt runs, a policy-rc.d
 # keeps Debian from starting redis-server and postgresql as services: the tests start their own.

@@ -111,7 +111,7 @@ async def _join_archives(node: Node, settings: AppSettings, parts: Parts, stack:
     if not archives.stores:
         return
     await create_groups(node.link, node.keys, [sink.group for sink in archives.sinks])
-    channels = [channel.id for channel in await node.channels.list()] if archives.fresh else []
+    channels = [channel.id for channel in await node.channels.all()] if archives.fresh else []
     filling = asyncio.create_task(Reconciler(node.link, node.keys, archives.fresh).fill(channels))
     stack.push_async_callback(asyncio.wait, [filling])
     stack.callback(filling.cancel)
@@ -248,7 +248,7 @@ async def reconcile(settings: AppSettings) -> None:
     async with Node(settings, "tool") as node, open_archives(settings, node.link, node.keys, fills=True) as archives:
         if not archives.stores:
             raise ConfigError("nothing is archived; ARCHIVE=1 or MONGO_URL turns it on")
-        channels = [channel.id for channel in await node.channels.list()]
+        channels = [channel.id for channel in await node.channels.all()]
         commands.print_table([REPORT, *await Reconciler(node.link, node.keys, archives.sinks).run(channels)])
 
 

@@ -11,10 +11,12 @@ GRACE = 4.0  # seconds a client has to refresh what expired
 class Access:
     """The credentials of one connection. Every command asks `check`."""
 
-    __slots__ = ("_doors", "_granted", "identity", "passing")
+    __slots__ = ("_doors", "_granted", "address", "identity", "listens", "passing")
 
-    def __init__(self, doors: Doors, identity: Identity) -> None:
+    def __init__(self, doors: Doors, identity: Identity, address: str = "") -> None:
         self._doors, self.identity = doors, identity
+        self.address = address  # where it comes from; empty: from this machine itself
+        self.listens = False  # to changes of the list of channels
         self.passing: dict[str, int] | None = None if identity.stays else {}
         """Of a guest who leaves nothing behind: the channels it is in, and how far it has read each; else None."""
         self._granted: dict[str, Identity] = {}  # channels subscribed to with a token for that, and whose it was

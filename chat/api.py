@@ -2,12 +2,13 @@
 
 import contextlib
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from chat import moderation, protocol
+from chat import directory, moderation, protocol
 from chat.accounts import KNOWN_SECONDS, Place
 from chat.bodies import TEXT, body_of, decode, media_type, raw_body
 from chat.doors import COOKIE, KNOWN
@@ -186,13 +187,24 @@ def _marked(request: Request, reply: Response, user: User) -> Response:
 
 
 async def list_channels(request: Request) -> Response:
-    return answer(await node_of(request).visible(access_of(request)))
+    """A page of channels; where there are more, the header Link says where."""
+    asked, most = request.query_params, node_of(request).settings.page_limit
+    limit = number(request, "limit", 0, most)
+    limit = min(directory.DEFAULT_PAGE, most) if limit is None else limit
+    prefix = asked.get("prefix", "")
+    page = await node_of(request).directory.page(access_of(request), asked.get("after", ""), limit, prefix)
+    reply = answer(page.channels)
+    if page.next:
+        query = {"after": page.next, "limit": limit} | ({"prefix": prefix} if prefix else {})
+        reply.headers["link"] = f'</api/channels?{urlencode(query)}>; rel="next"'
+    return reply
 
 
 async def create_channel(request: Request) -> Response:
     access, node, body = access_of(request), node_of(request), await body_of(request, NewChannel)
     await node.allow(access, "create", channel_id(body.name))
-    channel = await node.channels.create(body.name, body.description, access.identity.owns_as, body.kind)
+    owner, makers = access.identity.owns_as, node.makers(access)
+    channel = await node.channels.create(body.name, body.description, owner, body.kind, makers)
     return answer(channel, 201)
 
 
@@ -281,6 +293,7 @@ async def post_message(request: Request) -> Response:
     protocol.check_key(key)
     line = json_line(data, node.settings.message_limit, node.settings.json_depth)
     user = await speaker_of(request, body.user, "publish", channel)
+    await node.ensure(access_of(request), channel)
     position = await node.producer.publish(channel, line, user=user.username, key=key)
     return answer(protocol.position_body(position), 200 if position.duplicate else 201)
 

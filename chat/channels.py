@@ -1,74 +1,105 @@
-"""Channels: Redis hashes, and the set that lists them."""
+"""Channels: Redis hashes, and the sorted set that lists them."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from redis.asyncio import Redis
 
-from chat.auth import GIVEN, KINDS, MUTED_MEMBER, PAIR
+from chat.auth import GIVEN, KINDS, MUTED_MEMBER, PAIR, Policy
 from chat.errors import BadRequest, ChannelExists, LimitExceeded, PermissionDenied, UnknownChannel
 from chat.models import Channel, User, channel_id, is_line
 from chat.policies import POLICY, Policies
+from chat.subscriptions import Subscriptions
 from pipeline.content import normal
 from pipeline.keys import CHANNELS, Keys
 from pipeline.producer import new_epoch
-from pipeline.resp import Link
+from pipeline.resp import Command, Link, ReplyError
 from redis_config import Settings
 
 DESCRIPTION_LIMIT = 500  # characters
+PAGE = 500  # channels read in one round trip
+_FIELDS = "id", "name", "description", "created_at", "owner", "kind"
+ROLE_LIMIT = 10_000  # people with a role in one channel; each node that looks at the channel reads them all
 _TOMBSTONE = 3600  # seconds a node that missed the word "deleted" has to find it out
 KICK = "kick "  # before the channel's id and the user's
-DELETED = "deleted "  # said on Pub/Sub `control`, before the channel's id and its epoch
+_HOUR = 3600  # seconds in which a user, or an address, may make so many
+DELETED = "deleted "  # said on Pub/Sub `control`, before the channel's id, its epoch and its kind
 
 # Make a channel if there is none: whether it is new ("1"), then its fields and values. What is there stays as it is.
 # It is as old as Redis says, by whose clock messages are, too. Nothing, if it would be one more than ARGV[1] (0: any).
+# KEYS[3] and more count what its makers made within ARGV[3] seconds; their limits are ARGV[4] and more. Who may not:
+# its place among them, and the seconds to wait.
 _MAKE = """
 local new, limit = 1 - redis.call('HEXISTS', KEYS[1], 'id'), tonumber(ARGV[1])
-if new == 1 and limit > 0 and redis.call('SISMEMBER', KEYS[2], ARGV[2]) == 0
-    and redis.call('SCARD', KEYS[2]) >= limit then return {} end
-redis.call('SADD', KEYS[2], ARGV[2])
+local makers = #KEYS - 2
+if new == 1 then
+    for i = 1, makers do
+        if tonumber(redis.call('GET', KEYS[2 + i]) or 0) >= tonumber(ARGV[3 + i]) then
+            return {tostring(i), tostring(redis.call('TTL', KEYS[2 + i]))}
+        end
+    end
+    if limit > 0 and not redis.call('ZSCORE', KEYS[2], ARGV[2]) and redis.call('ZCARD', KEYS[2]) >= limit then
+        return {}
+    end
+    for i = 1, makers do
+        if redis.call('INCR', KEYS[2 + i]) == 1 then redis.call('EXPIRE', KEYS[2 + i], ARGV[3]) end
+    end
+end
+redis.call('ZADD', KEYS[2], 0, ARGV[2])
 if new == 1 then
     local time = redis.call('TIME')
     redis.call('HSETNX', KEYS[1], 'created_at', string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000)))
-    for i = 3, #ARGV, 2 do redis.call('HSETNX', KEYS[1], ARGV[i], ARGV[i + 1]) end
+    for i = 4 + makers, #ARGV, 2 do redis.call('HSETNX', KEYS[1], ARGV[i], ARGV[i + 1]) end
 end
 return {tostring(new), unpack(redis.call('HGETALL', KEYS[1]))}"""
 
-# Give ARGV[1] the role ARGV[2]. A mute takes nothing but the word: who was a member is one still.
+# Give ARGV[1] the role ARGV[2], unless more than ARGV[3] would have one: 0.
+# A mute takes nothing but the word: who was a member is one still.
 _GIVE = f"""
 local was, role = redis.call('HGET', KEYS[1], ARGV[1]), ARGV[2]
+if not was and redis.call('HLEN', KEYS[1]) >= tonumber(ARGV[3]) then return 0 end
 if role == 'muted' and (was == 'member' or was == 'moderator' or was == '{MUTED_MEMBER}') then
     role = '{MUTED_MEMBER}'
 end
-redis.call('HSET', KEYS[1], ARGV[1], role)"""
+redis.call('HSET', KEYS[1], ARGV[1], role)
+return 1"""
+
+
+Makers = Sequence[tuple[str, int]]
+"""Whom a new channel counts for, and how many each may make in an hour (Limits.makers)."""
 
 
 class Channels:
     """Create, update, delete, list. Every method takes a name in any spelling (chat.models.channel_id)."""
 
-    def __init__(self, redis: Redis, link: Link, settings: Settings, policies: Policies) -> None:
+    def __init__(
+        self, redis: Redis, link: Link, settings: Settings, policies: Policies, subscriptions: Subscriptions
+    ) -> None:
         self._redis, self._link, self._keys = redis, link, Keys.of(settings)
+        self._subscriptions = subscriptions
         self._on_demand, self._limit, self._policies = settings.create_channels, settings.channel_limit, policies
 
-    async def create(self, name: str, description: str = "", owner: str = "", kind: str = "public") -> Channel:
+    async def create(
+        self, name: str, description: str = "", owner: str = "", kind: str = "public", makers: Makers = ()
+    ) -> Channel:
         """Make a channel. Raises ChannelExists, LimitExceeded and BadRequest."""
         if _checked_kind(kind) != "public" and not owner:
             raise BadRequest(f"a {kind} channel needs an owner; sign in first")
-        channel, new = await self._make(name, description, owner, kind)
+        channel, new = await self._make(name, description, owner, kind, makers)
         if not new:
             raise ChannelExists(f"channel {channel.id} exists already; join it, or choose another name")
         return channel
 
-    async def pair(self, id: str, one: User, other: User) -> Channel:
-        """The private channel of two people, made and owned by the one if it is missing."""
-        channel, _ = await self._make(id, f"{one.username} {other.username}", one.id, PAIR)
+    async def pair(self, id: str, one: User, other: User, makers: Makers = ()) -> Channel:
+        """The private channel of two people, made and owned by the one if it is missing. Raises LimitExceeded."""
+        channel, _ = await self._make(id, f"{one.username} {other.username}", one.id, PAIR, makers)
         return channel
 
-    async def ensure(self, name: str, owner: str) -> Channel:
+    async def ensure(self, name: str, owner: str, makers: Makers = ()) -> Channel:
         """The channel, made on the spot if CREATE_CHANNELS allows it. Raises UnknownChannel and LimitExceeded."""
         if not self._on_demand:
             return await self.get(name)
-        channel, _ = await self._make(name, "", owner, "public")
+        channel, _ = await self._make(name, "", owner, "public", makers)
         return channel
 
     async def get(self, name: str) -> Channel:
@@ -86,14 +117,44 @@ class Channels:
             found = await pipe.execute()
         return {channel: int(made or 0) for channel, (id, made) in zip(channels, found, strict=True) if id}
 
-    async def list(self) -> list[Channel]:
-        """Every channel, by name."""
-        ids = sorted(map(str, await self._redis.smembers(CHANNELS)))
-        async with self._redis.pipeline(transaction=False) as pipe:
-            for channel in ids:
-                pipe.hgetall(self._keys.channel(channel))
-            hashes = await pipe.execute()
-        return [channel for channel in map(_channel, hashes) if channel is not None]
+    async def names(self, after: str = "", limit: int = PAGE, prefix: str = "") -> list[str]:
+        """The next `limit` ids behind `after` that begin with `prefix`, sorted; however many there are besides."""
+        low = f"({after}".encode() if after >= prefix and after else f"[{prefix}".encode() if prefix else b"-"
+        high = f"({prefix}".encode() + b"\xff" if prefix else b"+"
+        found = await self._link.call("ZRANGEBYLEX", CHANNELS, low, high, "LIMIT", 0, limit)
+        return [name.decode() for name in found]
+
+    async def all(self) -> list[Channel]:
+        """Every channel, by id, for commands that need them all; see chat.directory for pages."""
+        found: list[Channel] = []
+        names = await self.names()
+        while names:
+            found += await self.read(names)
+            names = await self.names(names[-1])
+        return found
+
+    async def read(self, ids: Sequence[str]) -> list[Channel]:
+        """Those of `ids` that are there."""
+        return [channel for channel, _ in await self.seen_by("", ids)]
+
+    async def seen_by(self, user: str, ids: Sequence[str]) -> list[tuple[Channel, Policy]]:
+        """Those of `ids` that are there, and what each says of one user id; all in one round trip."""
+        commands: list[Command] = []
+        for channel in ids:
+            commands.append(["HMGET", self._keys.channel(channel), *_FIELDS])
+            commands.append(["HGET", self._keys.roles(channel), user])
+        replies = await self._link.pipeline(commands) if commands else []
+        found = []
+        for values, role in zip(replies[::2], replies[1::2], strict=True):
+            for reply in (values, role):
+                if isinstance(reply, ReplyError):
+                    raise reply
+            pairs = zip(_FIELDS, values, strict=True)
+            there = _channel({name: value.decode() for name, value in pairs if value is not None})
+            if there is not None:
+                roles = {user: role.decode()} if role else {}
+                found.append((there, Policy(there.kind, there.owner, roles)))
+        return found
 
     async def update(self, name: str, description: str | None = None, kind: str | None = None) -> Channel:
         """Change description or kind; the name is what the channel is. Raises UnknownChannel and BadRequest."""
@@ -125,7 +186,9 @@ class Channels:
         if user.id == channel.owner:
             raise BadRequest(f"{user.username} owns {channel.id}; an owner has no other role")
         if role:
-            await self._link.call("EVAL", _GIVE, 1, self._keys.roles(channel.id), user.id, role)
+            given = await self._link.call("EVAL", _GIVE, 1, self._keys.roles(channel.id), user.id, role, ROLE_LIMIT)
+            if not given:
+                raise LimitExceeded(f"{ROLE_LIMIT} people have a role in {channel.id}; take one away first", "roles")
         else:
             await self._redis.hdel(self._keys.roles(channel.id), user.id)
         await self.policy_changed(channel.id)
@@ -141,21 +204,18 @@ class Channels:
         if channel.kind == PAIR and "member" not in (await self.roles(channel.id)).values():
             raise PermissionDenied("who was asked has not accepted; leave it, and it is no longer listed")
         epoch = str(await self._redis.hget(self._keys.channel(channel.id), "epoch"))
-        members = await self._redis.smembers(self._keys.subscribers(channel.id))
+        members = await self._subscriptions.subscribers(channel.id)
         async with self._redis.pipeline(transaction=True) as pipe:  # who publishes meanwhile makes a whole new one
             pipe.delete(self._keys.channel(channel.id))
             pipe.delete(self._keys.presence(channel.id))
             pipe.delete(self._keys.roles(channel.id))
             pipe.delete(self._keys.history(channel.id))
             pipe.delete(self._keys.subscribers(channel.id))
-            pipe.srem(CHANNELS, channel.id)
+            pipe.zrem(CHANNELS, channel.id)
             pipe.set(self._keys.tombstone(channel.id), 1, ex=_TOMBSTONE)
-            pipe.publish(self._keys.control, f"{DELETED}{channel.id} {epoch}")
+            pipe.publish(self._keys.control, f"{DELETED}{channel.id} {epoch} {channel.kind}")
             await pipe.execute()
-        async with self._redis.pipeline(transaction=False) as pipe:
-            for member in members:
-                pipe.srem(self._keys.user_channels(str(member)), channel.id)
-            await pipe.execute()
+        await self._subscriptions.end(channel.id, members)
         await self.policy_changed(channel.id)
 
     async def policy_changed(self, channel: str) -> None:
@@ -163,15 +223,20 @@ class Channels:
         await self._redis.publish(self._keys.control, POLICY + channel.encode())
         await self._policies.read([channel])
 
-    async def _make(self, name: str, description: str, owner: str, kind: str) -> tuple[Channel, bool]:
+    async def _make(self, name: str, description: str, owner: str, kind: str, makers: Makers) -> tuple[Channel, bool]:
         """The channel and whether it is new."""
         channel, key = channel_id(name), self._keys.channel(channel_id(name))
         fields = {"id": channel, "name": normal(name), "description": _checked(description)}
         fields |= {"owner": owner, "kind": kind, "epoch": new_epoch(), "offset": "0"}
         made = [part for field in fields.items() for part in field]
-        reply = await self._link.call("EVAL", _MAKE, 2, key, CHANNELS, self._limit, channel, *made)
+        keys = [key, CHANNELS, *(self._keys.made(who) for who, _ in makers)]
+        limits = [limit for _, limit in makers]
+        reply = await self._link.call("EVAL", _MAKE, len(keys), *keys, self._limit, channel, _HOUR, *limits, *made)
         if not reply:
             raise LimitExceeded.of_channels(self._limit)
+        if len(reply) == 2:
+            who, limit = makers[int(reply[0]) - 1]
+            raise LimitExceeded.of_new_channels("an address" if who[0] == "@" else "a user", limit, int(reply[1]))
         new, *stored = [text.decode() for text in reply]
         if new == "1":
             await self.policy_changed(channel)

@@ -15,6 +15,7 @@ from pipeline import fanout
 from pipeline.dead import DeadLetters, dead_counts
 from pipeline.encode import publication
 from pipeline.ports import Queues
+from pipeline.positions import AT_ONCE, standings
 from pipeline.replay import CHUNK
 from pipeline.status import GroupState, delay, group_states, stored_last
 from pipeline.status import drop_group as destroy
@@ -88,9 +89,11 @@ async def status(settings: ServerSettings, join: Join) -> None:
         print_table([("group", "dead letters"), *[(group, str(count)) for group, count in counts.items()]])
         await _print_queues(node)
         channels = [("channel", "partition", "epoch", "offset")]
-        for channel in await node.channels.list():
-            position = await node.replay.position(channel.id) or ("-", 0)
-            channels.append((channel.id, str(node.keys.partition(channel.id)), position[0], str(position[1])))
+        names = await node.channels.names(limit=AT_ONCE)
+        while names:
+            for name, at in zip(names, await standings(node.link, node.keys, [(n, 0) for n in names]), strict=True):
+                channels.append((name, str(node.keys.partition(name)), at.epoch or "-", str(at.offset)))
+            names = await node.channels.names(names[-1], AT_ONCE)
         print_table(channels)
 
 

@@ -124,7 +124,7 @@ async def take(settings: ServerSettings, outside: Sequence[str], leftover: str) 
 
 async def seed(node: Node) -> None:
     """Say everything once. Where a demo was before nothing is done."""
-    known = {channel.id for channel in await node.channels.list()}
+    known = {channel.id for channel in await node.channels.all()}
     for line in script() if not known else ():
         if channel_id(line.channel) not in known:
             await node.channels.create(line.channel, _TOPICS[line.channel])

@@ -13,7 +13,7 @@ from chat.lookalikes import chosen
 from chat.models import Channel, User, channel_id
 from chat.node import Node
 from chat.private import asks_of, decline_private, open_private
-from chat.source import RESUBSCRIBE, Began, Listener, Past, Place, Said
+from chat.source import LISTED, RESUBSCRIBE, Began, Listener, Past, Place, Said
 from pipeline.encode import Message, publication, publication_of, push_prefix
 from pipeline.replay import Page
 from pipeline.resp import FAILURES
@@ -136,8 +136,10 @@ class Direct:
 
     # -- what is asked of it
 
-    async def channels(self) -> list[Channel]:
-        return await self._node.visible(self.access)
+    async def channels(self, ids: Sequence[str] = ()) -> list[Channel]:
+        directory = self._node.directory
+        page = await directory.page(self.access, limit=LISTED)
+        return page.channels + (await directory.named(self.access, ids)).channels
 
     async def mine(self) -> list[str]:
         return await self._node.subscriptions.channels(self._user.id)

@@ -166,6 +166,15 @@ class LimitExceeded(PeykError):
     def of_channels(cls, limit: int) -> "LimitExceeded":
         return cls(f"there are {limit} channels, as many as may be; delete one, or raise CHANNEL_LIMIT", "channels")
 
+    @classmethod
+    def of_new_channels(cls, who: str, limit: int, wait: int) -> "LimitExceeded":
+        """`who` made `limit` channels and may make another in `wait` seconds."""
+        minutes = -(-wait // 60)
+        text = f"{who} makes at most {limit} new channels in an hour; use one that is there, or wait {minutes} min"
+        error = cls(text, "new_channels")
+        error.retry_after = wait
+        return error
+
 
 class Unroutable(PeykError):
     """Nobody takes what was sent."""

@@ -136,6 +136,7 @@ async def _checked(request: Request, new: NewEvent) -> Event:
     user = await speaker_of(request, new.user, "publish", channel)
     if not node.settings.create_channels:
         await node.channels.get(channel)
+    await node.ensure(access_of(request), channel)
     id = secrets.token_urlsafe(12) if new.id is msgspec.UNSET else new.id
     about = (new.subject, new.time, new.source)
     event = Event(id, new.type, channel, bytes(new.payload), user.username, *about)

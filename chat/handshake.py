@@ -29,6 +29,9 @@ class Handshake(WebSocketsSansIOProtocol):
         if event.headers.get_all("Sec-WebSocket-Version") not in ([], [_VERSION]):
             self._refuse_version()
             return
+        protocols = event.headers.get_all("Sec-WebSocket-Protocol")
+        if protocols and not any(map(str.strip, protocols)):
+            del event.headers["Sec-WebSocket-Protocol"]  # older SDKs send it empty, and mean none
         super().handle_connect(event)
         if hasattr(self, "scope"):
             cast(dict[str, Any], self.scope["extensions"])[_EXTENSION] = self

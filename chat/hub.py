@@ -46,6 +46,7 @@ class Hub:
         self._control = self._keys.control.encode()
         self._replay, self._link = replay, link
         self._channels: dict[str, LocalChannel] = {}
+        self.channels = self._channels.keys  # the ids of those somebody here reads
         self._recent = Recent()
         self._listener = Listener(address, self._on_message, self._names, self._compare_all)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -89,13 +90,16 @@ class Hub:
     ) -> None:
         """Subscribe `receiver`; `answer` is called once, in the very moment from which it is pushed to.
 
-        `since` (epoch, offset) asks for everything after that position. If that is not to be had in whole (another
-        epoch, ahead of the truth, trimmed, or if `limited` more than recovery_limit), the answer says `recovered`
-        False and the current position. Raises UnknownChannel, and ConnectionLost when Redis is away.
+        `since` (epoch, offset) asks for everything after that position; an empty epoch means the channel's own. If
+        that is not to be had in whole (another epoch, ahead of the truth, trimmed, or if `limited` more than
+        recovery_limit), the answer says `recovered` False and the current position. Raises UnknownChannel, and
+        ConnectionLost when Redis is away.
         """
         while True:
             local = self._channels.get(channel) or self._open(channel)
             await asyncio.shield(local.opened)
+            if since is not None and not since[0]:
+                since = local.epoch, since[1]
             recoverable = since is not None and await self._can_recover(local, since, limited)
             if self._channels.get(channel) is local:
                 break
@@ -158,8 +162,7 @@ class Hub:
 
     def position(self, channel: str) -> tuple[str, int] | None:
         """The epoch and offset shown so far of a channel that somebody here reads."""
-        local = self._channels.get(channel)
-        return (local.epoch, local.offset) if local is not None and local.epoch else None
+        return (local.epoch, local.offset) if (local := self._channels.get(channel)) and local.epoch else None
 
     def _end(self, local: LocalChannel, code: tuple[int, str]) -> None:
         """The channel is no more: nobody stays subscribed."""

@@ -108,6 +108,8 @@ class Inbox:
             self._handle(line)
         return True
 
-    def close(self) -> None:
+    def close(self) -> list[bytes]:
+        """Take no more; the lines that waited."""
         self.closed = True
-        self._waiting = None
+        waiting, self._waiting = self._waiting, None
+        return bytes(waiting or b"").split(b"\n")

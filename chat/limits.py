@@ -116,6 +116,7 @@ class Limits:
         self._per_address = settings.limit("address_connections")
         self._per_user = settings.limit("user_connections")
         self._subscriptions = settings.subscription_limit
+        self._new_channels = settings.limit("user_new_channels"), settings.limit("address_new_channels")
 
     def __len__(self) -> int:
         return len(self._callers)
@@ -146,6 +147,11 @@ class Limits:
         if 0 < self._subscriptions <= count:
             text = f"a client has at most {count} subscriptions; unsubscribe from another channel first"
             raise LimitExceeded(text, "subscriptions")
+
+    def makers(self, user: str, address: str) -> list[tuple[str, int]]:
+        """Whom a new channel counts for, and how many each may make in an hour; where there is no limit, nobody."""
+        found = zip((user, network_of(address) if address else ""), self._new_channels, strict=True)
+        return [(who, limit) for who, limit in found if who and limit]
 
     # -- an address, and HTTP
 

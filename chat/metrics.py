@@ -22,6 +22,8 @@ REFUSALS = {
     "user_connections": "clients beyond what one user may have connected",
     "subscriptions": "subscriptions beyond what one client may have",
     "channels": "channels beyond what there may be",
+    "new_channels": "channels beyond what one user or one address may make in an hour",
+    "roles": "roles beyond what one channel may give",
     "user_channels": "channels beyond what one user may belong to",
     "user_asks": "people asked to talk alone beyond what one user may ask in a day",
     "calls": "calls to other services beyond what one node may have under way",

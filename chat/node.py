@@ -9,14 +9,14 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
 from chat.access import Access
 from chat.accounts import Accounts
 from chat.channels import DELETED, KICK, Channels
+from chat.directory import Directory
 from chat.doors import Doors
 from chat.errors import Unrecoverable
 from chat.health import Health
 from chat.hub import Hub
 from chat.limits import Limits
-from chat.models import Channel
 from chat.pinger import Pinger
-from chat.policies import POLICY, Policies
+from chat.policies import NEW, POLICY, Policies
 from chat.presence import Presence
 from chat.protocol import History
 from chat.reading import Reading
@@ -97,7 +97,7 @@ class Node:
         self.policies = Policies(door_link, self.keys, settings.check_interval, settings.channel_name_length)
         self.policies.start()
         stack.push_async_callback(self.policies.close)
-        self.channels = Channels(self.redis, self.link, settings, self.policies)
+        self.channels = Channels(self.redis, self.link, settings, self.policies, self.subscriptions)
         self.doors = Doors(settings, self.redis, door_link, self.keys)
         await self.doors.start()
         self.accounts = Accounts(settings, self.redis, self.keys, self.doors, self.limits)
@@ -107,14 +107,18 @@ class Node:
         self.parts = await stack.enter_async_context(self._join(self))
         self.replay.archive = self.parts.archive
         self.hub = Hub(address, settings, self.replay, self.link)
+        self.pinger = Pinger(settings.ping_interval, settings.connect_timeout)
+        self.directory = Directory(self.channels, self.policies, lambda: self.pinger.sessions)
+        self.directory.start()
+        stack.push_async_callback(self.directory.close)
         self.hub.on_control.append(self._on_control)
         self.producer.shown = self.hub.position
         self.parts.moved.append(self.hub.reopen)
         self.producer.on_refused = self._moved
         self.policies.on_change = self.hub.recheck
+        self.policies.subscribed = self.hub.channels
         await self.hub.start()
         stack.push_async_callback(self.hub.close)
-        self.pinger = Pinger(settings.ping_interval, settings.connect_timeout)
         self.pinger.start()
         self.doors.changed = self.pinger.shut_out
         stack.push_async_callback(self.pinger.close)
@@ -161,13 +165,16 @@ class Node:
         elif payload == REVOKE:
             self.doors.wake()
         elif payload.startswith(POLICY):
-            self.policies.changed(payload[len(POLICY) :].decode())
+            channel = payload[len(POLICY) :].decode()
+            self.policies.changed(channel)
+            self.directory.changed(channel)
         elif payload.startswith(KICK.encode()):
             channel, _, user = payload[len(KICK) :].decode().partition(" ")
             self.hub.kick(channel, user)
         elif payload.startswith(DELETED.encode()):
-            channel, _, epoch = payload[len(DELETED) :].decode().partition(" ")
+            channel, epoch, kind = payload[len(DELETED) :].decode().split(" ")
             self.hub.deleted(channel, epoch)
+            self.directory.deleted(channel, kind)
 
     async def allow(self, access: Access, action: str, channel: str) -> None:
         """Ask for a channel id. Raises PermissionDenied, and ConnectionLost when Redis is away."""
@@ -178,11 +185,18 @@ class Node:
         policies = await self.policies.of(channels)
         return await self.channels.began([c for c in channels if access.may("history", c, policies[c])])
 
-    async def visible(self, access: Access) -> list[Channel]:
-        """The channels somebody may subscribe to."""
-        channels = await self.channels.list()
-        policies = await self.policies.of([channel.id for channel in channels])
-        return [channel for channel in channels if access.may("subscribe", channel.id, policies[channel.id])]
+    def makers(self, access: Access) -> list[tuple[str, int]]:
+        """Whom a channel that `access` makes counts for: programs and admins make as many as there may be."""
+        identity = access.identity
+        return [] if identity.program or identity.admin else self.limits.makers(identity.user.id, access.address)
+
+    async def ensure(self, access: Access, channel: str) -> None:
+        """A message is on its way to a channel id: if that is not there, whoever says it makes it, and has to be let.
+
+        Where that is not counted, the append makes it. Raises UnknownChannel and LimitExceeded.
+        """
+        if (makers := self.makers(access)) and await self.policies.get(channel) is NEW:
+            await self.channels.ensure(channel, "", makers)
 
     async def history(self, channel: str, asked: History) -> Page:
         """A page of history as the protocol asks for it: forward from `since`, or backward with `reverse`.

@@ -147,8 +147,11 @@ class Presence:
                 raise reply
         if not exists:
             raise UnknownChannel.named(channel)
-        infos = [_decode(value.partition(b" ")[2]) for value in values]
-        return {info.client: info for info in infos}
+        # Redis knows of this node's own clients a moment later; who has just subscribed is here all the same.
+        own = f"{self._node} ".encode()
+        infos = [value.partition(b" ")[2] for value in values if not value.startswith(own)]
+        infos += self._here.get(channel, {}).values()
+        return {info.client: info for info in map(_decode, infos)}
 
     # -- telling Redis
 

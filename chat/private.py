@@ -62,7 +62,7 @@ async def open_private(node: "Node", access: Access, name: str, anybody: bool = 
     if not policy.owner:
         if not anybody:
             await _check_may_ask(node, me, other)
-        policy = Policy(PAIR, (await node.channels.pair(channel, me, other)).owner)
+        policy = Policy(PAIR, (await node.channels.pair(channel, me, other, node.makers(access))).owner)
     if policy.owner != me.id:  # who asked was the other
         await _answer(node, channel, policy.owner, me, "member")
         await node.subscriptions.add(me, channel)

@@ -1,4 +1,8 @@
-"""How far each user has read, on the server, so that a page, a second tab and a terminal agree: unread = top - read."""
+"""How far each user has read, on the server, so that a page, a second tab and a terminal agree: unread = top - read.
+
+It is kept of the channels somebody belongs to, and goes with the membership (chat/subscriptions.py): so USER_CHANNELS
+bounds it as well.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,9 +11,10 @@ from chat.models import fold
 from pipeline.keys import Keys
 from pipeline.resp import Command, Link, ReplyError
 
-# KEYS: the user's read positions, the channel. ARGV: the channel's id, the offset read.
+# KEYS: the user's read positions, the channel, the user's channels. ARGV: the channel's id, the offset read.
 # Never beyond the channel's top; and a position beyond it is of a channel that was deleted and made anew.
 _READ = """
+if redis.call('SISMEMBER', KEYS[3], ARGV[1]) == 0 then return end
 local top = tonumber(redis.call('HGET', KEYS[2], 'offset') or 0)
 local known = tonumber(redis.call('HGET', KEYS[1], ARGV[1]) or 0)
 local offset = math.min(tonumber(ARGV[2]), top)
@@ -28,8 +33,9 @@ class Reading:
         self._link, self._keys = link, keys
 
     async def read(self, user: str, channel: str, offset: int) -> None:
-        """`user` has read `channel` up to `offset`. It never moves back, whichever client tells it late."""
-        await self._link.call("EVAL", _READ, 2, self._keys.read(user), self._keys.channel(channel), channel, offset)
+        """`user`, who belongs to `channel`, has read it up to `offset`. It never moves back, whoever tells it late."""
+        keys = self._keys.read(user), self._keys.channel(channel), self._keys.user_channels(user)
+        await self._link.call("EVAL", _READ, len(keys), *keys, channel, offset)
 
     async def unread(self, user: str, channels: Sequence[str]) -> dict[str, tuple[int, int]]:
         """(read, top) of each channel that exists, in one round trip; read 0: never read."""

@@ -13,7 +13,9 @@ from chat import errors
 from chat.connection import PATIENCE, Connection, Item, addresses
 from chat.errors import Unauthorized, Unavailable
 from chat.models import Channel, channel_id
-from chat.source import Began, Past, Place, Said
+from chat.source import LISTED, Began, Past, Place, Said
+
+_AT_ONCE = 200  # channels asked for by their ids
 
 
 class _History(msgspec.Struct):
@@ -31,8 +33,11 @@ class Remote(Connection):
     async def _rpc(self, method: str, **params: Any) -> Any:
         return (await self.ask(rpc={"method": method, "data": params})).rpc.get("data")
 
-    async def channels(self) -> list[Channel]:
-        return msgspec.convert((await self._rpc("channels.list"))["channels"], list[Channel])
+    async def channels(self, ids: Sequence[str] = ()) -> list[Channel]:
+        pages = [await self._rpc("channels.list", limit=LISTED)]
+        for start in range(0, len(ids), _AT_ONCE):
+            pages.append(await self._rpc("channels.list", ids=ids[start : start + _AT_ONCE]))
+        return [channel for page in pages for channel in msgspec.convert(page["channels"], list[Channel])]
 
     async def mine(self) -> list[str]:
         return [str(channel) for channel in (await self._rpc("subscriptions.list"))["channels"]]

@@ -95,7 +95,7 @@ def access_of(request: Request) -> Access:
     """Who asks: by `Authorization: Bearer`, `X-API-Key`, the cookie, or as a guest. Raises Unauthorized."""
     if not hasattr(request.state, "access"):
         doors = node_of(request).doors
-        request.state.access = Access(doors, _identity(request, doors))
+        request.state.access = Access(doors, _identity(request, doors), address_of(request))
     access: Access = request.state.access
     return access
 

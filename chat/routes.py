@@ -55,6 +55,8 @@ _PARAMETERS: dict[str, dict[str, Any]] = {
     "channel": _NAME,
     "type": {"type": "string", "description": "Only events of this type."},
     "since": {"type": "string", "description": "Unix milliseconds, or an ISO 8601 time."},
+    "/api/channels after": {"type": "string", "description": "Only channels behind this id."},
+    "prefix": {"type": "string", "description": "Only channels whose id begins so."},
     "Idempotency-Key": {"type": "string", "maxLength": KEY_LIMIT},
 }
 OPERATIONS = (
@@ -74,7 +76,14 @@ OPERATIONS = (
     ),
     Operation("PUT", "/api/accounts/password", api.change_password, "Change it.", {201: api.Who}, api.NewPassword),
     Operation("DELETE", "/api/session", api.close_session, "Sign out: the cookie goes.", {204: None}),
-    Operation("GET", "/api/channels", api.list_channels, "Every channel.", {200: list[Channel]}),
+    Operation(
+        "GET",
+        "/api/channels",
+        api.list_channels,
+        "The channels one may see, by id, a page at a time: the header Link leads to the next.",
+        {200: list[Channel]},
+        query=("after", "limit", "prefix"),
+    ),
     Operation("POST", "/api/channels", api.create_channel, "Make a channel.", {201: Channel}, NewChannel),
     Operation("GET", _CHANNEL, api.get_channel, "One channel.", {200: Channel}),
     Operation("PATCH", _CHANNEL, api.update_channel, "Describe it.", {200: Channel}, api.ChangedChannel),
@@ -188,6 +197,11 @@ def document() -> dict[str, Any]:
     return {"openapi": "3.1.0", "info": info, "paths": paths, "components": {"schemas": components}}
 
 
+def _schema(path: str, name: str) -> dict[str, Any]:
+    """What a parameter may be; one name may be another thing elsewhere."""
+    return _PARAMETERS.get(f"{path} {name}") or _PARAMETERS.get(name, {"type": "string"})
+
+
 def _operation(operation: Operation, schema_of: dict[str, Any]) -> dict[str, Any]:
     def content(kind: Any) -> dict[str, Any]:
         return {"content": {JSON: {"schema": schema_of[str(kind)]}}}
@@ -195,7 +209,7 @@ def _operation(operation: Operation, schema_of: dict[str, Any]) -> dict[str, Any
     places = [("path", name) for name in ("id", "user", "event", "action") if f"{{{name}}}" in operation.path]
     places += [("query", name) for name in operation.query] + [("header", name) for name in operation.headers]
     parameters = [
-        {"in": place, "name": name, "required": place == "path", "schema": _PARAMETERS.get(name, {"type": "string"})}
+        {"in": place, "name": name, "required": place == "path", "schema": _schema(operation.path, name)}
         for place, name in places
     ]
     responses: dict[str, Any] = {

@@ -9,6 +9,7 @@ import msgspec
 from chat import moderation
 from chat.access import Access
 from chat.calls import Call, call_service
+from chat.directory import DEFAULT_PAGE
 from chat.errors import BadRequest, UnknownMethod
 from chat.models import channel_id
 from chat.private import asks_of, decline_private, open_private
@@ -20,6 +21,19 @@ if TYPE_CHECKING:
 
 class Nothing(msgspec.Struct):
     pass
+
+
+class Asked(msgspec.Struct, forbid_unknown_fields=True):
+    """A page of channels: those behind `after` that begin with `prefix`, or those of `ids`.
+
+    Who says `listen` hears of changes from then on: a push `message` with `{"channels":{"changed","gone","many"}}`.
+    """
+
+    after: str = ""
+    limit: Annotated[int, msgspec.Meta(ge=0)] = DEFAULT_PAGE
+    prefix: str = ""
+    ids: list[str] | None = None
+    listen: bool = False
 
 
 class Named(msgspec.Struct, forbid_unknown_fields=True):
@@ -59,13 +73,21 @@ class Private(msgspec.Struct, forbid_unknown_fields=True):
     user: str
 
 
-async def _list(node: "Node", access: Access, params: Nothing) -> Any:
-    return {"channels": await node.visible(access)}
+async def _list(node: "Node", access: Access, params: Asked) -> Any:
+    limit = node.settings.page_limit
+    if params.listen:
+        access.listens = True
+    if params.ids is None:
+        return await node.directory.page(access, params.after, min(params.limit, limit), params.prefix)
+    if len(params.ids) > limit:
+        raise BadRequest.beyond("page", f"ask for at most {limit} channels at once")
+    return await node.directory.named(access, params.ids)
 
 
 async def _create(node: "Node", access: Access, params: NewChannel) -> Any:
     await node.allow(access, "create", channel_id(params.name))
-    return await node.channels.create(params.name, params.description, access.identity.owns_as, params.kind)
+    owner, makers = access.identity.owns_as, node.makers(access)
+    return await node.channels.create(params.name, params.description, owner, params.kind, makers)
 
 
 async def _update(node: "Node", access: Access, params: ChangedChannel) -> Any:
@@ -159,7 +181,7 @@ async def _call(node: "Node", access: Access, params: Call) -> Any:
 
 
 METHODS: dict[str, tuple[type, Callable[["Node", Access, Any], Awaitable[Any]]]] = {
-    "channels.list": (Nothing, _list),
+    "channels.list": (Asked, _list),
     "channels.create": (NewChannel, _create),
     "channels.update": (ChangedChannel, _update),
     "channels.delete": (Named, _delete),

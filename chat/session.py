@@ -1,13 +1,14 @@
 """One client: who it is, what it subscribes to, and the commands it gives."""
 
 import asyncio
+import contextlib
 import logging
 import secrets
 from collections.abc import Coroutine
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from chat import protocol
+from chat import protocol, queries
 from chat.access import Access
 from chat.auth import Identity
 from chat.errors import (
@@ -21,7 +22,7 @@ from chat.local import frame
 from chat.metrics import count
 from chat.models import User, channel_id
 from chat.protocol import Command
-from chat.rpc import LONG, call_method
+from chat.rpc import LONG
 from chat.subscriber import Subscriber
 from chat.throttle import Throttle
 from chat.version import SERVER
@@ -56,12 +57,13 @@ class Session:
     framed = True
 
     __slots__ = (
-        "_cookie", "_held", "_inbox", "_node", "_out", "_publishing", "_socket", "_tasks",
+        "_address", "_cookie", "_held", "_inbox", "_node", "_out", "_publishing", "_socket", "_tasks",
         "access", "awaits_pong", "client", "closed", "full", "receive", "subscriber", "throttle", "user", "write",
     )  # fmt: skip
 
-    def __init__(self, node: "Node", socket: Socket, cookie: str = "") -> None:
+    def __init__(self, node: "Node", socket: Socket, cookie: str = "", address: str = "") -> None:
         self._node, self._socket, self._cookie = node, socket, cookie
+        self._address = address
         self.write = socket.write
         self.client = secrets.token_hex(16)
         self.user: User | None = None
@@ -72,7 +74,7 @@ class Session:
         self.receive = self._inbox.receive
         self._out: list[bytes] = []
         self._publishing = 0
-        self._held = False
+        self._held = 0  # commands that must be done before the next is looked at
         self.throttle = Throttle.of(node.limits, socket, self._let_go)  # None: it has no rates
         self._tasks: list[asyncio.Task[None]] = []  # AT_ONCE and few more; an empty set is 216 bytes, this 56
 
@@ -131,6 +133,8 @@ class Session:
             raise BadRequest('connect first: {"id":1,"connect":{"data":{"user":"<your name>"}}}')
         elif command.publish is not None:
             self._append(command.id, command.publish, self.user, partial(self._published, command.id))
+        elif (before := self.subscriber.under_way(command)) is not None:
+            self._hold(command.id, self._in_turn(before, command, line))
         elif command.subscribe is not None:
             self.subscriber.subscribe(command.id, command.subscribe, self.user)
         elif command.rpc is not None:
@@ -139,13 +143,15 @@ class Session:
                 self._append(command.id, publish, self.user, partial(self._rpc_published, command.id))
             else:
                 answer = self._hold if command.rpc.method in LONG else self.spawn
-                answer(command.id, self._rpc(command.id, command.rpc, self.user))
+                answer(command.id, self._say(queries.rpc(self._node, self.access, command.id, command.rpc)))
         elif command.history is not None:
-            self._hold(command.id, self._history(command.id, command.history))
+            self._hold(command.id, self._say(queries.history(self._node, self.access, command.id, command.history)))
         elif command.presence is not None:
-            self._hold(command.id, self._presence(command.id, command.presence.channel))
+            asked = command.presence.channel
+            self._hold(command.id, self._say(queries.presence(self._node, self.access, command.id, asked)))
         elif command.presence_stats is not None:
-            self.spawn(command.id, self._presence(command.id, command.presence_stats.channel, stats=True))
+            asked = command.presence_stats.channel
+            self.spawn(command.id, self._say(queries.presence_stats(self._node, self.access, command.id, asked)))
         elif command.unsubscribe is not None:
             self.subscriber.unsubscribe(command.id, command.unsubscribe, self.user)
         elif command.refresh is not None:
@@ -163,6 +169,16 @@ class Session:
         elif command.send is None:
             asked = protocol.unknown_method(line) or "nothing"
             raise UnknownMethod(f"method {asked} not found; there are {', '.join(protocol.COMMANDS)}")
+
+    async def _in_turn(self, before: "asyncio.Future[Any]", command: Command, line: bytes) -> None:
+        """Take a command when what it must wait for is done."""
+        try:
+            await asyncio.wait([before])
+        except asyncio.CancelledError:
+            if command.unsubscribe is not None and self.user is not None:  # it said so before it went
+                self.subscriber.unsubscribe(command.id, command.unsubscribe, self.user)
+            raise
+        self._dispatch(command, line)
 
     # -- out
 
@@ -224,7 +240,7 @@ class Session:
 
     def leave(self) -> bool:
         """Take no more commands; whether answers are still to come."""
-        self._held = True
+        self._held += 1
         self.flush()
         return self._publishing > 0 or bool(self._tasks)
 
@@ -251,18 +267,27 @@ class Session:
         channels = self.subscriber.channels()
         self.subscriber.close()
         self._node.hub.drained(channels)  # what has not begun ends when it hears where it would
-        self._inbox.close()
+        waiting = self._inbox.close()
         for task in self._tasks:
             task.cancel()
+        for line in [line for line in waiting if b'"unsubscribe"' in line][:AT_ONCE]:
+            self._part(line)
+
+    def _part(self, line: bytes) -> None:
+        """Whoever unsubscribes and closes at once has left, though the command still waited."""
+        with contextlib.suppress(protocol.CommandError, protocol.Malformed, PeykError):
+            command = protocol.decode_command(line)
+            if command.unsubscribe is not None and self.user is not None:
+                self.subscriber.unsubscribe(command.id, command.unsubscribe, self.user)
 
     def _hold(self, command_id: int, work: Coroutine[None, None, None]) -> None:
         """Answer a command that must be done before the next, or whose answer is long: one at a time then waits."""
-        self._held = True
+        self._held += 1
         self.spawn(command_id, work)
         self._tasks[-1].add_done_callback(self._release)
 
     def _release(self, task: asyncio.Task[None]) -> None:
-        self._held = False
+        self._held -= 1
         self._inbox.resume()
 
     def spawn(self, command_id: int, work: Coroutine[None, None, None]) -> None:
@@ -308,7 +333,7 @@ class Session:
         if self.closed:
             return
         self._node.limits.connect(identity.user.id, None if self.throttle is None else self.throttle.pace)
-        self.access = Access(self._node.doors, identity)
+        self.access = Access(self._node.doors, identity, self._address)
         self.user = identity.user
         if self._node.settings.names_given and not identity.guest:
             self._node.subscriptions.meet(identity.user)
@@ -325,17 +350,19 @@ class Session:
         channel = channel_id(publish.channel)
         policy = self._node.policies.known(channel)
         if policy is None:  # the first publish there: what follows waits behind it
-            self._hold(command_id, self._append_once_known(command_id, publish, user, done, channel))
+            self._hold(command_id, self._append_once_known(channel, data, publish.key, user, done))
             return
         self.access.check("publish", channel, policy)
-        self._publishing += 1
-        self._node.producer.append(channel, data, user.username, self.client, publish.key, True, done)
+        self._publish(channel, data, publish.key, user, done)
 
-    async def _append_once_known(
-        self, command_id: int, publish: protocol.Publish, user: User, done: "partial[None]", channel: str
-    ) -> None:
-        await self._node.policies.get(channel)
-        self._append(command_id, publish, user, done)
+    async def _append_once_known(self, channel: str, data: bytes, key: str, user: User, done: "partial[None]") -> None:
+        await self._node.allow(self.access, "publish", channel)
+        await self._node.ensure(self.access, channel)
+        self._publish(channel, data, key, user, done)
+
+    def _publish(self, channel: str, data: bytes, key: str, user: User, done: "partial[None]") -> None:
+        self._publishing += 1
+        self._node.producer.append(channel, data, user.username, self.client, key, True, done)
 
     def _published(self, command_id: int, outcome: Position | PeykError) -> None:
         self._publishing -= 1
@@ -353,23 +380,6 @@ class Session:
             self.reply(protocol.reply(command_id, "rpc", {"data": protocol.position_body(outcome)}))
         self._inbox.resume()
 
-    async def _history(self, command_id: int, history: protocol.History) -> None:
-        channel = channel_id(history.channel)
-        await self._node.allow(self.access, "history", channel)
-        page = await self._node.history(channel, history)
-        self.reply(b'{"id":%d,"history":%b}' % (command_id, protocol.page_body(page)))
-
-    async def _presence(self, command_id: int, name: str, stats: bool = False) -> None:
-        channel = channel_id(name)
-        await self._node.allow(self.access, "presence", channel)
-        clients = await self._node.presence.clients(channel)
-        users = {info.user for info in clients.values()}
-        if stats:
-            counts = {"num_clients": len(clients), "num_users": len(users)}
-            self.reply(protocol.reply(command_id, "presence_stats", counts))
-        else:
-            self.reply(protocol.reply(command_id, "presence", {"presence": clients}))
-
-    async def _rpc(self, command_id: int, rpc: protocol.Rpc, user: User) -> None:
-        result = await call_method(self._node, self.access, rpc.method, rpc.data)
-        self.reply(protocol.reply(command_id, "rpc", {"data": result}))
+    async def _say(self, work: Coroutine[None, None, bytes]) -> None:
+        """Reply with what was asked for."""
+        self.reply(await work)

@@ -20,6 +20,8 @@ AUTO = {
     "user_publish_rate": 100,
     "address_connections": 100,
     "user_connections": 50,
+    "user_new_channels": 100,
+    "address_new_channels": 300,
     "address_sign_ins": 30,
     "address_accounts": 10,
 }
@@ -102,6 +104,8 @@ class ServerSettings(Settings):
     )
     subscription_limit: int = Field(512, ge=0, description="subscriptions of one client (0: no limit)")
     user_channels: int = Field(1000, ge=0, description="channels one user may belong to (0: no limit)")
+    user_new_channels: Limit = _limit("user_new_channels", "channels one user may make in an hour")
+    address_new_channels: Limit = _limit("address_new_channels", "channels one address may make in an hour")
     address_connections: Limit = _limit("address_connections", "connections of one address at a time")
     user_connections: Limit = _limit("user_connections", "connected clients of one user")
     command_rate: Limit = _limit("command_rate", "commands a second of one client")

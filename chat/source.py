@@ -9,6 +9,7 @@ import msgspec
 from chat.models import Channel
 from pipeline.content import UNREADABLE
 
+LISTED = 1000  # channels a terminal knows of; others are joined by name
 DELETED = 2000  # an unsubscribe code: the channel is gone
 RESUBSCRIBE = 2500  # unsubscribe codes from here on mean: subscribe again
 
@@ -130,8 +131,8 @@ class Source(Protocol):
     where: str  # what it is, for people
     clients: set[str]  # ids under which this terminal has published
 
-    async def channels(self) -> list[Channel]:
-        """Those one may see, by name."""
+    async def channels(self, ids: Sequence[str] = ()) -> list[Channel]:
+        """Those one may see: the first LISTED, and those of `ids`."""
         ...
 
     async def mine(self) -> list[str]:

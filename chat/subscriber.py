@@ -1,5 +1,6 @@
 """What one client subscribes to: how a subscription begins, and every way it ends."""
 
+import asyncio
 import logging
 from functools import partial
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from chat.errors import AlreadySubscribed, BadRequest, PeykError, UnknownChannel
 from chat.hub import NOT_PERMITTED
 from chat.local import Joined, Subscription
 from chat.models import NAME_LIMIT, User, channel_id
+from chat.protocol import Command
 from pipeline.encode import publication_of
 from pipeline.resp import FAILURES
 
@@ -18,17 +20,22 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_NOTHING = object()
+Attempt = asyncio.Future[None]  # a subscription that has not begun; done when its subscribe is answered
 
 
 class Subscriber:
-    """The subscriptions of one session, by channel id."""
+    """The subscriptions of one session, by channel id.
 
-    __slots__ = ("_channels", "_node", "_session")
+    The commands about one channel take effect in their order: what follows a subscribe or an unsubscribe waits until
+    that is done (`under_way`). Channels do not wait for each other.
+    """
+
+    __slots__ = ("_channels", "_leaving", "_node", "_session")
 
     def __init__(self, node: "Node", session: "Session") -> None:
         self._node, self._session = node, session
-        self._channels: dict[str, Subscription | object] = {}  # what is no Subscription yet is one attempt to begin
+        self._channels: dict[str, Subscription | Attempt] = {}
+        self._leaving: dict[str, asyncio.Future[bool]] | None = None  # memberships that are being taken away
 
     def __len__(self) -> int:
         return len(self._channels)
@@ -40,6 +47,17 @@ class Subscriber:
     def channels(self) -> list[str]:
         """All, also those that have not begun."""
         return list(self._channels)
+
+    def under_way(self, command: Command) -> "asyncio.Future[None] | asyncio.Future[bool] | None":
+        """What must be done before a command about the same channel is looked at; None: nothing."""
+        presence = command.presence or command.presence_stats
+        about = command.subscribe or command.unsubscribe or presence or command.history or command.sub_refresh
+        if about is None:
+            return None
+        if self._leaving and about.channel in self._leaving:
+            return self._leaving[about.channel]
+        begun = self._channels.get(about.channel)
+        return begun if isinstance(begun, asyncio.Future) else None
 
     def close(self) -> None:
         """The connection ended."""
@@ -63,9 +81,11 @@ class Subscriber:
 
     def forget(self, channel: str) -> None:
         """The hub knows no longer of it."""
-        if self._channels.pop(channel, _NOTHING) is not _NOTHING:
+        if (ended := self._channels.pop(channel, None)) is not None:
             self._session.access.leave(channel)
             self._node.presence.remove(channel, self._session.client)
+            if isinstance(ended, asyncio.Future):
+                ended.set_result(None)
 
     def subscribe(self, command_id: int, subscribe: protocol.Subscribe, user: User) -> None:
         channel = channel_id(subscribe.channel)
@@ -77,11 +97,11 @@ class Subscriber:
         self._node.limits.check_subscriptions(len(self._channels))
         if subscribe.token:
             self._session.access.grant(channel, subscribe.token)
-        self._channels[channel] = attempt = object()
+        self._channels[channel] = attempt = asyncio.get_running_loop().create_future()
         self._session.spawn(command_id, self._join(command_id, channel, attempt, subscribe, user))
 
     async def _join(
-        self, command_id: int, channel: str, attempt: object, subscribe: protocol.Subscribe, user: User
+        self, command_id: int, channel: str, attempt: Attempt, subscribe: protocol.Subscribe, user: User
     ) -> None:
         since = (subscribe.epoch, subscribe.offset) if subscribe.recover else None
         answer = partial(self._joined, command_id, attempt, subscribe)
@@ -96,7 +116,7 @@ class Subscriber:
                 await hub.subscribe(self._session, channel, answer, since)
             except UnknownChannel:
                 owner = "" if subscribe.token else self._session.access.identity.owns_as  # that makes a member, no more
-                await self._node.channels.ensure(channel, owner)
+                await self._node.channels.ensure(channel, owner, self._node.makers(self._session.access))
                 await hub.subscribe(self._session, channel, answer, since)
         except BaseException as error:
             if self._channels.get(channel) is attempt:
@@ -105,7 +125,7 @@ class Subscriber:
                 await self._node.subscriptions.remove(user.id, channel)
             raise
 
-    def _check_wanted(self, channel: str, attempt: object) -> None:
+    def _check_wanted(self, channel: str, attempt: Attempt) -> None:
         """Raises BadRequest if the client has left meanwhile."""
         if self._channels.get(channel) is not attempt:
             raise BadRequest("unsubscribed before it began")
@@ -118,7 +138,7 @@ class Subscriber:
             logger.warning("client %s: %s is not on the list of %s: %s", self._session.client, user.id, channel, error)
             return False
 
-    def _joined(self, command_id: int, attempt: object, subscribe: protocol.Subscribe, joined: Joined) -> None:
+    def _joined(self, command_id: int, attempt: Attempt, subscribe: protocol.Subscribe, joined: Joined) -> None:
         """The hub's answer: from this very moment on the subscription is pushed to."""
         channel = subscribe.channel
         policy = self._node.policies.known(channel)
@@ -145,6 +165,7 @@ class Subscriber:
         ttl = self._session.access.ttl(channel)
         self._session.reply(protocol.subscribe_reply(command_id, joined.epoch, joined.offset, recovered, pubs, ttl))
         self._session.flush()
+        attempt.set_result(None)
 
     def refresh(self, asked: protocol.SubRefresh) -> int:
         """Go on with a newer token for a subscription; the seconds it lasts. Raises BadRequest and Unauthorized."""
@@ -153,10 +174,21 @@ class Subscriber:
         return self._session.access.grant(asked.channel, asked.token)
 
     def unsubscribe(self, command_id: int, unsubscribe: protocol.Unsubscribe, user: User) -> None:
-        self.stop(unsubscribe.channel)
-        self._session.spawn(command_id, self._leave(command_id, channel_id(unsubscribe.channel), user))
+        channel = channel_id(unsubscribe.channel)
+        self.stop(channel)
+        # It goes on though the client is gone: who unsubscribes and closes has left.
+        leaving = asyncio.ensure_future(self._node.subscriptions.remove(user.id, channel))
+        self._leaving = self._leaving or {}
+        self._leaving[channel] = leaving
+        leaving.add_done_callback(partial(self._left, channel))
+        self._session.spawn(command_id, self._leave(command_id, leaving))
 
-    async def _leave(self, command_id: int, channel: str, user: User) -> None:
-        if self._session.access.passing is None:
-            await self._node.subscriptions.remove(user.id, channel)
+    def _left(self, channel: str, leaving: "asyncio.Future[bool]") -> None:
+        if self._leaving is not None and self._leaving.get(channel) is leaving:
+            del self._leaving[channel]
+        if not leaving.cancelled() and (error := leaving.exception()) is not None:
+            logger.info("client %s: did not leave %s: %s", self._session.client, channel, error)
+
+    async def _leave(self, command_id: int, leaving: "asyncio.Future[bool]") -> None:
+        await asyncio.shield(leaving)
         self._session.reply(protocol.reply(command_id, "unsubscribe", {}))

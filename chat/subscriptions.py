@@ -1,4 +1,7 @@
-"""Subscriptions: who belongs to what, in Redis sets. Belonging outlasts a connection; being there now is presence."""
+"""Subscriptions: who belongs to what, in Redis sets. Belonging outlasts a connection; being there now is presence.
+
+How far somebody has read ends with the membership, and both with the channel.
+"""
 
 import asyncio
 import logging
@@ -14,14 +17,29 @@ logger = logging.getLogger(__name__)
 
 _KEPT = 10_000  # user ids
 
-# Add ARGV[1] to the set, unless it would have more than ARGV[2] (0: any number). -1: it would; else as SADD.
-_ADD = """
-local limit = tonumber(ARGV[2])
-if limit > 0 and redis.call('SCARD', KEYS[1]) >= limit and redis.call('SISMEMBER', KEYS[1], ARGV[1]) == 0 then
+# KEYS: the channel's subscribers, the user's channels, read positions and name.
+# ARGV: the user's id, the channel's, then what the script needs.
+
+# ARGV[3] the most channels a user may have (0: any number), ARGV[4] the name. -1: that would be one more; else as SADD.
+_JOIN = """
+local limit = tonumber(ARGV[3])
+if limit > 0 and redis.call('SCARD', KEYS[2]) >= limit and redis.call('SISMEMBER', KEYS[2], ARGV[2]) == 0 then
     return -1
 end
+redis.call('SADD', KEYS[2], ARGV[2])
+redis.call('HSET', KEYS[4], 'id', ARGV[1], 'username', ARGV[4])
 return redis.call('SADD', KEYS[1], ARGV[1])
 """
+
+# ARGV[3] "1": the user leaves; else the channel was deleted, and who belongs to it by now does so to a new one.
+_LEAVE = """
+local there = ARGV[3] == '1' and redis.call('SREM', KEYS[1], ARGV[1]) or 0
+if redis.call('SISMEMBER', KEYS[1], ARGV[1]) == 1 then return 0 end
+redis.call('SREM', KEYS[2], ARGV[2])
+redis.call('HDEL', KEYS[3], ARGV[2])
+return there
+"""
+_AT_ONCE = 500  # users in one round trip
 
 
 class Subscriptions:
@@ -51,23 +69,24 @@ class Subscriptions:
 
     async def add(self, user: User, channel: str) -> bool:
         """Make `user` a subscriber of `channel`; whether they were not one before. Raises LimitExceeded."""
-        subscribers, mine = self._keys.subscribers(channel), self._keys.user_channels(user.id)
-        new, added, _ = await self._ask(
-            ["SADD", subscribers, user.id],
-            ["EVAL", _ADD, 1, mine, channel, self._limit],
-            ["HSET", self._keys.user(user.id), "id", user.id, "username", user.username],
-        )
+        added = await self._link.call(*self._script(_JOIN, user.id, channel, self._limit, user.username))
         if added < 0:
-            if new:
-                await self._link.call("SREM", subscribers, user.id)
             raise LimitExceeded(f"a user may belong to {self._limit} channels; leave one first", "user_channels")
-        return bool(new)
+        return bool(added)
 
     async def remove(self, user: str, channel: str) -> bool:
         """End a membership; whether there was one."""
-        subscribers, mine = self._keys.subscribers(channel), self._keys.user_channels(user)
-        there, _ = await self._ask(["SREM", subscribers, user], ["SREM", mine, channel])
-        return bool(there)
+        return bool(await self._link.call(*self._script(_LEAVE, user, channel, 1)))
+
+    async def end(self, channel: str, users: Sequence[str]) -> None:
+        """A channel was deleted that these users belonged to."""
+        for start in range(0, len(users), _AT_ONCE):
+            await self._ask(*(self._script(_LEAVE, user, channel, 0) for user in users[start : start + _AT_ONCE]))
+
+    def _script(self, script: str, user: str, channel: str, *more: str | int) -> Command:
+        keys = [self._keys.subscribers(channel), self._keys.user_channels(user)]
+        keys += [self._keys.read(user), self._keys.user(user)]
+        return ["EVAL", script, len(keys), *keys, user, channel, *more]
 
     async def has(self, user: str, channel: str) -> bool:
         return bool(await self._link.call("SISMEMBER", self._keys.subscribers(channel), user))

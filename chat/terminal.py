@@ -5,7 +5,7 @@ A *source* (chat/source.py) brings what happens; a *face* shows it: chat/screen.
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from datetime import date
 from typing import Protocol
 
@@ -144,9 +144,9 @@ class Terminal:
         self.transcript.note(text, kind)
         self.face.changed()
 
-    async def look_around(self) -> None:
-        """Which channels there are."""
-        self.known = {channel.id: channel for channel in await self.source.channels()}
+    async def look_around(self, ids: Sequence[str] = ()) -> None:
+        """Which channels there are; those of `ids` and one's own in any case."""
+        self.known = {channel.id: channel for channel in await self.source.channels([*self.views, *ids])}
         for view in self.views.values():
             view.channel = self.known.get(view.channel.id, view.channel)
         self.face.changed()
@@ -195,9 +195,9 @@ class Terminal:
         """Subscribe to what one belongs to and is not subscribed to yet."""
         known = self._refused | self.views.keys()
         mine = [channel for channel in await self.source.mine() if channel not in known]
+        if any(channel not in self.known for channel in mine):
+            await self.look_around(mine)
         for channel in mine:
-            if channel not in self.known:
-                await self.look_around()
             try:
                 await self._begin(channel)
             except PeykError as error:

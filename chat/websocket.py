@@ -56,7 +56,7 @@ class Connection(FrameReader, asyncio.Protocol):
         self._standstill: StandstillTimer | None = None
         self._next: asyncio.Handle | None = None  # the call that looks at what waits
         self._paused = False  # by the session
-        self._session = session = Session(node, self, cookie)
+        self._session = session = Session(node, self, cookie, address)
         self._waiting: bytearray | None = None  # what was read and not looked at yet
         high_water = node.settings.high_water
         transport.set_write_buffer_limits(high=high_water, low=high_water // 4)

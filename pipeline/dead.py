@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pipeline.keys import Keys
 from pipeline.resp import Command, Link, ReplyError
 
+KEPT = 100_000  # dead letters of a group; beyond, the oldest go
 _PAGE = 500  # entries read at once
 
 
@@ -25,7 +26,7 @@ def set_aside(keys: Keys, group: str, log: str, pair: tuple[bytes, bytes], reaso
     """The command that keeps a log entry's pair (channel, message) as a dead letter of `group`."""
     channel, message = pair
     fields: list[bytes | str | int] = ["reason", reason, "count", count, "log", log]
-    return ["XADD", keys.dead(group), "*", *fields, "channel", channel, "message", message]
+    return ["XADD", keys.dead(group), "MAXLEN", KEPT, "*", *fields, "channel", channel, "message", message]
 
 
 class DeadLetters:

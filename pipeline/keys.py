@@ -17,10 +17,10 @@ DEMO = "demo"  # there where all that is stored is the demo's
 _CONTROL = "control"
 _SENDER = "_sender"
 _DATABASE = re.compile(r"db\d+:")
-_NAMES = (NODES, CHANNELS, REVOKED, SECRET, ACCOUNTS, PARTITIONS, READY, DEMO)
+_NAMES = (NODES, CHANNELS, REVOKED, REVOKED_ORDER, SECRET, ACCOUNTS, PARTITIONS, READY, DEMO)
 _OTHERS = (
     _CONTROL, *_NAMES, "presence:", "node:", "user:", "account:", "attempts:", "places:", "asks:", "asked:", "log:",
-    "lease:", "dead:", "archive:", "idem:", "batch:", "event:", "rpc:",
+    "lease:", "dead:", "archive:", "idem:", "batch:", "event:", "rpc:", "made:",
 )  # fmt: skip
 
 
@@ -124,6 +124,11 @@ class Keys:
     def attempts(user: str) -> str:
         """Hash with a time to live: place → wrong passwords for a name; the empty place is all that are unknown."""
         return f"attempts:{user}"
+
+    @staticmethod
+    def made(who: str) -> str:
+        """Number with a time to live: the channels a user, or an address, made within the hour."""
+        return f"made:{who}"
 
     @staticmethod
     def places(user: str) -> str:

@@ -242,7 +242,7 @@ class Producer:
         keys = [self._keys.log(lane.number), self._keys.batch(lane.number, secrets.token_hex(8)), CHANNELS]
         s = self._settings
         args: list[str | bytes | int] = [s.history_length, s.log_length, s.idempotency_ttl * 1000, SAVED_REPLY_MS]
-        args += [new_epoch(), s.channel_limit if s.create_channels else -1, len(places)]
+        args += [new_epoch(), s.channel_limit if s.create_channels else -1, len(places), self._keys.control]
         for channel in places:
             keys += [self._keys.channel(channel), self._keys.history(channel)]
             args += [channel, *self._highest(channel)]

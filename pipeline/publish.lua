@@ -1,9 +1,10 @@
 -- Append one batch of messages of one partition: to each channel's history, then once to the partition's log.
 --
--- KEYS  1 log, 2 the batch's saved reply, 3 the set of channels, then a channel's hash and history for each channel,
+-- KEYS  1 log, 2 the batch's saved reply, 3 the sorted set of channels, then a channel's hash and history for each channel,
 --       then the idempotency keys that messages refer to by their place in KEYS.
 -- ARGV  1 history length, 2 log length, 3 idempotency ms, 4 saved reply ms, 5 epoch for a channel that needs a new one,
 --       6 channels there may be (0: any number, -1: none is made here), 7 number of channels of this batch,
+--       8 the Pub/Sub name on which nodes hear of a channel that is new,
 --       then for each channel: id, epoch and offset the node has seen;
 --       then for each message: channel number, idempotency key's place (0: none), store (1, or 0: show only),
 --       user, client, data.
@@ -24,13 +25,13 @@ local limit, made = tonumber(ARGV[6]), 0
 -- Why a channel that is missing is not made; nil: it is.
 local function refusal(id)
   if limit < 0 then return 'UNKNOWN' end
-  if limit == 0 or redis.call('SISMEMBER', KEYS[3], id) == 1 then return nil end
+  if limit == 0 or redis.call('ZSCORE', KEYS[3], id) then return nil end
   made = made + 1
-  if redis.call('SCARD', KEYS[3]) + made > limit then return 'LIMIT' end
+  if redis.call('ZCARD', KEYS[3]) + made > limit then return 'LIMIT' end
 end
 
 local count = tonumber(ARGV[7])
-local channels, arg = {}, 8
+local channels, arg = {}, 9
 for i = 1, count do
   local hash = redis.pcall('HMGET', KEYS[2 + 2 * i], 'epoch', 'offset', 'created_at')
   local channel = {id = ARGV[arg], hash = KEYS[2 + 2 * i], history = KEYS[3 + 2 * i], changed = false, ms = ms}
@@ -114,7 +115,8 @@ for i = 1, count do
     redis.pcall('HSET', channel.hash, 'epoch', channel.epoch, 'offset', string.format('%.0f', channel.offset))
     if channel.new then
       redis.pcall('HSET', channel.hash, 'id', channel.id, 'name', channel.id, 'created_at', ms)
-      redis.pcall('SADD', KEYS[3], channel.id)
+      redis.pcall('ZADD', KEYS[3], 0, channel.id)
+      redis.pcall('PUBLISH', ARGV[8], 'policy ' .. channel.id)
     end
   end
 end

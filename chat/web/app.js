@@ -14,7 +14,7 @@ import { help, parse } from "./slash.js";
 import { language, memory, number, otherLanguage, say, sayError, translate } from "./words.js";
 
 const FIRST_CHANNEL = "general";
-const REFRESH = 30_000; // ms between looks at the channels and at what was read elsewhere
+const REFRESH = 30_000; // ms between looks at what was joined and read elsewhere
 const SETTLED = 3000; // ms after which what we left is not listed as ours any more
 const LONGEST_DRAFT = 10_000; // characters that outlive the page
 const LONGEST_SAID = 200; // characters of a message that are read out
@@ -68,6 +68,7 @@ function enter(name) {
   if (client?.user !== name) {
     forget();
     client = sidebar.client = pane.client = new Client(socketUrl.href, name, connectionChanged);
+    client.onNews = ({ channels }) => channels && sidebar.directory.heard(channels);
   }
   client.open();
   drawMe();
@@ -119,6 +120,7 @@ async function connectionChanged() {
   drawMe();
   for (const [id, at] of gone) if (at === Infinity) leaveFor(id, client.call({ unsubscribe: { channel: id } }));
   await look();
+  await sidebar.directory.refresh();
   if (!arrived && client && !location.hash) location.replace(hashOf(sidebar.first(FIRST_CHANNEL)));
   arrived = true;
 }
@@ -135,7 +137,7 @@ async function takeUp() {
   if (messages.length) sidebar.draw();
 }
 
-/** Look what there is: the channels, those of ours, and what we have read elsewhere. */
+/** Look which channels are ours by now, and what we have read elsewhere. */
 async function look() {
   if (client?.state !== "connected") return;
   takeUp();
@@ -156,6 +158,8 @@ async function look() {
     channel.leave();
   }
   await sidebar.refresh();
+  sidebar.draw();
+  pane.draw();
   drawTitle();
 }
 
@@ -308,7 +312,7 @@ const commands = {
   async msg(rest) {
     const [name] = rest.split(" ", 1);
     const { id } = await client.rpc("channels.private", { user: name.replace(/^@/, "") });
-    await sidebar.refresh();
+    await sidebar.directory.refresh();
     go(id);
     const text = rest.slice(name.length).trim();
     if (text) joined.get(id).say({ text });

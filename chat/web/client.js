@@ -50,6 +50,7 @@ export class Client {
   state = "closed";
   reason = "";
   guest = true; // whether `user` is a name that was only said
+  onNews = () => {}; // hears what the server says that is of no channel
   unauthorized = false; // why it was refused: who we are must be shown first
   #socket = null;
   #calls = new Map();
@@ -168,6 +169,7 @@ export class Client {
     if (push.pub) subscription?.receive(push.pub);
     else if (push.join ?? push.leave) subscription?.moved((push.join ?? push.leave).info, "join" in push);
     else if (push.unsubscribe) subscription?.dropped(push.unsubscribe.code, push.unsubscribe.reason);
+    else if (push.message) this.onNews(push.message.data);
     else if (push.disconnect) this.#lost(push.disconnect.code, push.disconnect.reason);
   }
 

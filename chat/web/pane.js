@@ -235,7 +235,7 @@ export class Pane {
   /** Say what the channel is about. Rejects with what the server has against it. */
   async describe(description) {
     await this.client.rpc("channels.update", { id: this.channel.id, description });
-    this.sidebar.refresh();
+    this.sidebar.directory.refresh();
   }
 
   async #saveTopic() {

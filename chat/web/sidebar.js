@@ -1,5 +1,6 @@
 // The list of channels and the form that makes one. It knows the channels the server lists and those that are joined.
 
+import { Directory } from "./directory.js";
 import { complain } from "./door.js";
 import { folded, isName } from "./names.js";
 import { number, say, sayError, translate } from "./words.js";
@@ -19,8 +20,6 @@ function isSeen(link) {
 }
 
 export class Sidebar {
-  channels = []; // as the server lists them: {id, name, description, kind}
-  client = null;
   #links = new Map();
   #current = "";
   #drawn = "";
@@ -28,12 +27,16 @@ export class Sidebar {
   #followed = ""; // the channel that was scrolled to
   #opener = null; // what had the focus before the form
 
-  /** `joined` maps ids to Channels; `onList` is told that the list was read anew, `onChoose(id)` what to open. */
+  /** `joined` maps ids to Channels; `onList` is told that the list is another, `onChoose(id)` what to open. */
   constructor(joined, onList, onChoose) {
-    Object.assign(this, { joined, onList, onChoose });
+    const directory = new Directory(() => joined.keys(), onList, (channel) => this.#named(channel));
+    Object.assign(this, { joined, onChoose, directory });
     $("new-channel").addEventListener("click", () => this.toggleForm($("create").hidden));
     $("cancel").addEventListener("click", () => this.toggleForm(false));
-    $("channel-name").addEventListener("input", () => this.draw());
+    $("channel-name").addEventListener("input", () => {
+      this.directory.seek(this.#sought);
+      this.draw();
+    });
     $("create").addEventListener("keydown", (event) => {
       if (event.key !== "Escape") return;
       event.stopPropagation();
@@ -51,15 +54,31 @@ export class Sidebar {
     });
   }
 
+  get client() {
+    return this.directory.client;
+  }
+
+  set client(client) {
+    this.directory.client = client;
+  }
+
+  get channels() {
+    return this.directory.all;
+  }
+
+  get #sought() {
+    return $("create").hidden ? "" : folded($("channel-name").value.trim().replace(/^#/, ""));
+  }
+
+  /** Look for what is ours and not known, and for who asks for us. */
   async refresh() {
     if (this.client?.state !== "connected") return;
+    await this.directory.complete();
     try {
-      this.channels = (await this.client.rpc("channels.list")).channels.map((channel) => this.#named(channel));
       this.#drawAsks((await this.client.rpc("channels.asks")).asks);
     } catch {
-      return; // the connection went away, or the server is busy: the next look shows them
+      // the connection went away, or the server is busy: the next look shows them
     }
-    this.onList();
   }
 
   /** A channel of two is named after the other one. */
@@ -94,6 +113,7 @@ export class Sidebar {
       return;
     }
     this.#asks = "";
+    await this.directory.refresh();
     await this.refresh();
     if (!channel) return;
     this.onChoose(channel);
@@ -101,7 +121,7 @@ export class Sidebar {
   }
 
   find(id) {
-    return this.channels.find((channel) => channel.id === id);
+    return this.directory.find(id);
   }
 
   /** The channel to open for somebody who asked for none. */
@@ -122,7 +142,7 @@ export class Sidebar {
   draw(current = this.#current) {
     this.#current = current;
     const { joined } = this;
-    const sought = $("create").hidden ? "" : folded($("channel-name").value.trim().replace(/^#/, ""));
+    const sought = this.#sought;
     const unlisted = [...joined.values()].filter(({ id }) => !this.find(id));
     const all = [...unlisted, ...this.channels].filter(({ id }) => id.includes(sought));
     all.sort((a, b) => joined.has(b.id) - joined.has(a.id) || a.name.localeCompare(b.name));
@@ -190,7 +210,7 @@ export class Sidebar {
     this.toggleForm(false);
     this.onChoose(id);
     location.hash = hashOf(id);
-    await this.refresh();
+    await this.directory.refresh();
   }
 
   /** Closing it gives the focus back to where it was opened from. */

@@ -59,7 +59,7 @@ async def answering(settings: AppSettings) -> AsyncIterator[asyncio.subprocess.P
     """answer.js, once it listens."""
     async with node(settings, "answer.js") as process:
         assert process.stdout is not None
-        assert await asyncio.wait_for(process.stdout.readline(), 20) == b"answering sum and hello\n"
+        assert await asyncio.wait_for(process.stdout.readline(), 60) == b"answering sum and hello\n"
         yield process
 
 
@@ -129,7 +129,7 @@ async def test_what_is_said_unasked_is_heard_on_both_sides(bridge_settings: AppS
         assert sent == [{"user": "sara"}] and heard == [{"source": "nodejs", "action": "moved", "requestId": None}]
         await rpc._publish(bridge_settings.rpc_channel, b'{"source":"laravel","action":"configs","theme":"dark"}')
         assert process.stdout is not None
-        line = await asyncio.wait_for(process.stdout.readline(), 10)
+        line = await asyncio.wait_for(process.stdout.readline(), 60)
         assert json.loads(line)["theme"] == "dark"
         await until(lambda: rpc.configuration == {"theme": "dark"})
 
@@ -162,4 +162,4 @@ async def test_node_comes_back_with_redis(bridge_settings: AppSettings) -> None:
                     return bool(await rpc.call("sum", [2], timeout=0.5) == {"total": 2})
                 return False
 
-            await until(answers, 20)
+            await until(answers, 60)

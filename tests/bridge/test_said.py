@@ -128,7 +128,7 @@ async def test_without_the_setting_nothing_is_shown(bridge_settings: AppSettings
         await say(client, action="configs", theme="dark")
         caller: Any = node.parts.caller
         await until(lambda: caller.configuration == {"theme": "dark"})
-        assert await node.channels.list() == []
+        assert await node.channels.all() == []
 
 
 def test_the_setting_names_a_channel() -> None:

@@ -105,7 +105,7 @@ def subscription(user: str, channel: str) -> str:
 
 @pytest.fixture
 async def http(server: PeykServer) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=server.url, trust_env=False, timeout=20) as client:
+    async with httpx.AsyncClient(base_url=server.url, trust_env=False, timeout=60) as client:
         yield client
 
 
@@ -308,7 +308,7 @@ async def test_who_may_no_longer_read_hears_nothing_more(
                 done = await http.request(method, url, json=body, headers=credentials("owner"))
                 assert done.status_code < 300, done.text
                 assert await code_of(reza) == code
-                async with asyncio.timeout(20):
+                async with asyncio.timeout(60):
                     async for _ in stream.aiter_raw():  # ends
                         pass
             await owner.ask(publish={"channel": channel, "data": "secret"})
@@ -375,7 +375,8 @@ async def test_no_spelling_goes_round_a_door(http: httpx.AsyncClient, spelling: 
         ("DELETE", "", None),
     ):
         reply = await http.request(method, place + path, json=json, headers=nobody)
-        assert reply.status_code == 403, (method, path, reply.text)
+        expected = 400 if "\u200c" in spelling else 403  # a joiner stands between letters only: that is no name
+        assert reply.status_code == expected, (method, path, reply.text)
 
 
 async def test_guests_on_a_network_are_nobody(redis_of_module: RedisProcess) -> None:

@@ -16,6 +16,7 @@ from tests.services import RedisClient
 async def reading(settings: ServerSettings, redis_client: RedisClient) -> AsyncIterator[Reading]:
     for channel, offset in (("a", 10), ("فارسی", 3)):
         await redis_client.hset(f"channel:{channel}", mapping={"id": channel, "epoch": "e", "offset": offset})
+        await redis_client.sadd("user:sara:channels", channel)
     link = Link(Address.parse(settings))
     yield Reading(link, Keys.of(settings))
     link.close()
@@ -47,6 +48,13 @@ async def test_a_channel_made_anew_is_unread(reading: Reading, redis_client: Red
 async def test_of_a_channel_that_is_not_nothing_is_kept(reading: Reading, redis_client: RedisClient) -> None:
     await reading.read("sara", "none", 5)
     assert await redis_client.exists("user:sara:read") == 0
+
+
+async def test_of_a_channel_that_one_does_not_belong_to_nothing_is_kept(
+    reading: Reading, redis_client: RedisClient
+) -> None:
+    await reading.read("babak", "a", 5)
+    assert await redis_client.exists("user:babak:read") == 0
 
 
 async def test_errors_of_redis_are_raised(reading: Reading, redis_client: RedisClient) -> None:

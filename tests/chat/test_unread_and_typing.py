@@ -2,11 +2,11 @@
 
 import asyncio
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 import httpx2 as httpx
 import pytest
+import redis
 from websockets.asyncio.client import connect
 
 from chat import typing
@@ -93,16 +93,13 @@ async def test_an_interval_ends(dial: Dial) -> None:
                 await asyncio.sleep(0.1)
 
 
-async def _are_present(talk: Talk, count: int) -> bool:
-    return len((await talk.ask(presence={"channel": "crowd"}))["presence"]["presence"]) == count
-
-
 async def test_a_full_channel_is_told_of_nobody(dial: Dial, redis_of_module: RedisProcess) -> None:
     with PeykServer({"REDIS_URL": redis_of_module.url, "JOIN_LEAVE_LIMIT": "1"}) as small:
         async with dial("sara", small) as sara, dial("reza", small) as reza:
             for talk in (sara, reza):
                 await talk.ask(subscribe={"channel": "crowd", "join_leave": True})
-            await until(partial(_are_present, sara, 2))
+            with redis.Redis(port=redis_of_module.port) as direct:
+                await until(lambda: direct.hlen("presence:crowd") == 2)
             await rpc(sara, "typing", channel="crowd")
             await publish(sara, "crowd", 1)
             while not any(p.get("pub", {}).get("offset") for p in reza.pushes):

@@ -190,7 +190,7 @@ def test_names_and_descriptions_run_no_script(server: PeykServer, guarded: Guard
     for text in XSS[:12]:
         writer.say("hello", user=json.dumps(text)[1:-1], channel="xss-name")
         writer.redis.hset(f"channel:{quote(text)}", mapping={"id": text, "name": text, "description": text})
-        writer.redis.sadd("channels", quote(text))
+        writer.redis.zadd("channels", {quote(text): 0})
     writer.redis.hset("channel:xss-name", mapping={"name": XSS[2], "description": " ".join(XSS)})
     page = guarded.enter("xss-name")
     expect(messages(page)).to_have_count(13)

@@ -246,7 +246,8 @@ def test_what_somebody_does(tab: Open) -> None:
     say(sara, "/me waves")
     expect(arash.locator(".action .text")).to_have_text("waves")
     say(arash, "/me")
-    expect(messages(sara)).to_have_text(["waves", "/me"])
+    expect(arash.locator("#note")).to_contain_text("/me <text>")
+    expect(messages(sara)).to_have_text(["waves"])
     expect(sara.locator(".action")).to_have_count(1)
 
 

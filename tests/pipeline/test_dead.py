@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
+from pipeline import dead
 from pipeline.consumer import Away
 from pipeline.dead import DeadLetters
 from pipeline.encode import Message
@@ -145,3 +146,13 @@ async def _acked(redis: RedisClient) -> bool:
 
 async def _count(letters: DeadLetters, count: int) -> bool:
     return len(await letters.list()) == count
+
+
+async def test_there_are_so_many_dead_letters_and_the_oldest_go(
+    letters: DeadLetters, quick: Settings, redis_client: RedisClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dead, "KEPT", 3)
+    for number in range(5):
+        pair = b"c", b"%d" % number
+        await redis_client.execute_command(*dead.set_aside(Keys.of(quick), "fanout", "log:0", pair, "broken", 1))
+    assert [letter.message for letter in await letters.list()] == [b"2", b"3", b"4"]

@@ -19,7 +19,7 @@ class Script:
     ) -> list[str]:
         """`messages` are (idempotency key or "", data); data beginning with ~ is only shown."""
         keys = ["log:0", f"batch:0:{batch}", "channels", "channel:c", "message:c"]
-        args: list[str | int] = [1000, 10, 300_000, 30_000, f"epoch-{batch}", limit, 1, "c", *seen]
+        args: list[str | int] = [1000, 10, 300_000, 30_000, f"epoch-{batch}", limit, 1, "control", "c", *seen]
         for key, data in messages:
             place = 0
             if key:
@@ -69,11 +69,11 @@ def test_an_unknown_channel_is_named_and_not_made(script: Script) -> None:
 
 
 def test_there_are_not_more_channels_than_may_be(script: Script) -> None:
-    script.redis.sadd("channels", "other")
+    script.redis.zadd("channels", {"other": 0})
     assert script(("", "1"), limit=1) == ["! LIMIT"]
     assert sorted(script.redis.keys("*")) == ["batch:0:b", "channels"]
     assert offsets(script(("", "1"), batch="one more", limit=2)) == [1]
-    assert script.redis.smembers("channels") == {"c", "other"}
+    assert script.redis.zrange("channels", 0, -1) == ["c", "other"]
     assert offsets(script(("", "1"), batch="it is there", limit=1)) == [2]
 
 

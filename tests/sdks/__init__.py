@@ -1,0 +1,1 @@
+"""Client libraries as they are released, old and new, against a real server."""
