@@ -267,6 +267,18 @@ async def call(settings: AppSettings, action: str, data: str, send: bool) -> Non
             print(encode(answer).decode())
 
 
+def demo(settings: AppSettings) -> None:
+    """Run the server with people who talk, where nothing is that is not the demo's. Raises ConfigError."""
+    from chat.demo import company, take
+    from chat.server import serve
+
+    outside = [name.upper() for name in ("database_url", "mongo_url") if getattr(settings, name)]
+    outside += ["AMQP_URL"] if settings.amqp_url.get_secret_value() else []
+    archive = settings.data_dir / "peyk.sqlite"
+    asyncio.run(take(settings, outside, str(archive) if archive.exists() else ""))
+    serve(settings, join, "app:worker", company)
+
+
 def parser() -> argparse.ArgumentParser:
     """What can be said on the command line."""
     top = argparse.ArgumentParser(prog="python app.py", description="Peyk: realtime chat on Redis Streams.")
@@ -319,14 +331,7 @@ def run(options: argparse.Namespace) -> int:
 
         serve(settings, join, "app:worker")
     elif options.command == "demo":
-        from chat.demo import company, take
-        from chat.server import serve
-
-        outside = [name.upper() for name in ("database_url", "mongo_url") if getattr(settings, name)]
-        outside += ["AMQP_URL"] if settings.amqp_url.get_secret_value() else []
-        archive = settings.data_dir / "peyk.sqlite"
-        asyncio.run(take(settings, outside, str(archive) if archive.exists() else ""))
-        serve(settings, join, "app:worker", company)
+        demo(settings)
     elif options.command == "pipeline":
         commands.work(settings, join, "pipeline")
     elif options.command == "replay":
