@@ -63,7 +63,7 @@ async def test_we_call_laravel(bridge_settings: AppSettings) -> None:
 
         async def answers() -> bool:  # it says that it answers before it listens
             with contextlib.suppress(TimeoutError):
-                return await rpc.call("sum", [1, 2, 3], timeout=0.5) == {"total": 6}
+                return bool(await rpc.call("sum", [1, 2, 3], timeout=0.5) == {"total": 6})
             return False
 
         await until(answers, what="Laravel answers")
