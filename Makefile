@@ -21,6 +21,7 @@ POSTGRES := $(firstword $(wildcard /usr/lib/postgresql/*/bin/postgres) postgres)
 NODE_PROGRAMS := examples/node tests/sdks
 OLD_SDKS := $(patsubst tests/sdks/python-%.txt,.venv/sdks/%/stamp,$(wildcard tests/sdks/python-*.txt))
 RABBITMQ := /usr/lib/rabbitmq/bin/rabbitmq-server
+PHP_REDIS := $(firstword $(wildcard /etc/php/*/cli/conf.d/*-redis.ini) php-redis)
 PERSIAN_FONT := /usr/share/fonts/truetype/noto/NotoSansArabic-Regular.ttf
 
 .PHONY: run demo test check lock bench bench-peers hostile faults clean
@@ -34,7 +35,7 @@ demo: .venv/run
 test: .venv/dev $(OLD_SDKS)
 	@$(call debian,redis-server:redis-server redis-cli:redis-tools chromium:chromium \
 		$(PERSIAN_FONT):fonts-noto-core tmux:tmux curl:curl $(POSTGRES):postgresql $(RABBITMQ):rabbitmq-server \
-		/usr/sbin/pgbouncer:pgbouncer node:nodejs npm:npm)
+		/usr/sbin/pgbouncer:pgbouncer node:nodejs npm:npm php:php-cli $(PHP_REDIS):php-redis)
 	@for program in $(NODE_PROGRAMS); do \
 		test $$program/node_modules/.package-lock.json -nt $$program/package-lock.json \
 			|| (cd $$program && npm ci --no-audit --no-fund --ignore-scripts --loglevel=error) || exit 1; \

@@ -32,17 +32,23 @@ import os
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
+
+if lacking := [name for name in ("pydantic_settings", "redis", "starlette", "msgspec") if find_spec(name) is None]:
+    sys.exit(f"peyk: {sys.executable} lacks {', '.join(lacking)}; say `make run`, then `.venv/bin/python app.py`")
 
 from pydantic import ValidationError
 
 from bridge.archives import make_directory, off, open_archives
 from bridge.cache import EventCache, FillingSink
 from bridge.delivery import Limits
+from bridge.envelope import DEFAULT_ACTION
 from bridge.publisher import Publisher, RabbitGateway
 from bridge.queues import Queues
 from bridge.rabbitmq import RabbitMQ
-from bridge.rpc import Rpc
+from bridge.rpc import CONFIGS, Rpc
+from bridge.said import Said
 from bridge.settings import BridgeSettings, database
 from bridge.sql import SqlArchive
 from bridge.topology import read
@@ -122,8 +128,13 @@ async def _join_services(node: Node, settings: AppSettings, parts: Parts, stack:
         parts.off["rpc"] = "RPC_CHANNEL"
     if not settings.rpc_channel or node.kind != "serve":
         return
-    rpc = Rpc(node.redis_server.address, settings, configs(settings))
+    fallbacks = {CONFIGS: configs(settings), DEFAULT_ACTION: {"subscribed": True, "version": SERVER}}
+    said = None
+    if settings.rpc_events:
+        said = Said(settings.rpc_events, node.producer, settings.message_limit, settings.json_depth)
+    rpc = Rpc(node.redis_server.address, settings, fallbacks, said)
     parts.caller = await stack.enter_async_context(rpc)
+    parts.moved.append(rpc.reopen)
     parts.measures.append(rpc.measures)
 
 
@@ -256,6 +267,18 @@ async def call(settings: AppSettings, action: str, data: str, send: bool) -> Non
             print(encode(answer).decode())
 
 
+def demo(settings: AppSettings) -> None:
+    """Run the server with people who talk, where nothing is that is not the demo's. Raises ConfigError."""
+    from chat.demo import company, take
+    from chat.server import serve
+
+    outside = [name.upper() for name in ("database_url", "mongo_url") if getattr(settings, name)]
+    outside += ["AMQP_URL"] if settings.amqp_url.get_secret_value() else []
+    archive = settings.data_dir / "peyk.sqlite"
+    asyncio.run(take(settings, outside, str(archive) if archive.exists() else ""))
+    serve(settings, join, "app:worker", company)
+
+
 def parser() -> argparse.ArgumentParser:
     """What can be said on the command line."""
     top = argparse.ArgumentParser(prog="python app.py", description="Peyk: realtime chat on Redis Streams.")
@@ -308,10 +331,7 @@ def run(options: argparse.Namespace) -> int:
 
         serve(settings, join, "app:worker")
     elif options.command == "demo":
-        from chat.demo import company
-        from chat.server import serve
-
-        serve(settings, join, "app:worker", company)
+        demo(settings)
     elif options.command == "pipeline":
         commands.work(settings, join, "pipeline")
     elif options.command == "replay":

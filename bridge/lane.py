@@ -17,7 +17,7 @@ class Lane:
         self._tasks: set[asyncio.Task[None]] = set()
         self.left = 0  # pieces that were not begun, because of those before them
 
-    def do(self, work: Callable[[], Awaitable[None]]) -> None:
+    def do(self, work: Callable[[], Awaitable[object]]) -> None:
         """Do `work` as soon as there is room; what it raises is logged."""
         if len(self._tasks) >= self._full:
             self.left += 1
@@ -26,7 +26,7 @@ class Lane:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _do(self, work: Callable[[], Awaitable[None]]) -> None:
+    async def _do(self, work: Callable[[], Awaitable[object]]) -> None:
         try:
             async with asyncio.timeout(self._patience):
                 await self._room.acquire()

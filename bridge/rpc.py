@@ -9,10 +9,12 @@ Pub/Sub keeps nothing: a call is answered in time, or it has failed, and then it
 """
 
 import asyncio
+import contextlib
+import inspect
 import logging
 import secrets
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any
@@ -21,6 +23,7 @@ from bridge import envelope
 from bridge.envelope import DEFAULT_ACTION, Envelope, Malformed
 from bridge.lane import Lane
 from bridge.pending import Pending, remember
+from bridge.said import Said
 from bridge.settings import BridgeSettings
 from chat.errors import CallFailed, PeykError, TooLarge
 from pipeline.consumer import Away
@@ -28,19 +31,19 @@ from pipeline.keys import Keys, reply_channel, request_channel
 from pipeline.lasting import lasting
 from pipeline.listener import Listener
 from pipeline.ports import Measures
-from pipeline.resp import ConnectionLost, Link, ReplyError
+from pipeline.resp import ConnectionLost, Link, Refused, ReplyError
 from redis_config import Address
 
 logger = logging.getLogger(__name__)
 
-Action = Callable[[Any], Awaitable[object]]
-OnEvent = Callable[[dict[str, Any]], Awaitable[None]]
+Action = Callable[[Any], object]  # a coroutine function, or a plain one that is quickly done
+OnEvent = Callable[[dict[str, Any]], object]
 
 TIMEOUT = 5.0  # seconds a call waits for its reply
 ACTION_TIMEOUT = 30.0  # seconds an action of ours may take
 CONFIGS = "configs"
 _CLAIM_TTL = 60_000  # ms a request is known to be some node's: longer than its caller and its action take
-_DEFERENCE = 0.5  # seconds another service has to answer `configs` before we do: it is theirs where there are any
+_DEFERENCE = 0.5  # seconds another service has to answer what each of them might, before we do
 _CHECK = 5.0  # seconds between looks whether the Pub/Sub connection is alive
 _PATIENCE = 2.0  # seconds Redis has to take a PUBLISH
 IGNORED = {
@@ -57,7 +60,17 @@ IGNORED = {
 class Rpc:
     """One node's part: calls, actions and events. Register actions before it is entered. Use `async with`."""
 
-    def __init__(self, address: Address, settings: BridgeSettings, configs: Mapping[str, object] | None = None) -> None:
+    def __init__(
+        self,
+        address: Address,
+        settings: BridgeSettings,
+        fallbacks: Mapping[str, object] | None = None,
+        said: Said | None = None,
+    ) -> None:
+        """`fallbacks` are constant answers by action, given on RPC_CHANNEL where no other service gives one.
+
+        `said` shows in a chat channel what other services say unasked.
+        """
         self._settings, self._keys = settings, Keys.of(settings)
         self._channel = settings.rpc_channel
         self._own = self._channel, request_channel(self._channel)
@@ -65,24 +78,29 @@ class Rpc:
         self._address = address
         self._name = secrets.token_hex(4)
         self._actions: dict[str, tuple[Action, Lane]] = {}
+        self._fallbacks: frozenset[str] = frozenset(fallbacks or ())
         self._on_event: list[OnEvent] = []
+        self._said = said
+        self._control = self._keys.control
         self._pending = Pending(settings.rpc_pending)
         self._others: OrderedDict[str, str] = OrderedDict()  # requests that another service has answered, and which
         self._events = self._lane("an event")
+        self._shown = self._lane("to show an event")
         self._ready = asyncio.Event()
         self.configuration: dict[str, Any] = {}
         """What another service last published as `configs`."""
         self._counts = dict.fromkeys(IGNORED, 0)
-        if configs is not None:
-            self.action(CONFIGS)(_constant(configs))
+        for name, answer in (fallbacks or {}).items():
+            self._register(name, _constant(answer))
 
     async def __aenter__(self) -> "Rpc":
         patterns = [self._settings.rpc_listen] if self._actions else []
-        self._listener = Listener(
-            self._address, self._on_message, lambda: [self._channel], self._connected, patterns, self._lost
-        )
+        self._listener = Listener(self._address, self._on_message, self._names, self._connected, patterns, self._lost)
         try:
             await self._listener.start()
+            if self._said:
+                with contextlib.suppress(TimeoutError):  # else they are shown as soon as it can be
+                    await asyncio.wait_for(self._said.begun.wait(), _PATIENCE)
         except BaseException:
             await self._listener.close()
             raise
@@ -95,6 +113,14 @@ class Rpc:
         await asyncio.gather(self._watch, *(lane.close() for lane in self._lanes()), return_exceptions=True)
         await self._listener.close()
         self._link.close()
+
+    def _names(self) -> list[str]:
+        return [self._channel, *([self._control] if self._said else [])]
+
+    def reopen(self) -> None:
+        """Listen and speak on new connections: Redis is not where it was."""
+        self._listener.reopen()
+        self._link.reopen()
 
     # -- calling others
 
@@ -141,20 +167,24 @@ class Rpc:
     # -- being called
 
     def action(self, name: str) -> Callable[[Action], Action]:
-        """Answer `name` with what the function returns for a request's data.
+        """Answer `name` with what the function, plain or a coroutine's, returns for a request's data.
 
         A PeykError it raises is told to the caller; what else it raises is logged, and the caller told only that.
         """
 
         def register(function: Action) -> Action:
-            if any(fnmatchcase(name, pattern) for pattern in self._settings.answered):
-                self._actions[name] = function, self._lane(f"action {name}")
+            self._fallbacks -= {name}
+            self._register(name, function)
             return function
 
         return register
 
+    def _register(self, name: str, function: Action) -> None:
+        if any(fnmatchcase(name, pattern) for pattern in self._settings.answered):
+            self._actions[name] = function, self._lane(f"action {name}")
+
     def on_event(self, function: OnEvent) -> OnEvent:
-        """Have `function` called with what other services publish unasked: {"source", "action", …}."""
+        """Have `function`, plain or a coroutine's, called with what others publish unasked: {"source", "action", …}."""
         self._on_event.append(function)
         return function
 
@@ -164,12 +194,16 @@ class Rpc:
         return Lane(name, settings.rpc_at_once, settings.rpc_pending, TIMEOUT, ACTION_TIMEOUT)
 
     def _lanes(self) -> list[Lane]:
-        return [self._events, *(lane for _, lane in self._actions.values())]
+        return [self._events, self._shown, *(lane for _, lane in self._actions.values())]
 
     # -- what comes
 
     def _on_message(self, name: bytes, payload: bytes) -> None:
         channel = name.decode(errors="replace")
+        if self._said and channel == self._control:
+            self._said.marked(payload)
+            return
+        id = self._said.number() if self._said and channel == self._channel else ""
         if channel not in self._own and self._keys.is_taken(channel):
             return  # a chat channel whose name ends like a request channel's
         try:
@@ -179,13 +213,13 @@ class Rpc:
             self._counts["malformed"] += 1
             return
         if channel == self._channel:
-            self._on_answer(message)
+            self._on_answer(message, id)
         elif answer_to := reply_channel(channel):
             self._on_request(answer_to, message)
 
-    def _on_answer(self, message: Envelope) -> None:
+    def _on_answer(self, message: Envelope, id: str) -> None:
         if message.request is None:
-            self._on_said(message)
+            self._on_said(message, id)
             return
         if message.source != envelope.SOURCE:
             remember(self._others, message.request, message.source)
@@ -194,12 +228,14 @@ class Rpc:
         else:
             self._keep_configs(message)
 
-    def _on_said(self, message: Envelope) -> None:
+    def _on_said(self, message: Envelope, id: str) -> None:
         if message.source == envelope.SOURCE:
             return
         self._keep_configs(message)
         for function in self._on_event:
-            self._events.do(partial(function, message.body))
+            self._events.do(partial(_result, function, message.body))
+        if self._said and id:
+            self._shown.do(partial(self._said.show, message, id))
 
     def _keep_configs(self, message: Envelope) -> None:
         if message.action == CONFIGS and message.source != envelope.SOURCE:
@@ -207,7 +243,8 @@ class Rpc:
 
     def _on_request(self, channel: str, message: Envelope) -> None:
         action = message.action or DEFAULT_ACTION
-        ours = action != CONFIGS or channel == self._channel  # other channels are other applications': theirs to say
+        # What other applications are asked on channels of theirs is theirs to say.
+        ours = action not in self._fallbacks or channel == self._channel
         if ours and action in self._actions:
             function, lane = self._actions[action]
             lane.do(partial(self._answer, channel, action, function, message))
@@ -216,9 +253,9 @@ class Rpc:
         """Act, and reply. Of several nodes that hear a request with an id, the one that claims it first does."""
         request_id, data = message.request, message.body.get("data")
         if request_id is None:
-            await function(data)
+            await _result(function, data)
             return
-        if action == CONFIGS:
+        if action in self._fallbacks:
             await asyncio.sleep(_DEFERENCE)
             if request_id in self._others:
                 return
@@ -228,6 +265,8 @@ class Rpc:
             reply = await self._reply(action, request_id, function, data)
             await self._publish(channel, reply)
         except (Away, ConnectionLost, ReplyError) as error:
+            if isinstance(error, Refused):
+                self.reopen()
             logger.info("no answer to %s could be given: %s", action, error)
 
     async def _claim(self, request_id: str) -> bool:
@@ -237,7 +276,7 @@ class Rpc:
     async def _reply(self, action: str, request_id: str, function: Action, data: object) -> bytes:
         """What the action says, or that it failed."""
         try:
-            reply = envelope.reply(action, request_id, await function(data))
+            reply = envelope.reply(action, request_id, await _result(function, data))
             self._check_size(reply)
             return reply
         except PeykError as error:
@@ -251,8 +290,12 @@ class Rpc:
 
     async def _connected(self) -> None:
         self._ready.set()
+        if self._said:
+            await self._link.call("PUBLISH", self._control, self._said.mark())
 
     def _lost(self) -> None:
+        if self._said:
+            self._said.lost()
         if self._ready.is_set():
             self._ready.clear()
             self._pending.lose("Redis Pub/Sub was lost while the answer was awaited; the action may have been done")
@@ -279,7 +322,10 @@ class Rpc:
 
 
 def _constant(value: object) -> Action:
-    async def answer(data: Any) -> object:
-        return value
+    return lambda data: value
 
-    return answer
+
+async def _result(function: Callable[[Any], object], argument: object) -> object:
+    """What a function returns, plain or a coroutine's."""
+    result = function(argument)
+    return await result if inspect.isawaitable(result) else result

@@ -9,6 +9,8 @@ from pydantic import AliasChoices, Field, SecretStr, field_validator
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
+from chat.errors import BadRequest
+from chat.models import channel_id
 from redis_config import Settings
 
 SQL, MONGO = "sql", "mongo"  # the sinks, by the names of their consumer groups
@@ -93,6 +95,9 @@ class BridgeSettings(Settings):
         1000, ge=1, description="calls of a node that may await their answer, and requests that may stand in line"
     )
     rpc_at_once: int = Field(16, ge=1, description="requests of one action a node works on at a time")
+    rpc_events: str = Field(
+        "", description="chat channel that shows what other services say unasked, as events (empty: none does)"
+    )
     rpc_bytes: int = Field(256 * 1024, ge=1024, description="largest request or reply, bytes of JSON")
 
     @field_validator("database_url")
@@ -121,6 +126,14 @@ class BridgeSettings(Settings):
         if not value.endswith("_sender"):
             raise ValueError("must end with _sender, as requests do")
         return value
+
+    @field_validator("rpc_events")
+    @classmethod
+    def _is_channel(cls, value: str) -> str:
+        try:
+            return channel_id(value) if value else ""
+        except BadRequest as error:
+            raise ValueError(f"names a chat channel: {error}") from None
 
     @property
     def answered(self) -> list[str]:

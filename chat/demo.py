@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import cycle
@@ -12,8 +12,11 @@ from chat.errors import PeykError
 from chat.models import User, channel_id
 from chat.node import Node
 from chat.protocol import encode
+from chat.settings import ServerSettings
 from pipeline.content import json_line
+from pipeline.keys import DEMO
 from pipeline.resp import FAILURES
+from pipeline.server import find, opened
 from redis_config import ConfigError
 
 PACE = 4.0, 12.0  # seconds between two messages
@@ -91,11 +94,37 @@ def script() -> list[Line]:
     return turns
 
 
+_ELSEWHERE = "give the demo data of its own: DATA_DIR=data/demo, and REDIS_DB=<an empty one> where REDIS_… is set"
+
+
+async def take(settings: ServerSettings, outside: Sequence[str], leftover: str) -> None:
+    """Make sure that everything the demo will write is its own, and mark the Redis as such.
+
+    `outside` names the settings of other systems that are given, `leftover` an archive that is there already. Raises
+    ConfigError.
+    """
+    if outside:
+        raise ConfigError(f"the demo writes into nobody's databases or queues; start it without {', '.join(outside)}")
+    server = await find(settings)
+    try:
+        connection = await opened(server.address, settings)
+        try:
+            if await connection.call("EXISTS", DEMO):
+                return
+            if await connection.call("DBSIZE"):
+                raise ConfigError(f"the {server.describe()} holds data that is not the demo's; {_ELSEWHERE}")
+            if leftover:
+                raise ConfigError(f"{leftover} is not of this demo; {_ELSEWHERE}")
+            await connection.call("SET", DEMO, "1")
+        finally:
+            connection.abort()
+    finally:
+        await server.close()
+
+
 async def seed(node: Node) -> None:
-    """Say everything once. Where a demo was before nothing is done. Raises ConfigError where others' channels are."""
+    """Say everything once. Where a demo was before nothing is done."""
     known = {channel.id for channel in await node.channels.all()}
-    if known and not known >= set(map(channel_id, _TOPICS)):
-        raise ConfigError("the demo wants a Redis without channels; say where with DATA_DIR=<an empty directory>")
     for line in script() if not known else ():
         if channel_id(line.channel) not in known:
             await node.channels.create(line.channel, _TOPICS[line.channel])
@@ -132,7 +161,7 @@ async def talk(node: Node) -> None:
 
 @asynccontextmanager
 async def company(node: Node) -> AsyncIterator[None]:
-    """While the server runs, somebody is there. Raises ConfigError, see seed."""
+    """While the server runs, somebody is there."""
     await seed(node)
     await attend(node)
     task = asyncio.create_task(talk(node))

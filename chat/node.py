@@ -113,7 +113,8 @@ class Node:
         stack.push_async_callback(self.directory.close)
         self.hub.on_control.append(self._on_control)
         self.producer.shown = self.hub.position
-        self.producer.on_refused = self.hub.reopen
+        self.parts.moved.append(self.hub.reopen)
+        self.producer.on_refused = self._moved
         self.policies.on_change = self.hub.recheck
         self.policies.subscribed = self.hub.channels
         await self.hub.start()
@@ -152,6 +153,11 @@ class Node:
                 "turn it on again, or give it up: python app.py groups drop %s",
                 *(group, group),
             )
+
+    def _moved(self) -> None:
+        """Redis is not where it was: nobody listens there any longer."""
+        for reopen in self.parts.moved:
+            reopen()
 
     def _on_control(self, payload: bytes) -> None:
         if payload == NODES_CHANGED:

@@ -17,7 +17,7 @@ DEMO = "demo"  # there where all that is stored is the demo's
 _CONTROL = "control"
 _SENDER = "_sender"
 _DATABASE = re.compile(r"db\d+:")
-_NAMES = (NODES, CHANNELS, REVOKED, SECRET, ACCOUNTS, PARTITIONS, READY, DEMO)
+_NAMES = (NODES, CHANNELS, REVOKED, REVOKED_ORDER, SECRET, ACCOUNTS, PARTITIONS, READY, DEMO)
 _OTHERS = (
     _CONTROL, *_NAMES, "presence:", "node:", "user:", "account:", "attempts:", "places:", "asks:", "asked:", "log:",
     "lease:", "dead:", "archive:", "idem:", "batch:", "event:", "rpc:", "made:",

@@ -167,5 +167,7 @@ class Parts:
     measures: list[Callable[[], Measures]] = field(default_factory=list)
     states: dict[str, Callable[[], str]] = field(default_factory=dict)
     """Outside systems by name, and how each is now: "ok", or what is wrong. For /ready."""
+    moved: list[Callable[[], None]] = field(default_factory=list)
+    """Called when Redis is not where it was: whoever listens there opens a new connection."""
     off: dict[str, str] = field(default_factory=dict)
     """What is off, and the setting that would turn it on: for `status`."""

@@ -258,6 +258,11 @@ class Link:
         connection = await self.open()
         return await connection.pipeline(commands, max(end - asyncio.get_running_loop().time(), 0.01))
 
+    def reopen(self) -> None:
+        """Leave this connection for a new one: Redis may have moved."""
+        if self._connection is not None:
+            self._connection.abort()
+
     def close(self) -> None:
         """Drop the connection; what is asked later hears ConnectionLost."""
         self._closed = True

@@ -29,7 +29,7 @@ from pipeline.embedded import find_valkey
 
 RedisClient = Any  # redis-py's types do not know that we decode
 ROOT = Path(__file__).parent.parent
-START_TIMEOUT = 60.0
+START_TIMEOUT = 120.0
 
 
 _PORTS, _SLICE = 10_000, 2_000  # below those the kernel gives to outgoing connections; each test process has a slice
@@ -47,7 +47,7 @@ def free_port() -> int:
     raise AssertionError("a cycle ends")
 
 
-def wait_until(predicate: Callable[[], object], timeout: float = 30.0, what: str = "") -> None:
+def wait_until(predicate: Callable[[], object], timeout: float = 60.0, what: str = "") -> None:
     """Look until `predicate` is true; fail after `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while not predicate():
@@ -56,7 +56,7 @@ def wait_until(predicate: Callable[[], object], timeout: float = 30.0, what: str
         time.sleep(0.02)
 
 
-async def until(predicate: Callable[[], object | Awaitable[object]], timeout: float = 30.0, what: str = "") -> None:  # noqa: ASYNC109
+async def until(predicate: Callable[[], object | Awaitable[object]], timeout: float = 60.0, what: str = "") -> None:  # noqa: ASYNC109
     """As wait_until; `predicate` may be asynchronous."""
     async with asyncio.timeout(timeout):
         while True:
@@ -451,7 +451,7 @@ class RabbitProcess(Process):
         request.add_header("Authorization", "Basic Z3Vlc3Q6Z3Vlc3Q=")
         request.add_header("Content-Type", "application/json")
         data = None if body is None else json.dumps(body).encode()
-        with urllib.request.urlopen(request, data, timeout=10) as reply:
+        with urllib.request.urlopen(request, data, timeout=60) as reply:
             text = reply.read()
         return json.loads(text) if text else None
 

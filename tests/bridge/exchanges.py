@@ -91,7 +91,7 @@ async def four_exchanges(
     """`count` events through each exchange: in the stream once and in order, and on a subscriber's screen as well."""
     settings = settings_of(host, redis_process.url, directory)
     async with subscriber(redis_process.url, databases, *TYPES) as client, Node(settings, "bridge", join):
-        await until(lambda: all(host.consumers(kind) == 1 for kind in TYPES), 20)
+        await until(lambda: all(host.consumers(kind) == 1 for kind in TYPES), 60)
         await asyncio.gather(*[asyncio.to_thread(publish, host, kind, count) for kind in TYPES])
         await check(redis_process.url, databases, client, count)
 
@@ -116,7 +116,7 @@ async def redelivered(
     try:
         QueueConsumer._ack, QueueConsumer._stored = late_ack, counted  # type: ignore[method-assign,assignment]
         async with subscriber(redis_process.url, databases, *TYPES) as client, Node(settings, "bridge", join) as node:
-            await until(lambda: all(host.consumers(kind) == 1 for kind in TYPES), 20)
+            await until(lambda: all(host.consumers(kind) == 1 for kind in TYPES), 60)
             await asyncio.gather(*[asyncio.to_thread(publish, host, kind, count) for kind in TYPES])
             for turn in (1, 2):
                 await until(lambda turn=turn: all(told[kind] == turn * count for kind in TYPES), 120)  # type: ignore[misc]
@@ -124,7 +124,7 @@ async def redelivered(
             await until(lambda: all(told[kind] == 3 * count for kind in TYPES), 120)
             acks.set()
             await check(redis_process.url, databases, client, count)
-            await until(lambda: all(host.ready(kind) == 0 for kind in TYPES), 20)
+            await until(lambda: all(host.ready(kind) == 0 for kind in TYPES), 60)
             assert node.parts.states["rabbitmq"]() == "ok"
     finally:
         QueueConsumer._ack, QueueConsumer._stored = ack, stored  # type: ignore[method-assign]
@@ -164,7 +164,7 @@ async def killed(
     async with subscriber(redis_process.url, databases, "direct") as client:
         with BridgeProcess({**env, "HISTORY_LENGTH": "100000"}) as bridge:
             assert isinstance(bridge, BridgeProcess)
-            await until(lambda: host.consumers("direct") == 1, 20)
+            await until(lambda: host.consumers("direct") == 1, 60)
             over = time.monotonic() + seconds
             publishing = asyncio.create_task(asyncio.to_thread(_publish_until, host, over))
             while time.monotonic() < over:
@@ -173,7 +173,7 @@ async def killed(
             count = await publishing
             await until(lambda: len(numbers(redis_process.url, "direct")) >= count, 60)
             await client.reach("direct", count, 30)
-            await until(lambda: host.ready("direct") == 0, 20)
+            await until(lambda: host.ready("direct") == 0, 60)
             assert host.ready("peyk.dead") == 0
         await check_archives(databases, "direct", count)
     assert numbers(redis_process.url, "direct") == list(range(count))
@@ -195,7 +195,7 @@ def _publish_until(host: Host, over: float) -> int:
 
 async def drop_connections(host: Host) -> None:
     """End every connection of ours from the broker's side."""
-    await until(host.connections, 20)
+    await until(host.connections, 60)
     for name in host.connections():
         with contextlib.suppress(OSError):  # ended meanwhile
             host.rabbit.manage("DELETE", f"connections/{name.replace(' ', '%20').replace('>', '%3E')}")

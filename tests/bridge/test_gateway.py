@@ -26,7 +26,7 @@ def server(host: Host, valkey: RedisProcess) -> Iterator[PeykServer]:
 @pytest.fixture
 async def http(server: PeykServer) -> AsyncIterator[httpx.AsyncClient]:
     async with httpx.AsyncClient(base_url=server.url, timeout=30, trust_env=False) as client:
-        await until(lambda: joined(client), 20)
+        await until(lambda: joined(client), 60)
         yield client
 
 
@@ -63,7 +63,7 @@ async def test_many_publishers_share_the_confirms(host: Host, valkey: RedisProce
         try:
             await asyncio.to_thread(server.start)
             async with httpx.AsyncClient(base_url=server.url, timeout=60, trust_env=False) as http:
-                await until(lambda: joined(http), 20)
+                await until(lambda: joined(http), 60)
                 proxy.flowing.clear()
                 batch = [{**EVENT, "id": f"batch-{n}"} for n in range(200)]
                 bodies = [batch, *[{**EVENT, "id": f"one-{n}"} for n in range(50)]]
@@ -109,7 +109,7 @@ async def test_a_gateway_key_that_is_too_long(host: Host, valkey: RedisProcess, 
     env = {"REDIS_URL": valkey.url, "AMQP_URL": host.url, "BRIDGE_FILE": str(tmp_path / "bridge.toml")}
     with PeykServer(env) as server:
         async with httpx.AsyncClient(base_url=server.url, trust_env=False) as http:
-            await until(lambda: joined(http), 20)
+            await until(lambda: joined(http), 60)
             assert (await http.post("/api/events", json=EVENT)).status_code == 202
             reply = await http.post("/api/events", json={**EVENT, "channel": "ش" * 64, "type": "t" * 128})
             assert reply.status_code == 422 and "257 bytes" in reply.json()["error"]["message"]

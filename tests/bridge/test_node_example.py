@@ -59,7 +59,7 @@ async def answering(settings: AppSettings) -> AsyncIterator[asyncio.subprocess.P
     """answer.js, once it listens."""
     async with node(settings, "answer.js") as process:
         assert process.stdout is not None
-        assert await asyncio.wait_for(process.stdout.readline(), 20) == b"answering sum and hello\n"
+        assert await asyncio.wait_for(process.stdout.readline(), 60) == b"answering sum and hello\n"
         yield process
 
 
@@ -71,7 +71,11 @@ async def double(data: Any) -> object:
 
 @asynccontextmanager
 async def ours(settings: AppSettings) -> AsyncIterator[Rpc]:
-    rpc = Rpc(Address.parse(settings), settings, {"version": "peyk", "name": "پیک"})
+    rpc = Rpc(
+        Address.parse(settings),
+        settings,
+        {"configs": {"version": "peyk", "name": "پیک"}, "subscribed": {"subscribed": True}},
+    )
     rpc.action("double")(double)
     async with rpc:
         yield rpc
@@ -95,6 +99,7 @@ async def test_node_calls_us(bridge_settings: AppSettings) -> None:
         assert (await run(bridge_settings, "call.js", "double", "21"))[:2] == (0, '{"double":42}\n')
         refused = await run(bridge_settings, "call.js", "double", '"x"')
         assert (refused[0], refused[2]) == (1, "give a number\n")
+        assert await script(bridge_settings, "console.log((await rpc.call()).subscribed);") == "true\n"
         many = "console.log((await Promise.all([...Array(300).keys()].map((i) => rpc.call('double', i)))).length);"
         assert await script(bridge_settings, many) == "300\n"
         late = "await rpc.call('nobody', 1, 100).catch((e) => console.log(e.message));"
@@ -124,7 +129,7 @@ async def test_what_is_said_unasked_is_heard_on_both_sides(bridge_settings: AppS
         assert sent == [{"user": "sara"}] and heard == [{"source": "nodejs", "action": "moved", "requestId": None}]
         await rpc._publish(bridge_settings.rpc_channel, b'{"source":"laravel","action":"configs","theme":"dark"}')
         assert process.stdout is not None
-        line = await asyncio.wait_for(process.stdout.readline(), 10)
+        line = await asyncio.wait_for(process.stdout.readline(), 60)
         assert json.loads(line)["theme"] == "dark"
         await until(lambda: rpc.configuration == {"theme": "dark"})
 
@@ -157,4 +162,4 @@ async def test_node_comes_back_with_redis(bridge_settings: AppSettings) -> None:
                     return bool(await rpc.call("sum", [2], timeout=0.5) == {"total": 2})
                 return False
 
-            await until(answers, 20)
+            await until(answers, 60)

@@ -47,7 +47,7 @@ class Neighbour:
         self._client, self._pubsub = client, pubsub
 
     async def next(self) -> dict[str, Any]:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while True:
                 message = await self._pubsub.get_message(ignore_subscribe_messages=True, timeout=1)
                 if message is not None:
@@ -62,7 +62,7 @@ class Neighbour:
 async def neighbour(client: Redis, channel: str) -> AsyncIterator[Neighbour]:
     async with client.pubsub() as pubsub:
         await pubsub.subscribe(channel)
-        assert await pubsub.get_message(timeout=5)
+        assert await pubsub.get_message(timeout=60)
         yield Neighbour(client, pubsub)
 
 
@@ -170,11 +170,14 @@ async def test_what_another_service_says_unasked_is_an_event(bridge_settings: Ap
     async def on_event(message: dict[str, Any]) -> None:
         heard.append(message)
 
+    plain: list[Any] = []
+    rpc.on_event(plain.append)
     async with rpc, neighbour(client, CHANNEL) as laravel:
         await laravel.say(source="python", action="own", n=1)
         await laravel.say(source="laravel", action="configs", requestId=None, theme="dark")
         await laravel.say(source="nodejs", action="moved", x=1)
-        await until(lambda: len(heard) == 2)
+        await until(lambda: len(heard) == len(plain) == 2)
+        assert plain == heard
         assert [message["action"] for message in heard] == ["configs", "moved"] and heard[1]["x"] == 1
         assert rpc.configuration == {"theme": "dark"}
 
@@ -183,11 +186,11 @@ async def test_our_configs_are_answered_unless_they_are_left_to_others(
     bridge_settings: AppSettings, client: Redis
 ) -> None:
     address = Address.parse(bridge_settings)
-    async with Rpc(address, bridge_settings, {"version": "peyk"}) as rpc:
+    async with Rpc(address, bridge_settings, {"configs": {"version": "peyk"}}) as rpc:
         assert await rpc.call("configs") == {"version": "peyk"}
         assert rpc.configuration == {}  # our own
     silent = bridge_settings.model_copy(update={"rpc_answers": "orders.*, sum"})
-    async with Rpc(address, silent, {"version": "peyk"}) as rpc:
+    async with Rpc(address, silent, {"configs": {"version": "peyk"}}) as rpc:
         with pytest.raises(TimeoutError, match=r"nobody answered configs within 0\.2 s"):
             await rpc.call("configs", timeout=0.2)
 
@@ -195,7 +198,7 @@ async def test_our_configs_are_answered_unless_they_are_left_to_others(
 async def test_configs_are_answered_only_where_nobody_else_does(bridge_settings: AppSettings, client: Redis) -> None:
     both = neighbour(client, CHANNEL), neighbour(client, "shop")
     async with (
-        Rpc(Address.parse(bridge_settings), bridge_settings, {"version": "peyk"}),
+        Rpc(Address.parse(bridge_settings), bridge_settings, {"configs": {"version": "peyk"}}),
         both[0] as node,
         both[1] as shop,
     ):
@@ -207,6 +210,30 @@ async def test_configs_are_answered_only_where_nobody_else_does(bridge_settings:
         assert await node.next() == {"source": "python", "action": "configs", "requestId": "r2", "version": "peyk"}
         await shop.say("shop", end=True)
         assert await shop.next() == {"end": True}
+
+
+async def test_who_names_no_action_is_answered_by_us_where_nobody_else_does(
+    bridge_settings: AppSettings, client: Redis
+) -> None:
+    async with Node(bridge_settings, "serve", join), neighbour(client, CHANNEL) as node:
+        await node.say(SENDER, data=None, requestId="r1", source="nodejs")
+        await node.say(source="laravel", action="subscribed", requestId="r1", here=True)
+        await node.say(SENDER, action="subscribed", requestId="r2", source="nodejs")
+        assert (await node.next())["source"] == "laravel"
+        answer = await node.next()
+        assert answer == {**answer, "source": "python", "action": "subscribed", "requestId": "r2", "subscribed": True}
+        assert answer["version"]
+
+
+async def test_an_action_of_ones_own_takes_the_place_of_a_fallback(bridge_settings: AppSettings) -> None:
+    rpc = Rpc(Address.parse(bridge_settings), bridge_settings, {"configs": {"version": "peyk"}})
+
+    @rpc.action("configs")
+    def configs(data: Any) -> object:
+        return {"mine": data}
+
+    async with rpc:
+        assert await rpc.call("configs", 1) == {"mine": 1}
 
 
 async def test_what_is_late_forged_doubled_or_malformed_is_counted_and_changes_nothing(
@@ -369,6 +396,34 @@ async def test_while_redis_is_away_a_call_says_so_in_time(bridge_settings: AppSe
             await until(rpc._ready.is_set)
             with pytest.raises(TimeoutError, match="nobody answered"):
                 await rpc.call("sum", timeout=0.1)
+
+
+@pytest.mark.parametrize("notices", ["a request", "a message"])
+async def test_a_primary_that_moved_without_a_word_is_followed(bridge_settings: AppSettings, notices: str) -> None:
+    """The old one keeps its connections: only what it refuses to write tells."""
+    with RedisProcess("valkey") as old, RedisProcess("valkey") as new:
+        async with Proxy(Address("127.0.0.1", old.port)) as proxy:
+            settings = bridge_settings.model_copy(update={"redis_url": f"redis://127.0.0.1:{proxy.address.port}"})
+            async with Node(settings, "serve", join) as node, command_client(Address(port=old.port)) as before:
+                async with neighbour(before, CHANNEL) as there:
+                    await there.say(SENDER, action="configs", requestId="r", source="nodejs")
+                    await there.next()
+                await before.replicaof("127.0.0.1", 1)
+                proxy.target = Address("127.0.0.1", new.port)
+                if notices == "a message":
+                    publishing = asyncio.create_task(node.producer.publish("c", b'{"text":"hi"}', user="sara"))
+                    await asyncio.wait([publishing])
+                else:
+                    async with neighbour(before, CHANNEL) as there:
+                        await there.say(SENDER, action="configs", requestId="r0", source="nodejs")
+                async with command_client(Address(port=new.port)) as after, neighbour(after, CHANNEL) as here:
+                    await until(lambda: _is_heard(after, CHANNEL, 2), what="it listens there")
+                    await here.say(SENDER, action="configs", requestId="r1", source="nodejs")
+                    assert (await here.next())["requestId"] == "r1"
+
+
+async def _is_heard(client: Redis, channel: str, count: int) -> bool:
+    return int((await client.pubsub_numsub(channel))[0][1]) == count
 
 
 async def test_a_node_that_stops_ends_its_calls(bridge_settings: AppSettings) -> None:

@@ -82,10 +82,13 @@ async def test_the_parameters_of_libpq(postgres_url: str) -> None:
     async with SqlArchive(database(url, Path())) as archive, archive._begin() as connection:
         assert (await connection.exec_driver_sql("SHOW application_name")).scalar() == "shop"
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        url = f"postgresql://app@127.0.0.1:{silent.getsockname()[1]}/d?connect_timeout=1&sslmode=disable"
-        async with asyncio.timeout(4):  # without the parameter it is five seconds
-            with pytest.raises(Away):
-                await SqlArchive(database(url, Path())).open()
+        url = f"postgresql://app@127.0.0.1:{silent.getsockname()[1]}/d?sslmode=disable&connect_timeout="
+        patient = asyncio.create_task(SqlArchive(database(url + "600", Path())).open())
+        with pytest.raises(Away):
+            await SqlArchive(database(url + "1", Path())).open()
+        assert not patient.done()
+        patient.cancel()
+        await asyncio.gather(patient, return_exceptions=True)
 
 
 def test_a_password_is_never_shown() -> None:

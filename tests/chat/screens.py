@@ -83,7 +83,7 @@ async def on_screen(
     app = Screen(source, channel, Words(language))
     async with app.run_test(size=size) as pilot:
         seen = Seen(app, pilot)
-        await until(lambda: app.terminal.current is not None or app.terminal.home.entries[1:], 10, "it begins")
+        await until(lambda: app.terminal.current is not None or app.terminal.home.entries[1:], 60, "it begins")
         await pilot.pause()
         yield seen
     await app.terminal.close()

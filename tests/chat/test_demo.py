@@ -1,5 +1,6 @@
 """The demo: channels with a history, people who are there and go on talking; never where others' channels are."""
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -7,11 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import httpx2 as httpx
+import pytest
+import redis
 from websockets.asyncio.client import connect
 
 from chat.demo import script
 from tests.chat.conftest import Talk
-from tests.services import ROOT, PeykServer, clean_environment, until
+from tests.services import ROOT, PeykServer, RedisProcess, clean_environment, until
 
 
 class Demo(PeykServer):
@@ -51,12 +54,43 @@ async def _spoke(talk: Talk) -> bool:
     return any("pub" in push and "offset" in push["pub"] for push in talk.pushes)
 
 
-def test_it_leaves_others_channels_alone(tmp_path: Path) -> None:
+def refused(**env: str) -> str:
+    """What a demo that does not start says, in one line."""
+    command = [sys.executable, "app.py", "demo", "--port", "0"]
+    done = subprocess.run(command, cwd=ROOT, env=clean_environment(env), capture_output=True, text=True, timeout=60)
+    lines = done.stderr.splitlines()
+    assert done.returncode == 1 and len(lines) == 1 and lines[0].startswith("peyk: "), done.stderr
+    return lines[0]
+
+
+def test_it_leaves_others_data_alone(tmp_path: Path) -> None:
+    """Also where nobody has made a channel yet."""
     with PeykServer() as other:
-        url = f"{other.url}/api/channels/mine/messages"
-        httpx.post(url, json={"text": "x"}, trust_env=False).raise_for_status()
-        env = clean_environment({"DATA_DIR": str(other.dir)})
-        command = [sys.executable, "app.py", "demo", "--port", "0"]
-        done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=30)
-        assert done.returncode != 0 and "DATA_DIR" in done.stderr
-        assert len(httpx.get(f"{other.url}/api/channels", trust_env=False).json()) == 1
+        assert "DATA_DIR=" in refused(DATA_DIR=str(other.dir))
+        assert httpx.get(f"{other.url}/api/channels", trust_env=False).json() == []
+    with RedisProcess() as process, contextlib.closing(redis.Redis(port=process.port)) as client:
+        client.set("of another program", "1")
+        assert "REDIS_DB=" in refused(DATA_DIR=str(tmp_path), REDIS_URL=process.url)
+        assert client.keys() == [b"of another program"]
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("DATABASE_URL", "postgresql://a:secret@127.0.0.1:1/b"),
+        ("MONGO_URL", "mongodb://a:secret@127.0.0.1:1/b"),
+        ("AMQP_URL", "amqp://a:secret@127.0.0.1:1/"),
+    ],
+)
+def test_it_starts_beside_no_database_or_broker(tmp_path: Path, name: str, value: str) -> None:
+    line = refused(DATA_DIR=str(tmp_path / "new"), **{name: value})
+    assert line.endswith(f"start it without {name}") and "secret" not in line
+    assert not (tmp_path / "new").exists()
+
+
+def test_an_archive_without_its_redis_is_not_the_demos(tmp_path: Path) -> None:
+    archive = tmp_path / "peyk.sqlite"
+    archive.write_bytes(b"somebody's")
+    archive.chmod(0o600)
+    assert str(archive) in refused(DATA_DIR=str(tmp_path))
+    assert archive.read_bytes() == b"somebody's"

@@ -84,7 +84,7 @@ async def test_every_command(node: Node, kind: str, tmp_path: Path) -> None:
             await sara.enter("hello", "/send second", "/me waves", "//slashed")
             for end in ("] sara: hello", "] sara: second", "] * sara waves", "] sara: /slashed"):
                 await babak.reads(end)
-            await until(lambda: _who(babak), 15, "both are here")
+            await until(lambda: _who(babak), 60, "both are here")
             await babak.enter("/topic")
             await sara.enter("/topic Everyday talk")
             await babak.enter("/topic", "/search SEC", "/search nothing", "/history")
@@ -186,7 +186,7 @@ async def test_a_private_channel_is_for_two(node: Node) -> None:
         await sara.reads("] Sara: only you")
         channel = sara.terminal.current
         assert channel is not None and channel.channel.id.startswith("dm-")
-        await until(lambda: channel.channel.id in babak.terminal.views, 15, "it comes to him by itself")
+        await until(lambda: channel.channel.id in babak.terminal.views, 60, "it comes to him by itself")
         view = babak.terminal.views[channel.channel.id]
         await until(lambda: view.unread == 1 and view.mentioned)
         assert babak.terminal.title(view.channel) == "@Sara" and sara.terminal.title(channel.channel) == "@بابک"
@@ -213,8 +213,8 @@ async def test_a_new_name_takes_nobody_into_the_old_ones_private_channels(node: 
         await sara.enter("/join general", "hello")
         await sara.reads("] kaveh: hello")
         assert not any("are you there?" in line for line in sara.lines)
-        await until(lambda: _present(node, "general", ["babak", "kaveh"]), 15)
-        await until(lambda: _present(node, private.channel.id, []), 15)
+        await until(lambda: _present(node, "general", ["babak", "kaveh"]), 60)
+        await until(lambda: _present(node, private.channel.id, []), 60)
 
 
 async def _present(node: Node, channel: str, users: list[str]) -> bool:
@@ -241,7 +241,7 @@ async def test_in_persian_an_error_says_what_it_is_and_then_its_detail(node: Nod
         assert any(line.startswith("! پذیرفتنی نیست: a user name has 1 to 64") for line in sara.lines)
         assert "! پذیرفتنی نیست: that is you; name somebody else" in sara.lines
         await sara.enter("/join news", "may I?")
-        await until(lambda: any(line.startswith("! اجازهٔ این کار را ندارید: ") for line in sara.lines), 15)
+        await until(lambda: any(line.startswith("! اجازهٔ این کار را ندارید: ") for line in sara.lines), 60)
         await node.channels.kick("news", User.named("sara"))
         await sara.reads("* news: شما را از اینجا بیرون کرده‌اند: kicked")
 
@@ -260,8 +260,8 @@ async def test_redis_goes_and_comes_back(tmp_path: Path) -> None:
                 redis.kill()
                 await sara.enter("while it was away", "and after that")
                 (first, _) = sara.terminal.transcript.outgoing
-                await until(lambda: not sara.terminal.up, 15, "it is noticed")
-                await until(lambda: first.state == "waiting", 15)
+                await until(lambda: not sara.terminal.up, 60, "it is noticed")
+                await until(lambda: first.state == "waiting", 60)
                 redis.start()
                 await babak.reads("] sara: and after that")
                 await sara.reads("] sara: and after that")
@@ -279,10 +279,10 @@ async def test_a_server_goes_and_comes_back(tmp_path: Path) -> None:
                 await sara.enter("before")
                 await babak.reads("] sara: before")
                 server.kill()
-                await until(lambda: not sara.terminal.up and not babak.terminal.up, 15, "it is noticed")
+                await until(lambda: not sara.terminal.up and not babak.terminal.up, 60, "it is noticed")
                 await sara.enter("while it was away")
                 (outgoing,) = sara.terminal.transcript.outgoing
-                await until(lambda: outgoing.state == "waiting", 15)
+                await until(lambda: outgoing.state == "waiting", 60)
                 async with Node(ServerSettings(redis_url=redis.url, _env_file=None), "tool") as other:
                     await other.producer.publish("general", b'{"text":"meanwhile"}', user="other")
                 server.start()
@@ -390,7 +390,7 @@ async def test_a_channel_one_belongs_to_comes_by_itself(node: Node) -> None:
     async with Person(direct(node, "sara")) as sara:
         await node.channels.ensure("elsewhere", "")
         await node.subscriptions.add(User.named("sara"), "elsewhere")  # joined in a browser
-        await until(lambda: "elsewhere" in sara.terminal.views, 15)
+        await until(lambda: "elsewhere" in sara.terminal.views, 60)
         await node.producer.publish("elsewhere", b'{"text":"hi"}', user="babak")
         await until(lambda: sara.terminal.views["elsewhere"].unread == 1)
 

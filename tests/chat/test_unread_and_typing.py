@@ -2,19 +2,18 @@
 
 import asyncio
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 import httpx2 as httpx
 import pytest
-from redis.asyncio import Redis
+import redis
 from websockets.asyncio.client import connect
 
 from chat import typing
 from chat.models import User
 from pipeline.keys import Keys
 from tests.chat.conftest import Dial, Talk
-from tests.services import PeykServer, RedisClient, RedisProcess, until
+from tests.services import PeykServer, RedisProcess, until
 
 
 async def rpc(talk: Talk, method: str, **data: Any) -> Any:
@@ -96,11 +95,6 @@ async def test_an_interval_ends(dial: Dial) -> None:
                 await asyncio.sleep(0.1)
 
 
-async def _are_present(redis: RedisClient, count: int) -> bool:
-    """Whether Redis knows so many, who decides whether they are told; their node knows earlier."""
-    return bool(await redis.hlen("presence:crowd") == count)
-
-
 class Deaf:
     """A link to nowhere."""
 
@@ -124,8 +118,8 @@ async def test_a_full_channel_is_told_of_nobody(dial: Dial, redis_of_module: Red
         async with dial("sara", small) as sara, dial("reza", small) as reza:
             for talk in (sara, reza):
                 await talk.ask(subscribe={"channel": "crowd", "join_leave": True})
-            async with Redis.from_url(redis_of_module.url) as redis:
-                await until(partial(_are_present, redis, 2))
+            with redis.Redis(port=redis_of_module.port) as direct:
+                await until(lambda: direct.hlen("presence:crowd") == 2)
             await rpc(sara, "typing", channel="crowd")
             await publish(sara, "crowd", 1)
             while not any(p.get("pub", {}).get("offset") for p in reza.pushes):

@@ -103,8 +103,11 @@ FULL = ["on", ">p", "~*", "+@all", "&*"]
 NARROW = [
     *("on", ">p", "+@all", "-@dangerous", "+info", "&control", "&channel:*"),
     *(f"~{name}:*" for name in ("channel", "message", "presence", "node", "user", "account", "attempts", "places")),
-    *(f"~{name}:*" for name in ("log", "lease", "dead", "archive", "idem", "batch", "event", "rpc", "made")),
-    *("~nodes", "~channels", "~revoked", "~secret", "~accounts", "~partitions", "~ready", "~demo"),
+    *(
+        f"~{name}:*"
+        for name in ("log", "lease", "dead", "archive", "idem", "batch", "event", "rpc", "made", "asks", "asked")
+    ),
+    *("~nodes", "~channels", "~revoked", "~revoked:order", "~secret", "~accounts", "~partitions", "~ready", "~demo"),
 ]
 
 
