@@ -6,6 +6,7 @@ most), the rest in its sender's kernel. Whoever sends too slowly or too much, or
 """
 
 import asyncio
+import re
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote
 
@@ -30,6 +31,9 @@ _HEARING = 1.0  # seconds in which who is beyond its address' limit must say som
 _PIECES = 256  # pieces of one request that are parsed before others have their turn
 _RAW_HEADERS = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
 _CLOSE = b"connection", b"close"
+# To change to another protocol than WebSocket is declined (RFC 9110, section 7.8). The parser must not even hear of it:
+# it would take the request to end with its head, and the body for the next one.
+_DECLINED = re.compile(rb"(?<=\n)upgrade(?=:(?![ \t]*websocket[ \t]*\r\n))", re.IGNORECASE)
 
 
 class RequestProtocol(HttpToolsProtocol):
@@ -139,8 +143,12 @@ class RequestProtocol(HttpToolsProtocol):
                 self._check_line(data, at, end)
             if end == at:
                 break
-            self._unparsed = data[end:] if part is Part.HEAD else b""  # an upgrade looks at it
-            self._feed(data[at:end])
+            piece = data[at:end]
+            self._unparsed = b""
+            if part is Part.HEAD:
+                self._unparsed = data[end:]  # an upgrade looks at it
+                piece = _DECLINED.sub(b"x-upgrade", piece) if b"\nupgrade:" in piece.lower() else piece
+            self._feed(piece)
             at = end
             pieces += 1
         self._unparsed = b"" if self._left else data[at:]
@@ -190,10 +198,12 @@ class RequestProtocol(HttpToolsProtocol):
         self.scope["http_version"] = version
         self.scope["method"] = self.parser.get_method().decode("ascii")
         length = self._body_length()
+        if self.parser.should_upgrade():  # where the parser takes the request to end
+            if length != 0 or not self._should_upgrade():
+                raise BadRequest("a WebSocket's handshake has no body, and CONNECT is for proxies")
+            return
         if length != 0:
             self._extent.begin_body(length)
-        if self.parser.should_upgrade() and self._should_upgrade():
-            return
         self._read_target()
         self.cycle = Cycle(
             scope=self.scope,

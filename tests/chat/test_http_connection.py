@@ -55,6 +55,10 @@ def request(method: str, path: str, body: bytes = b"", version: str = "1.1", **h
     return f"{method} {path} HTTP/{version}\r\n{lines}\r\n".encode() + body
 
 
+def upgrade(body: bytes = b"", **headers: str) -> bytes:
+    return request("GET", "/connection/websocket", body, **HANDSHAKE, **headers).replace(b"host: localhost\r\n", b"", 1)
+
+
 async def response(reader: asyncio.StreamReader, method: str = "GET") -> tuple[int, dict[str, str], bytes]:
     """The next response: its status, headers and body, of a known length or in chunks."""
     async with asyncio.timeout(PATIENCE):
@@ -192,6 +196,32 @@ async def test_trailers_are_no_headers(server: PeykServer) -> None:
 
 
 @pytest.mark.parametrize(
+    "headers",
+    [
+        {"upgrade": "h2c", "connection": "Upgrade, HTTP2-Settings", "http2-settings": "AAMAAABk"},  # as Java's client
+        {"UPGRADE": "TLS/1.0", "connection": "upgrade"},
+        {"uPGRADE": "websocket, h2c", "connection": "upgrade"},
+    ],
+)
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_a_body_is_no_request_though_another_protocol_is_offered(
+    server: PeykServer, headers: dict[str, str], chunked: bool
+) -> None:
+    if chunked:
+        head = request("POST", MESSAGES, b"", content_type="text/plain", transfer_encoding="chunked", **headers)
+        sent = head + b"%x\r\n%b\r\n0\r\n\r\n" % (len(HEALTH), HEALTH)
+    else:
+        sent = request("POST", MESSAGES, HEALTH, content_type="text/plain", **headers)
+    async with connected(server) as (reader, writer):
+        for _ in range(2):  # in one piece with what follows, and the connection goes on
+            writer.write(sent + request("GET", f"{MESSAGES}?limit=1"))
+            assert (await response(reader))[0] == 201
+            _, _, page = await response(reader)
+            said = json.loads(page)["publications"][-1]["data"]["text"]
+            assert said == "GET /health HTTP/1.1\nHost: localhost\n"
+
+
+@pytest.mark.parametrize(
     ("sent", "status", "says"),
     [
         (request("POST", MESSAGES, BODY, transfer_encoding="chunked"), 400, "Content-Length"),
@@ -211,7 +241,11 @@ async def test_trailers_are_no_headers(server: PeykServer) -> None:
         (b"GET / HTTP/1.1\r\nHost : localhost\r\n\r\n", 400, "header"),
         (b"GET / HTTP/1.1\r\nHost: localhost\r\n folded\r\n\r\n", 400, "whitespace"),
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400, "not TLS"),
-        (b"CONNECT localhost:1 HTTP/1.1\r\nHost: localhost\r\n\r\n", 400, "a path"),
+        (b"CONNECT localhost:1 HTTP/1.1\r\nHost: localhost\r\n\r\n" + HEALTH, 400, "CONNECT is for proxies"),
+        (request("CONNECT", "/health", HEALTH), 400, "CONNECT is for proxies"),
+        (upgrade(HEALTH), 400, "handshake has no body"),
+        (upgrade(transfer_encoding="chunked") + b"0\r\n\r\n", 400, "handshake has no body"),
+        (upgrade(CONNECTION="keep-alive") + HEALTH, 400, "CONNECT"),
         (b"GET * HTTP/1.1\r\nHost: localhost\r\n\r\n", 404, "see /openapi.json"),
         (b"GET / HTTP/2.0\r\n\r\n", 505, "HTTP/1.1 is spoken here"),
         (b"GET /\r\n\r\n", 505, "HTTP/1.1 is spoken here"),
