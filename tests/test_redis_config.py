@@ -161,6 +161,7 @@ def test_an_empty_value_is_as_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         "ARCHIVE",
     ):
         monkeypatch.setenv(name, "")
+    monkeypatch.delenv("PUBLISH_TIMEOUT")
     monkeypatch.setenv("REDIS_PASSWORD", "\n")
     settings = AppSettings(_env_file=str(file))
     assert Address.parse(settings) == Address("from-file")

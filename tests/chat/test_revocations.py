@@ -23,7 +23,7 @@ SECRET = "a secret of thirty-two bytes or more"
 TOKENS = Tokens(SECRET)
 
 
-def session(user: User, token: str, issued: int = NOW, expires: int = NOW + 600) -> Identity:
+def session(user: User, token: str, issued: int = NOW, expires: int = NOW + 86_400) -> Identity:
     return Identity(user, expires=expires, issued=issued, token=token)
 
 
@@ -114,7 +114,7 @@ async def test_a_node_reads_what_is_new_and_no_more(
 async def test_what_has_ended_is_forgotten(nodes: tuple[Revocations, Revocations], redis_client: Redis) -> None:
     one, other = nodes
     await one.of_session(session(SARA, "a", expires=NOW - 2))
-    await one.of_session(session(REZA, "a", expires=NOW + 600))
+    await one.of_session(session(REZA, "a", expires=NOW + 86_400))
     await one.of_session(session(REZA, "b", expires=NOW - 2))
     await one.of_guest("mina", -5)
     await one.of_user("omid", NOW)
