@@ -75,10 +75,12 @@ class Gate:
         if "origin" not in headers:
             return
         origin = ", ".join(headers.getlist("origin"))
-        if origin in self._origins and scope["type"] == "http" and not self._cookies:
-            scope["headers"] = [header for header in scope["headers"] if header[0] != b"cookie"]
+        if allows(origin, host, scope["scheme"], ()):  # our own, whether it is listed or not
+            return
         if _is_guarded(scope, headers) and not allows(origin, host, scope["scheme"], self._origins):
             raise PermissionDenied.foreign(origin)
+        if origin in self._origins and not self._cookies:
+            scope["headers"] = [header for header in scope["headers"] if header[0] != b"cookie"]
 
 
 def _is_guarded(scope: Scope, headers: Headers) -> bool:

@@ -90,9 +90,7 @@ class ServerSettings(Settings):
         description="seconds an HTTP connection may wait for its next request; more than the proxy before it has",
     )
     allowed_origins: str = Field("", description="other web origins whose pages may connect, separated by commas")
-    cors_cookies: bool = Field(
-        False, description="1: pages of ALLOWED_ORIGINS use the HTTP API with their cookies, too"
-    )
+    cors_cookies: bool = Field(False, description="1: pages of ALLOWED_ORIGINS come with their cookies, too")
     allowed_hosts: str = Field(
         "",
         description="hosts this server answers to, separated by commas (`chat.example.com`, `*.example.com`); "

@@ -1,9 +1,12 @@
 """Pages of other origins use the HTTP API by fetch: those of ALLOWED_ORIGINS, and nobody else's."""
 
+import json
 from collections.abc import AsyncIterator, Iterator
 
 import httpx2 as httpx
 import pytest
+from websockets.asyncio.client import connect
+from websockets.typing import Origin
 
 from chat.headers import HEADERS
 from tests.services import PeykServer, RedisProcess
@@ -109,6 +112,26 @@ async def test_cookies_count_only_if_the_setting_says_so(redis_of_module: RedisP
                 assert reply.json()["guest"] is (setting == "0")
                 allowed = reply.headers.get("access-control-allow-credentials")
                 assert allowed == (None if setting == "0" else "true")
+                cookies = {"cookie": f"peyk={http.cookies['peyk']}"}
+                async with connect(
+                    server.ws_url, proxy=None, origin=Origin(FRIEND), additional_headers=cookies
+                ) as socket:
+                    await socket.send('{"id":1,"connect":{}}')
+                    who = json.loads(await socket.recv())["connect"]["data"]
+                    assert who["guest"] is (setting == "0")
+
+
+async def test_a_page_of_our_own_that_is_listed_keeps_its_cookies(redis_of_module: RedisProcess) -> None:
+    """On loopback a name of ours is listed so that it is answered."""
+    env = {"REDIS_URL": redis_of_module.url, "ALLOWED_ORIGINS": "http://chat.example.org"}
+    with PeykServer(env) as server:
+        own = {"host": "chat.example.org", "origin": "http://chat.example.org"}
+        async with httpx.AsyncClient(base_url=server.url, trust_env=False) as http:
+            account = {"username": "owner", "password": "long enough"}
+            cookie = (await http.post("/api/accounts", json=account, headers=own)).cookies["peyk"]
+            headers = own | {"cookie": f"peyk={cookie}"}
+            made = await http.post("/api/channels", json={"name": "own", "kind": "private"}, headers=headers)
+            assert made.status_code == 201 and made.json()["owner"] == "owner"
 
 
 async def test_without_the_setting_nothing_is_said(redis_of_module: RedisProcess) -> None:
