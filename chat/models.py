@@ -33,6 +33,9 @@ _DASH = re.compile(
     "\ufe31\ufe32\ufe58\ufe63\uff0d\U00010ead]"
 )
 _DIGIT = re.compile("[^\\D0-9]")
+# A dot above i and j, with or without its own, is not seen (UTS 39, section 5.4): the Turkish İ; `ali` with one more.
+_DOTTED = re.compile("([ijıȷ])([\u0323-\u0328\u032d-\u0331]*)\u0307+")
+_DOTTED_AS = {"ı": "i", "ȷ": "j"}
 # Persian letters and those of other keyboards that look like them; and the tatweel, which only makes a word longer.
 _ALIKE = str.maketrans({"ي": "ی", "ى": "ی", "ك": "ک", "ە": "ه", "\u0640": None, "\u1160": None})
 
@@ -41,13 +44,15 @@ def fold(text: str) -> str:
     """The skeleton of a name: what different spellings of it have in common.
 
     NFKC and case folding, so that fullwidth and mathematical letters are letters; Persian ye, kaf and heh; the digits
-    0 to 9 for those of any script; one dash; and nothing of what is not seen. It is its own skeleton: who may do a
-    thing is asked of one spelling, and the thing done by another. `chat/web/names.js` folds every text the same way.
+    0 to 9 for those of any script; one dash; and nothing of what is not seen, such as another dot on an i. It is its
+    own skeleton: who may do a thing is asked of one spelling, and the thing done by another. `chat/web/names.js` folds
+    every text the same way.
     """
     if text.isascii():
         return text.lower()
     bare = unicodedata.normalize("NFKD", _UNSEEN.sub("", text)).casefold()
     bare = unicodedata.normalize("NFKD", bare).translate(_ALIKE)  # apart: a letter may stand under a mark
+    bare = _DOTTED.sub(lambda dotted: _DOTTED_AS.get(dotted[1], dotted[1]) + dotted[2], bare)
     bare = _DIGIT.sub(lambda digit: str(unicodedata.decimal(digit[0])), _DASH.sub("-", bare))
     return unicodedata.normalize("NFC", bare)
 

@@ -13,6 +13,7 @@ const unassigned = ranges(UNASSIGNED);
 const invisible = new RegExp(`[${UNSEEN}]`, "gu");
 const known = new RegExp(`[^${unassigned}]+`, "gu");
 const dash = new RegExp(`[${DASHES}]`, "gu");
+const dotted = /([ijıȷ])([\u0323-\u0328\u032d-\u0331]*)\u0307+/g; // a dot above them is not seen
 const digit = /[^\P{Nd}0-9]/gu;
 const odd = /[\u0345\u1c80-\u1c88\u13f8-\u13fd\uab70-\uabbfßς]/g; // full case folding does not make these lower case
 const folds = new Map([..."ςσᲀвᲁдᲂоᲃсᲄтᲅтᲆъᲇѣᲈꙋ"].map((c, i, all) => [c, all[i + 1]]));
@@ -59,6 +60,7 @@ function skeleton(run) {
     .replace(odd, caseless)
     .normalize("NFKD")
     .replace(/[يىكە\u0640\u1160]/g, (letter) => alike.get(letter))
+    .replace(dotted, (_, letter, marks) => (({ ı: "i", ȷ: "j" })[letter] ?? letter) + marks)
     .replace(dash, "-")
     .replace(digit, value)
     .normalize();
