@@ -6,6 +6,7 @@ from typing import Any, cast
 
 from starlette.websockets import WebSocket
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets import http11
 
 _EXTENSION = "peyk"  # where an application finds its handshake
 _VERSION = "13"
@@ -24,6 +25,17 @@ class Handshake(WebSocketsSansIOProtocol):
         """The handshake behind what the application sees."""
         handshake: Handshake = websocket.scope["extensions"][_EXTENSION]
         return handshake
+
+    def data_received(self, data: bytes) -> None:
+        """The handshake, whose head is whole: what websockets cannot read it neither answers nor ends."""
+        super().data_received(data)
+        if not self.handshake_initiated:
+            lines, line = http11.MAX_NUM_HEADERS, http11.MAX_LINE_LENGTH
+            text = f"a WebSocket's handshake has at most {lines} headers, each of at most {line} bytes\n"
+            response = self.conn.reject(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, text)
+            self.handshake_initiated = self.handshake_complete = self.close_sent = True
+            self.transport.write(response.serialize())
+            self.transport.close()
 
     def handle_connect(self, event: Any) -> None:
         if event.headers.get_all("Sec-WebSocket-Version") not in ([], [_VERSION]):

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from chat.node import Node
 
 _HEARING = 1.0  # seconds in which who is beyond its address' limit must say something, to hear so
+_FIELDS = 64  # of a query: each becomes objects
 _PIECES = 256  # pieces of one request that are parsed before others have their turn
 _RAW_HEADERS = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
 _CLOSE = b"connection", b"close"
@@ -242,6 +243,8 @@ class RequestProtocol(HttpToolsProtocol):
                 host = b"[%b]" % url.host if b":" in url.host else url.host
                 host += b"" if url.port is None else b":%d" % url.port
                 self.headers[:] = [header for header in self.headers if header[0] != b"host"] + [(b"host", host)]
+        if query.count(b"&") >= _FIELDS:
+            raise BadRequest(f"a query has at most {_FIELDS} fields")
         self.scope["path"] = unquote(path.decode("ascii")) if b"%" in path else path.decode("ascii")
         self.scope["raw_path"] = path
         self.scope["query_string"] = query

@@ -195,6 +195,11 @@ async def test_trailers_are_no_headers(server: PeykServer) -> None:
             assert (await response(reader))[0] == 201
 
 
+async def test_a_handshake_that_cannot_be_read_is_answered_and_ends(server: PeykServer) -> None:
+    said = await ask(server, upgrade(b"", **{f"x{number}": "a" for number in range(130)}))
+    assert said.startswith(b"HTTP/1.1 431 ") and b"at most 128 headers" in said
+
+
 @pytest.mark.parametrize(
     "headers",
     [
@@ -244,6 +249,7 @@ async def test_a_body_is_no_request_though_another_protocol_is_offered(
         (b"CONNECT localhost:1 HTTP/1.1\r\nHost: localhost\r\n\r\n" + HEALTH, 400, "CONNECT is for proxies"),
         (request("CONNECT", "/health", HEALTH), 400, "CONNECT is for proxies"),
         (upgrade(HEALTH), 400, "handshake has no body"),
+        (request("GET", f"{MESSAGES}?limit=1" + "&a" * 64), 400, "at most 64 fields"),
         (upgrade(transfer_encoding="chunked") + b"0\r\n\r\n", 400, "handshake has no body"),
         (upgrade(CONNECTION="keep-alive") + HEALTH, 400, "CONNECT"),
         (b"GET * HTTP/1.1\r\nHost: localhost\r\n\r\n", 404, "see /openapi.json"),
