@@ -26,6 +26,7 @@ from chat.requests import (
     answer,
     asked_channel,
     asked_user,
+    cookie_of,
     moment,
     node_of,
     number,
@@ -172,12 +173,12 @@ def _signed_in(request: Request, token: str) -> Response:
 
 
 def _place(request: Request) -> Place:
-    return Place(address_of(request), request.cookies.get(KNOWN, ""))
+    return Place(address_of(request), cookie_of(request, KNOWN))
 
 
 def _marked(request: Request, reply: Response, user: User) -> Response:
     """Let the browser be known again: whoever guesses elsewhere does not lock its person out."""
-    mark = node_of(request).accounts.mark(user, request.cookies.get(KNOWN, ""))
+    mark = node_of(request).accounts.mark(user, cookie_of(request, KNOWN))
     secure = request.url.scheme == "https"
     reply.set_cookie(KNOWN, mark, max_age=KNOWN_SECONDS, path="/api", httponly=True, samesite="strict", secure=secure)
     return reply

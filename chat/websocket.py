@@ -18,7 +18,7 @@ from chat.doors import COOKIE
 from chat.frames import FrameReader
 from chat.handshake import COUNTED, Handshake
 from chat.metrics import count
-from chat.requests import address_of
+from chat.requests import address_of, cookie_of
 from chat.session import Session
 from chat.unread import StandstillTimer, leave
 
@@ -227,5 +227,5 @@ async def endpoint(websocket: WebSocket) -> None:
     handshake = Handshake.of(websocket)
     await websocket.accept()
     if handshake.handshake_complete and not handshake.disconnected:
-        address, cookie = address_of(websocket), websocket.cookies.get(COOKIE, "")
+        address, cookie = address_of(websocket), cookie_of(websocket, COOKIE)
         handshake.hand_over(Connection(websocket.app.state.node, handshake, address, cookie))
