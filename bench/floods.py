@@ -281,7 +281,8 @@ async def _connected(port: int, tally: Tally) -> AsyncIterator[Peer]:
 
 
 async def _again_and_again(flood: Flood, port: int, tally: Tally) -> None:
-    while True:
+    task = asyncio.current_task()
+    while task is None or not task.cancelling():  # a group of tasks that fails meanwhile swallows that it was cancelled
         try:
             async with _connected(port, tally) as peer:
                 await flood(peer)
