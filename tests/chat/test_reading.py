@@ -72,6 +72,7 @@ async def say(redis_client: RedisClient, *users: str) -> None:
 
 async def test_ones_own_messages_are_read(reading: Reading, redis_client: RedisClient) -> None:
     """However many, in whichever spelling of the name, up to the first of another."""
+    await redis_client.sadd("user:sara:channels", "talk")
     await say(redis_client, *["Sara"] * 120)
     assert await reading.unread("sara", ["talk"]) == {"talk": (120, 120)}
     assert await redis_client.hgetall("user:sara:read") == {"talk": "120"}

@@ -241,7 +241,7 @@ async def test_themes_and_clicks(node: Node) -> None:
     await node.channels.ensure("other", "")
     async with screen_of(node, "sara") as seen:
         await seen.enter("/theme dark")
-        await until(lambda: seen.background(50, 60) == "#16171b")
+        await until(lambda: seen.background(50, 20) == "#16171b")
         await seen.enter("/theme pink")
         await seen.sees("! themes: peyk, dark, contrast")
         y = next(y for y, row in enumerate(seen.rows()) if row.strip() == "other" or row.startswith("   other"))

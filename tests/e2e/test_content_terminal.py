@@ -107,7 +107,7 @@ def test_names_and_descriptions_are_as_harmless(screen: Screen, data_dir: Path, 
     writer.say("x", user="root\\u001b[31m\\u202e")  # as JSON escapes it: names are not encoded again
     screen.wait("root [31m : x")
     writer.redis.hset("channel:evil", mapping={"id": "evil", "name": "evil\x1b[2J", "description": "a\rb\x9b31m"})
-    writer.redis.sadd("channels", "evil")
+    writer.redis.zadd("channels", {"evil": 0})
     screen.type("/channels")
     screen.wait("evil [2J  a b 31m")
     if face:  # what is typed into a screen are keys
