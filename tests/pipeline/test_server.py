@@ -168,7 +168,7 @@ async def test_a_user_without_a_password_is_let_in(client: RedisClient, address:
 
 async def test_the_probe_of_the_rights_leaves_what_is_there_alone(client: RedisClient, address: Address) -> None:
     await client.hset("channel:?", "id", "?")
-    await client.sadd("channels", "general")
+    await client.zadd("channels", {"general": 0})
     await client.zadd("nodes", {"serve:a:": 1})
     await client.set("secret", "s")
     before = {key: await client.dump(key) for key in await client.keys("*")}
