@@ -152,8 +152,13 @@ async def test_presence_lost_or_older_in_redis_is_put_right(dial: Dial, nodes: l
         await join(sara, "older")
         await join(reza, "older")
         await present(sara, "older", ["reza", "sara"])
-        (member, *_) = [m for m in await redis.zrange("nodes", 0, -1) if str(m).startswith("serve:")]
-        node = str(member).split(":")[1]
+
+        async def told() -> bool:
+            return bool(await redis.hlen("presence:older") == 2)
+
+        await until(told)
+        value, *_ = (await redis.hgetall("presence:older")).values()
+        node = str(value).split(" ")[0]
         await redis.hset("presence:older", "ghost", f'{node} {{"user":"ghost","client":"ghost"}}')
         for client, value in (await redis.hgetall("presence:older")).items():
             if "ghost" not in str(value):

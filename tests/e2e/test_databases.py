@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
+import redis
 
 from tests.clients import Client
 from tests.services import PeykServer, RedisProcess, until
@@ -11,6 +12,8 @@ from tests.services import PeykServer, RedisProcess, until
 @pytest.fixture
 def servers(valkey_process: RedisProcess) -> Iterator[list[PeykServer]]:
     url = f"redis://127.0.0.1:{valkey_process.port}"
+    with redis.Redis(port=valkey_process.port) as client:
+        client.flushall()  # it is the whole run's
     with PeykServer({"REDIS_URL": url}) as plain, PeykServer({"REDIS_URL": url, "REDIS_DB": "5"}) as other:
         yield [plain, other]
 
