@@ -41,10 +41,9 @@ class Tally:
 class Peer:
     """One connection of a flood."""
 
-    def __init__(self, reader: Reader, writer: Writer, port: int, tally: Tally) -> None:
+    def __init__(self, reader: Reader, writer: Writer, tally: Tally) -> None:
         self.reader = reader
         self.writer = writer
-        self.port = port
         self.tally = tally
 
     async def send(self, data: bytes) -> None:
@@ -275,7 +274,7 @@ async def _connected(port: int, tally: Tally) -> AsyncIterator[Peer]:
     reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(FROM, 0))
     tally.opened += 1
     try:
-        yield Peer(reader, writer, port, tally)
+        yield Peer(reader, writer, tally)
     finally:
         writer.transport.abort()
 

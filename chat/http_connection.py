@@ -53,6 +53,7 @@ class RequestProtocol(HttpToolsProtocol):
     _left = False  # nor do we
 
     def connection_made(self, transport: Any) -> None:
+        """A connection counts for its address from here on; one beyond its address' limit is told so and ended."""
         super().connection_made(transport)
         self._node = self.app_state[NODE]
         self.flow = self._flow = Flow(transport)
@@ -193,6 +194,10 @@ class RequestProtocol(HttpToolsProtocol):
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
+        """The head is whole: the request's cycle is made; its application starts after the parser has returned.
+
+        Raises UnknownVersion.
+        """
         version = self.parser.get_http_version()
         if version not in ("1.0", "1.1"):
             raise UnknownVersion("HTTP/1.1 is spoken here, and HTTP/1.0")

@@ -115,6 +115,7 @@ class _Passage:
         self._closing: dict[int, int] | None = None  # of each bracket in a word, where it is closed
 
     def tokens(self) -> Iterator[Token]:
+        """The mentions, links and pieces of code of the text, in order; what stands between them is plain."""
         at = 0
         while start := _START.search(self._text, at):
             at = start.end()
