@@ -57,7 +57,7 @@ class Session:
     framed = True
 
     __slots__ = (
-        "_address", "_cookie", "_held", "_inbox", "_node", "_out", "_publishing", "_socket", "_tasks",
+        "_address", "_cookie", "_held", "_inbox", "_node", "_out", "_postponed", "_publishing", "_socket", "_tasks",
         "access", "awaits_pong", "client", "closed", "full", "receive", "subscriber", "throttle", "user", "write",
     )  # fmt: skip
 
@@ -75,6 +75,7 @@ class Session:
         self._out: list[bytes] = []
         self._publishing = 0
         self._held = 0  # commands that must be done before the next is looked at
+        self._postponed: Command | None = None  # waits until what is under way in its channel is done
         self.throttle = Throttle.of(node.limits, socket, self._let_go)  # None: it has no rates
         self._tasks: list[asyncio.Task[None]] = []  # AT_ONCE and few more; an empty set is 216 bytes, this 56
 
@@ -134,6 +135,7 @@ class Session:
         elif command.publish is not None:
             self._append(command.id, command.publish, self.user, partial(self._published, command.id))
         elif (before := self.subscriber.under_way(command)) is not None:
+            self._postponed = command
             self._hold(command.id, self._in_turn(before, command, line))
         elif command.subscribe is not None:
             self.subscriber.subscribe(command.id, command.subscribe, self.user)
@@ -172,12 +174,8 @@ class Session:
 
     async def _in_turn(self, before: "asyncio.Future[Any]", command: Command, line: bytes) -> None:
         """Take a command when what it must wait for is done."""
-        try:
-            await asyncio.wait([before])
-        except asyncio.CancelledError:
-            if command.unsubscribe is not None and self.user is not None:  # it said so before it went
-                self.subscriber.unsubscribe(command.id, command.unsubscribe, self.user)
-            raise
+        await asyncio.wait([before])
+        self._postponed = None
         self._dispatch(command, line)
 
     # -- out
@@ -270,15 +268,20 @@ class Session:
         waiting = self._inbox.close()
         for task in self._tasks:
             task.cancel()
-        for line in [line for line in waiting if b'"unsubscribe"' in line][:AT_ONCE]:
-            self._part(line)
+        self._part(waiting)
 
-    def _part(self, line: bytes) -> None:
-        """Whoever unsubscribes and closes at once has left, though the command still waited."""
-        with contextlib.suppress(protocol.CommandError, protocol.Malformed, PeykError):
-            command = protocol.decode_command(line)
-            if command.unsubscribe is not None and self.user is not None:
-                self.subscriber.unsubscribe(command.id, command.unsubscribe, self.user)
+    def _part(self, waiting: list[bytes]) -> None:
+        """Whoever unsubscribes and closes at once has left, though the command still waited for its turn."""
+        if self.user is None:
+            return
+        commands = [] if self._postponed is None else [self._postponed]
+        for line in [line for line in waiting if b'"unsubscribe"' in line][:AT_ONCE]:
+            with contextlib.suppress(protocol.CommandError, protocol.Malformed):
+                commands.append(protocol.decode_command(line))
+        for command in commands:
+            if command.unsubscribe is not None:
+                with contextlib.suppress(PeykError):
+                    self.subscriber.unsubscribe(command.id, command.unsubscribe, self.user)
 
     def _hold(self, command_id: int, work: Coroutine[None, None, None]) -> None:
         """Answer a command that must be done before the next, or whose answer is long: one at a time then waits."""
@@ -292,25 +295,22 @@ class Session:
 
     def spawn(self, command_id: int, work: Coroutine[None, None, None]) -> None:
         """Answer a command that waits for Redis."""
-        task = asyncio.create_task(self._answer(command_id, work))
+        task = asyncio.create_task(work)
         self._tasks.append(task)
-        task.add_done_callback(self._finished)
+        task.add_done_callback(partial(self._finished, command_id))
 
-    def _finished(self, task: asyncio.Task[None]) -> None:
+    def _finished(self, command_id: int, task: asyncio.Task[None]) -> None:
         self._tasks.remove(task)
-        self._inbox.resume()
-
-    async def _answer(self, command_id: int, work: Coroutine[None, None, None]) -> None:
-        try:
-            await work
-        except PeykError as error:
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, PeykError):
             self._fail(command_id, error)
-        except FAILURES as error:
+        elif isinstance(error, FAILURES):
             logger.info("client %s: Redis failed a command: %s", self.client, error)
             self._fail(command_id, Unavailable("Redis does not answer; try again"))
-        except Exception:
-            logger.exception("client %s: a command failed", self.client)
+        elif error is not None:
+            logger.error("client %s: a command failed", self.client, exc_info=error)
             self._fail(command_id, PeykError("internal error; the server's log says more"))
+        self._inbox.resume()
 
     # -- commands
 
