@@ -4,7 +4,7 @@ import json
 import re
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from typing import Any
 from urllib.parse import quote
 
@@ -115,13 +115,22 @@ def offsets(page: Page) -> list[int]:
     return [int(o) for o in page.locator("#log [data-offset]").evaluate_all("all => all.map(e => e.dataset.offset)")]
 
 
+@contextmanager
+def killed(server: PeykServer) -> Iterator[None]:
+    """The server is not there meanwhile; it comes back also when a test fails, for the next."""
+    server.kill()
+    try:
+        yield
+    finally:
+        server.start()
+
+
 def away(server: PeykServer, *pages: Page) -> None:
     """The server is killed and comes back, the pages stay offline until back()."""
-    server.kill()
-    for page in pages:
-        expect(page.locator("#banner-text")).to_contain_text("Reconnecting")
-        page.context.set_offline(True)
-    server.start()
+    with killed(server):
+        for page in pages:
+            expect(page.locator("#banner-text")).to_contain_text("Reconnecting")
+            page.context.set_offline(True)  # not before: an offline Chromium may not tell that a socket ended
 
 
 def back(page: Page) -> None:
@@ -364,9 +373,8 @@ def test_a_deleted_channel_is_not_made_again(server: PeykServer, tab: Open) -> N
     expect(page.locator(".message:not(.pending)")).to_have_count(1)
     with urllib.request.urlopen(urllib.request.Request(f"{server.url}/api/channels/doomed", method="DELETE")):
         expect(page.locator("#banner-text")).to_have_text("This channel was deleted.")
-    server.kill()
-    expect(page.locator("#banner-text")).to_contain_text("Reconnecting")
-    server.start()
+    with killed(server):
+        expect(page.locator("#banner-text")).to_contain_text("Reconnecting")
     expect(page.locator("#banner-text")).to_have_text("This channel was deleted.")
     with urllib.request.urlopen(f"{server.url}/api/channels", timeout=60) as reply:
         assert b'"doomed"' not in reply.read()

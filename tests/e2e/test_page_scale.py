@@ -11,7 +11,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
 from tests.clients import Client
-from tests.e2e.test_page import Open, browser, messages, offsets, post, post_body, say, tab
+from tests.e2e.test_page import Open, away, back, browser, messages, offsets, post, post_body, say, tab
 from tests.services import PeykServer, wait_until
 
 __all__ = ["browser", "tab"]
@@ -112,13 +112,9 @@ def test_somebody_who_was_away_for_long_is_not_shown_all_of_it(server: PeykServe
     page = tab("sara", "away")
     say(page, "before")
     expect(page.locator(".message:not(.pending)")).to_have_count(1)
-    page.context.set_offline(True)
-    server.kill()
-    expect(page.locator("#banner-text")).to_contain_text("Reconnecting")
-    server.start()
+    away(server, page)
     publish(server, "away", 3000)
-    page.context.set_offline(False)
-    expect(page.locator("#banner")).to_be_hidden()
+    back(page)
     expect(messages(page).last).to_have_text("message number 2999")
     shown = offsets(page)
     assert shown == list(range(shown[0], 3002)) and len(shown) <= ROWS
