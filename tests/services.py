@@ -26,6 +26,7 @@ import pymongo.errors
 import redis
 
 from pipeline.embedded import find_valkey
+from tests.forked import Forked
 
 RedisClient = Any  # redis-py's types do not know that we decode
 ROOT = Path(__file__).parent.parent
@@ -89,7 +90,7 @@ class Process(ABC):
     def __init__(self) -> None:
         self.dir = Path(tempfile.mkdtemp(prefix="pk-"))
         self.log = self.dir / "output.log"
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | Forked | None = None
 
     @abstractmethod
     def command(self) -> Sequence[str]:
@@ -109,10 +110,7 @@ class Process(ABC):
 
     def start(self) -> "Process":
         """Start and wait until it answers. Raises RuntimeError with its log."""
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                self.command(), cwd=self.root, env=self.environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log
-            )
+        self._process = self.begin()
         deadline = time.monotonic() + self.start_timeout
         while not self.is_up():
             if self._process.poll() is not None or time.monotonic() > deadline:
@@ -120,6 +118,13 @@ class Process(ABC):
                 raise RuntimeError(f"{self.command()} did not start:\n{self.log.read_text(errors='replace')[-4000:]}")
             time.sleep(0.02)
         return self
+
+    def begin(self) -> subprocess.Popen[bytes] | Forked:
+        """The process, which may not answer yet."""
+        with self.log.open("ab") as log:
+            return subprocess.Popen(
+                self.command(), cwd=self.root, env=self.environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
 
     def stop(self, sig: int = signal.SIGTERM) -> int:
         """Ask it to end and wait; its exit code."""
@@ -357,6 +362,13 @@ class PeykServer(Process):
 
     def command(self) -> Sequence[str]:
         return [sys.executable, "app.py", "serve", "--port", str(self.port)]
+
+    def begin(self) -> subprocess.Popen[bytes] | Forked:
+        """Forked, unless it is another program or told what only a start looks at."""
+        program, *words = self.command()[1:]
+        if program != "app.py" or any(name.startswith(("MALLOC_", "PYTHON", "LC_")) for name in self.env):
+            return super().begin()
+        return Forked(words, self.root, self.environment(), self.log)
 
     def is_up(self) -> bool:
         try:
