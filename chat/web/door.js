@@ -46,6 +46,7 @@ export class Door {
       this.#submit(event.submitter?.id === "register" ? "api/accounts" : "api/session");
     });
     $("other-way").addEventListener("click", () => this.#draw(!this.#signingIn));
+    addEventListener("focus", () => this.#asking && !this.#probe && this.#look()); // back from a tab that signed in
   }
 
   /** Nobody is here yet: ask for a name, unless a cookie knows one. */
@@ -62,14 +63,17 @@ export class Door {
   async refused(name, why = "") {
     this.#asking = true;
     this.#show(name, true, why && say(why));
-    this.#cleared = signOut(); // a cookie that no longer opens must not stand in a guest's way
-    await this.#cleared;
-    await this.#look();
+    const refused = await this.#look(); // another tab may have signed in meanwhile, and then its cookie lets us in
+    if (refused && !$("welcome").ariaBusy) {
+      this.#cleared = signOut(); // a cookie that no longer opens must not stand in a guest's way
+      await this.#cleared;
+      await this.#look();
+    }
     const taken = this.#guests && this.#signingIn && name && !why;
     if (taken && this.#asking) complain("name-error", say("hasAccount"));
   }
 
-  /** Knock without a name: a cookie lets us in; else we hear whether guests are. */
+  /** Knock without a name: a cookie lets us in; else we hear whether guests are. Whether we were refused. */
   #look() {
     this.#probe?.close();
     return new Promise((resolve) => {
@@ -84,7 +88,7 @@ export class Door {
           this.#guests = !unauthorized;
           if (news && !$("welcome").hidden) this.#draw(this.#signingIn || unauthorized);
         }
-        resolve();
+        resolve(unauthorized);
       }));
       probe.open();
     });

@@ -133,6 +133,16 @@ def away(server: PeykServer, *pages: Page) -> None:
             page.context.set_offline(True)  # not before: an offline Chromium may not tell that a socket ended
 
 
+def signed_in_elsewhere(page: Page) -> None:
+    """Back from another tab that signed in: its cookie lets this one in."""
+
+    def looked() -> bool:
+        page.evaluate("dispatchEvent(new Event('focus'))")
+        return page.locator("#go-out").text_content() == "Sign out"
+
+    wait_until(looked)
+
+
 def back(page: Page) -> None:
     page.context.set_offline(False)
     expect(page.locator("#banner")).to_be_hidden()

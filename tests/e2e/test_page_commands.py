@@ -4,7 +4,7 @@ import re
 
 from playwright.sync_api import Page, expect
 
-from tests.e2e.test_page import Open, browser, messages, post, post_body, read_by, say, tab
+from tests.e2e.test_page import Open, browser, messages, post, post_body, read_by, say, signed_in_elsewhere, tab
 from tests.e2e.test_page_reading import go, server
 from tests.services import ROOT, PeykServer, wait_until
 
@@ -67,11 +67,8 @@ def test_commands_speak_persian(server: PeykServer, tab: Open) -> None:
 def with_account(page: Page, name: str) -> None:
     """Register whoever is there as a guest."""
     account = {"username": name, "password": "long enough"}
-    there = page.url
-    page.goto("about:blank")  # a guest whose name gets an account is sent away, and signs out
-    assert page.request.post(there.partition("#")[0] + "api/accounts", data=account).status == 201
-    page.goto(there)
-    expect(page.locator("#go-out")).to_have_text("Sign out")
+    assert page.request.post(page.url.partition("#")[0] + "api/accounts", data=account).status == 201
+    signed_in_elsewhere(page)
     expect(page.locator("#log")).to_have_attribute("aria-busy", "false")
 
 

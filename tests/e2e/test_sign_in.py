@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.e2e.test_page import browser, messages, say
+from tests.e2e.test_page import browser, messages, say, signed_in_elsewhere
 from tests.services import PeykServer
 
 __all__ = ["browser"]
@@ -125,6 +125,23 @@ def test_a_cookie_that_no_longer_opens_does_not_stand_in_the_way(open_to_guests:
     page.locator("#enter").click()
     expect(page.locator("#me")).to_have_text("guest-of-honour")
     assert page.context.cookies() == []
+
+
+def test_a_guest_who_registers_in_another_tab_goes_on_as_who_signed_in_there(
+    open_to_guests: PeykServer, page: Page
+) -> None:
+    page.goto(f"{open_to_guests.url}/#tabs")
+    page.locator("#name").fill("two-tabs")
+    page.locator("#enter").click()
+    say(page, "as a guest")
+    expect(page.locator(".message.own:not(.pending)")).to_have_count(1)
+    account = {"username": "two-tabs", "password": PASSWORD}
+    assert page.request.post(f"{open_to_guests.url}/api/accounts", data=account).status == 201
+    signed_in_elsewhere(page)
+    say(page, "as myself")
+    expect(messages(page)).to_have_text(["as a guest", "as myself"])
+    page.reload()  # the other tab's cookie is still there
+    expect(page.locator("#go-out")).to_have_text("Sign out")
 
 
 def test_it_asks_in_persian(members_only: PeykServer, page: Page) -> None:
