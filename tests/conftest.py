@@ -14,11 +14,12 @@ from redis.asyncio import Redis
 
 from chat.settings import ServerSettings
 from redis_config import Address, command_client
-from tests.services import PATIENT, RedisProcess, clean_environment, end_embedded
+from tests.services import PATIENT, PeykServer, RedisProcess, clean_environment, end_embedded
 
 
 def pytest_configure() -> None:
-    """A script's background job ignores Ctrl+C, and so would every process that a test starts and interrupts."""
+    """Servers of tests are forked. A script's background job ignores Ctrl+C, and so would all that a test starts."""
+    PeykServer.forks = True
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -345,6 +345,9 @@ class MongoProcess(Process):
 class PeykServer(Process):
     """`python app.py serve` on a free port. Without REDIS_URL in `env` it has its own embedded Valkey."""
 
+    forks = False
+    """Whether it may be forked from a process that has imported it: quicker, but not what is to be measured."""
+
     def __init__(self, env: Mapping[str, str] = {}, port: int = 0) -> None:
         super().__init__()
         self.env, self.port = {"DATA_DIR": str(self.dir), **env}, port or free_port()
@@ -364,9 +367,13 @@ class PeykServer(Process):
         return [sys.executable, "app.py", "serve", "--port", str(self.port)]
 
     def begin(self) -> subprocess.Popen[bytes] | Forked:
-        """Forked, unless it is another program or told what only a start looks at."""
+        """Unless it is another program or told what only a start looks at, it may be forked."""
         program, *words = self.command()[1:]
-        if program != "app.py" or any(name.startswith(("MALLOC_", "PYTHON", "LC_")) for name in self.env):
+        if (
+            not self.forks
+            or program != "app.py"
+            or any(name.startswith(("MALLOC_", "PYTHON", "LC_")) for name in self.env)
+        ):
             return super().begin()
         return Forked(words, self.root, self.environment(), self.log)
 
