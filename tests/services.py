@@ -372,7 +372,7 @@ class PeykServer(Process):
         if (
             not self.forks
             or program != "app.py"
-            or any(name.startswith(("MALLOC_", "PYTHON", "LC_")) for name in self.env)
+            or any(name.startswith(("MALLOC_", "PYTHON", "LC_", "HTTP_WORKERS")) for name in self.env)
         ):
             return super().begin()
         return Forked(words, self.root, self.environment(), self.log)

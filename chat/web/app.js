@@ -51,7 +51,7 @@ const screen = {
   place: (channel) => channel === pane.channel && pane.place(channel),
   arrived: readOut,
   edit,
-  outbox: new Outbox(),
+  outbox: new Outbox(takeUp),
   get seen() {
     return pane.seen;
   },
@@ -84,7 +84,7 @@ function forget() {
   gone.clear();
   client?.close();
   client = sidebar.client = pane.client = null;
-  screen.outbox = new Outbox();
+  screen.outbox = new Outbox(takeUp);
   arrived = false;
   open(null);
 }
@@ -111,7 +111,7 @@ function drawMe() {
 
 async function connectionChanged() {
   pane.drawBanner();
-  if (client) takeUp();
+  takeUp();
   if (client?.state === "refused" && client.unauthorized) {
     return door.refused(client.user, client.ids.length && !client.guest ? "signedOut" : "");
   }
@@ -127,6 +127,7 @@ async function connectionChanged() {
 
 /** Go on with what an earlier page could not send. */
 async function takeUp() {
+  if (!client) return;
   const asking = client;
   const messages = await screen.outbox.take(asking.user);
   if (client !== asking) return; // they are taken up with the next one

@@ -26,6 +26,12 @@ function read(slot) {
 
 export class Outbox {
   #mine = new Set(); // slots of what this page is sending
+  #outlived = new Set(); // ids of pages that live and have unsent messages: when they are gone those are ours to send
+
+  /** `onOrphans()` is called when there may be messages to take. */
+  constructor(onOrphans) {
+    this.onOrphans = onOrphans;
+  }
 
   /** Keep a message of `user` as it is now. `message.kept`: whether that could be done. */
   keep(message, user, channel) {
@@ -57,8 +63,18 @@ export class Outbox {
       if (!entry?.data || Date.now() - entry.at > LASTS) memory.remove(slot);
       else if (!slot.startsWith(prefixOf(user)) || this.#mine.has(slot)) continue;
       else if (entry.page === page || !living.has(lockOf(entry.page))) taken.push({ ...entry, slot, kept: true });
+      else this.#outlive(entry.page);
     }
     for (const { slot } of taken) this.#mine.add(slot);
     return taken.sort((a, b) => a.at - b.at);
+  }
+
+  /** Hear when another page is gone: its lock is to be had. */
+  async #outlive(id) {
+    if (this.#outlived.has(id)) return;
+    this.#outlived.add(id);
+    await navigator.locks.request(lockOf(id), () => {});
+    this.#outlived.delete(id);
+    this.onOrphans();
   }
 }
