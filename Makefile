@@ -40,7 +40,7 @@ test: .venv/dev $(OLD_SDKS)
 		test $$program/node_modules/.package-lock.json -nt $$program/package-lock.json \
 			|| (cd $$program && npm ci --no-audit --no-fund --ignore-scripts --loglevel=error) || exit 1; \
 	done
-	$(BIN)/python -m pytest -n 4 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: .venv/dev
 	$(BIN)/ruff format --check $(CODE)

@@ -14,14 +14,32 @@ from redis.asyncio import Redis
 
 from chat.settings import ServerSettings
 from redis_config import Address, command_client
-from tests.services import PATIENT, PeykServer, RedisProcess, clean_environment, end_embedded
+from tests.services import PATIENT, AppProcess, RedisProcess, clean_environment, end_embedded
 
 
 def pytest_configure() -> None:
     """Servers of tests are forked. A script's background job ignores Ctrl+C, and so would all that a test starts."""
-    PeykServer.forks = True
+    AppProcess.forks = True
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+LONG = (
+    "bridge/test_rabbitmq.py", "test_app.py", "bridge/test_commands.py", "e2e/test_page.py", "e2e/test_terminals.py",
+    "chat/test_accounts.py", "chat/test_slow.py", "e2e/test_page_scale.py", "chat/test_http_connection.py",
+    "e2e/test_page_sending.py", "faults/test_faults.py", "bridge/test_blame.py", "bench/test_scenarios.py",
+    "bridge/test_sinks.py", "chat/test_permissions.py", "bridge/test_declare.py", "e2e/test_page_reading.py",
+    "e2e/test_vectors.py", "e2e/test_redis_faults.py", "chat/test_consume.py", "bridge/test_history.py",
+    "e2e/test_page_moving.py", "bench/test_hostile.py", "chat/test_recovery.py", "e2e/test_nodes.py",
+    "bridge/test_documents.py", "bench/test_beside.py", "chat/test_openapi.py",
+)  # fmt: skip
+"""Files that take long, the longest first: one that begins last would run alone at the end, on one CPU."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first; the others, and the tests of each, as they stand."""
+    turns = {str(Path(__file__).parent / name): turn for turn, name in enumerate(LONG)}
+    items.sort(key=lambda item: turns.get(str(item.path), len(LONG)))
 
 
 def pytest_runtest_logfinish() -> None:

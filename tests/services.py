@@ -26,7 +26,7 @@ import pymongo.errors
 import redis
 
 from pipeline.embedded import find_valkey
-from tests.forked import Forked
+from tests.forked import STARTS, Forked, run
 
 RedisClient = Any  # redis-py's types do not know that we decode
 ROOT = Path(__file__).parent.parent
@@ -79,6 +79,18 @@ def clean_environment(extra: Mapping[str, str] = {}) -> dict[str, str]:
     bridge = ("ARCHIVE", "DATABASE_URL", "MONGO_URL", "AMQP_", "BRIDGE_FILE")
     kept = {name: value for name, value in os.environ.items() if not name.upper().startswith(ours + bridge)}
     return kept | PATIENT | {"PYTHONUNBUFFERED": "1"} | dict(extra)
+
+
+def run_app(*words: str | bytes, stdin: bytes | str = b"", **env: str) -> "subprocess.CompletedProcess[str]":
+    """Run `python app.py WORDS…` to its end, with nothing that configures it but `env`; UTF-8 in and out."""
+    typed = stdin.encode() if isinstance(stdin, str) else stdin
+    environment = clean_environment(env)
+    if "--workers" in words or any(name.startswith(STARTS) for name in env):
+        command = [sys.executable, "app.py", *words]
+        done = subprocess.run(command, cwd=ROOT, env=environment, input=typed, capture_output=True, timeout=60)
+    else:
+        done = run(words, ROOT, environment, typed)
+    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
 
 
 class Process(ABC):
@@ -342,15 +354,35 @@ class MongoProcess(Process):
                 return False
 
 
-class PeykServer(Process):
-    """`python app.py serve` on a free port. Without REDIS_URL in `env` it has its own embedded Valkey."""
+class AppProcess(Process):
+    """`python app.py` with a command that lasts; `env` configures it."""
 
     forks = False
     """Whether it may be forked from a process that has imported it: quicker, but not what is to be measured."""
 
-    def __init__(self, env: Mapping[str, str] = {}, port: int = 0) -> None:
+    def __init__(self, env: Mapping[str, str] = {}) -> None:
         super().__init__()
-        self.env, self.port = {"DATA_DIR": str(self.dir), **env}, port or free_port()
+        self.env = {"DATA_DIR": str(self.dir), **env}
+
+    def environment(self) -> dict[str, str]:
+        return clean_environment(self.env)
+
+    def begin(self) -> subprocess.Popen[bytes] | Forked:
+        """Unless it is another program or told what only a start looks at, it may be forked."""
+        program, *words = self.command()[1:]
+        here = program == "app.py" and self.root == ROOT
+        if not (self.forks and here) or any(name.startswith(STARTS) for name in self.env):
+            return super().begin()
+        with self.log.open("ab") as log, open(os.devnull) as nothing:
+            return Forked(words, self.root, self.environment(), nothing.fileno(), log.fileno(), log.fileno())
+
+
+class PeykServer(AppProcess):
+    """`python app.py serve` on a free port. Without REDIS_URL in `env` it has its own embedded Valkey."""
+
+    def __init__(self, env: Mapping[str, str] = {}, port: int = 0) -> None:
+        super().__init__(env)
+        self.port = port or free_port()
 
     @property
     def url(self) -> str:
@@ -360,22 +392,8 @@ class PeykServer(Process):
     def ws_url(self) -> str:
         return f"ws://127.0.0.1:{self.port}/connection/websocket"
 
-    def environment(self) -> dict[str, str]:
-        return clean_environment(self.env)
-
     def command(self) -> Sequence[str]:
         return [sys.executable, "app.py", "serve", "--port", str(self.port)]
-
-    def begin(self) -> subprocess.Popen[bytes] | Forked:
-        """Unless it is another program or told what only a start looks at, it may be forked."""
-        program, *words = self.command()[1:]
-        if (
-            not self.forks
-            or program != "app.py"
-            or any(name.startswith(("MALLOC_", "PYTHON", "LC_", "HTTP_WORKERS")) for name in self.env)
-        ):
-            return super().begin()
-        return Forked(words, self.root, self.environment(), self.log)
 
     def is_up(self) -> bool:
         try:

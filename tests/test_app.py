@@ -26,6 +26,7 @@ from tests.services import (
     clean_environment,
     end_embedded,
     free_port,
+    run_app,
     until,
     valkey_runs,
     wait_until,
@@ -155,16 +156,10 @@ async def _acked(node: Node, log: str) -> bool:
 # -- the command line
 
 
-def run(data_dir: Path, *words: str, stdin: str = "", **env: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "app.py", *words],
-        cwd=ROOT,
-        env=clean_environment({"DATA_DIR": str(data_dir), **env}),
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+def run(
+    data_dir: Path, *words: str | bytes, stdin: bytes | str = b"", **env: str
+) -> "subprocess.CompletedProcess[str]":
+    return run_app(*words, stdin=stdin, DATA_DIR=str(data_dir), **env)
 
 
 def test_a_terminal_takes_lines_from_a_pipe_and_replay_gives_them_back(data_dir: Path) -> None:
@@ -288,21 +283,8 @@ def test_a_pipe_sends_and_replays(data_dir: Path) -> None:
     assert [line["offset"] for line in lines] == [1, 2, 3, 4, 5] and lines[2]["info"]["user"] == "sara"
 
 
-def run_bytes(
-    data_dir: Path, *words: str | bytes, stdin: bytes = b"", **env: str
-) -> "subprocess.CompletedProcess[bytes]":
-    return subprocess.run(
-        [sys.executable, "app.py", *words],
-        cwd=ROOT,
-        env=clean_environment({"DATA_DIR": str(data_dir), **env}),
-        input=stdin,
-        capture_output=True,
-        timeout=60,
-    )
-
-
 def texts(data_dir: Path, channel: str, **env: str) -> list[str]:
-    lines = run_bytes(data_dir, "replay", channel, stdin=b"", **env).stdout.decode().splitlines()
+    lines = run(data_dir, "replay", channel, **env).stdout.splitlines()
     return [json.loads(line)["data"]["text"] for line in lines]
 
 
@@ -310,28 +292,28 @@ def texts(data_dir: Path, channel: str, **env: str) -> list[str]:
 @pytest.mark.parametrize("command", [("send", "any"), ("--plain", "--channel", "any", "--user", "sara")])
 def test_any_bytes_are_taken_from_a_pipe(data_dir: Path, locale: str, command: tuple[str, ...]) -> None:
     lines = b"a\ncaf\xe9\n\x1b[31mred\x1b[0m\nx\x0cy\x0bz\n\x00\n\xff\xfe\xed\xa0\x80.\nn\x00ul\nb\xd8\xb3\n"
-    done = run_bytes(data_dir, *command, stdin=lines, LC_ALL=locale)
-    assert (done.returncode, done.stderr) == (0, b"")
+    done = run(data_dir, *command, stdin=lines, LC_ALL=locale)
+    assert (done.returncode, done.stderr) == (0, "")
     assert texts(data_dir, "any", LC_ALL=locale) == [
         *("a", "caf\ufffd", "[31mred[0m", "x\ny\nz", "\ufffd" * 5 + ".", "nul", "bس")
     ]
 
 
 def test_any_bytes_are_taken_from_elsewhere(data_dir: Path) -> None:
-    assert run_bytes(data_dir, "send", "any", b"caf\xe9", b"\x1b[1mbold").returncode == 0
-    assert run_bytes(data_dir, "send", "any", "--whole", stdin=b"two\r\nlines\xe9\n").returncode == 0
-    assert run_bytes(data_dir, "send", "any", stdin="latin سلام\n".encode(), PYTHONIOENCODING="latin-1").returncode == 0
+    assert run(data_dir, "send", "any", b"caf\xe9", b"\x1b[1mbold").returncode == 0
+    assert run(data_dir, "send", "any", "--whole", stdin=b"two\r\nlines\xe9\n").returncode == 0
+    assert run(data_dir, "send", "any", stdin="latin سلام\n".encode(), PYTHONIOENCODING="latin-1").returncode == 0
     assert texts(data_dir, "any", PYTHONIOENCODING="latin-1")[:2] == ["caf\ufffd [1mbold", "two\nlines\ufffd"]
-    shown = run_bytes(data_dir, "--channel", "any", stdin=b"/quit\n", PYTHONIOENCODING="ascii")
-    assert shown.returncode == 0 and b"caf? [1mbold" in shown.stdout
+    shown = run(data_dir, "--channel", "any", stdin=b"/quit\n", PYTHONIOENCODING="ascii")
+    assert shown.returncode == 0 and "caf? [1mbold" in shown.stdout
     refusals: list[tuple[tuple[str | bytes, ...], str]] = [
         (("send", "any", "--json"), "data must be JSON"),
         (("send", b"a\xe9"), "a channel name has"),
         (("--user", b"a\xe9"), "a user name has"),
     ]
     for words, says in refusals:
-        refused = run_bytes(data_dir, *words, stdin=b'{"a":"\xe9"\n')
-        assert refused.returncode == 1 and says.encode() in refused.stderr and b"Traceback" not in refused.stderr
+        refused = run(data_dir, *words, stdin=b'{"a":"\xe9"\n')
+        assert refused.returncode == 1 and says in refused.stderr and "Traceback" not in refused.stderr
 
 
 @pytest.mark.parametrize("command", ["send any", "send any --whole", "--channel any"])

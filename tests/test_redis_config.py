@@ -17,6 +17,7 @@ from tests.services import (
     RedisClient,
     RedisProcess,
     clean_environment,
+    run_app,
     until,
 )
 
@@ -86,8 +87,7 @@ async def test_more_commands_at_once_than_connections(client: RedisClient) -> No
 
 
 def test_a_setting_of_the_wrong_kind_is_named() -> None:
-    env = clean_environment({"REDIS_PORT": "six"})
-    done = subprocess.run([sys.executable, "app.py", "status"], cwd=ROOT, env=env, capture_output=True, text=True)
+    done = run_app("status", REDIS_PORT="six")
     assert done.returncode == 1 and "REDIS_PORT" in done.stderr and "Traceback" not in done.stderr
 
 

@@ -17,7 +17,7 @@ from chat.node import Node
 from tests.bridge.foreign import Host
 from tests.bridge.stage import in_mongo, in_sql
 from tests.clients import Client
-from tests.services import PeykServer, Process, RedisProcess, clean_environment, until
+from tests.services import AppProcess, PeykServer, RedisProcess, until
 
 Databases = Mapping[str, str]
 """DATABASE_URL and MONGO_URL of databases that are empty."""
@@ -130,15 +130,8 @@ async def redelivered(
         QueueConsumer._ack, QueueConsumer._stored = ack, stored  # type: ignore[method-assign]
 
 
-class BridgeProcess(Process):
+class BridgeProcess(AppProcess):
     """`python app.py bridge`."""
-
-    def __init__(self, env: Mapping[str, str]) -> None:
-        super().__init__()
-        self._env = {"DATA_DIR": str(self.dir), **env}
-
-    def environment(self) -> dict[str, str]:
-        return clean_environment(self._env)
 
     def command(self) -> Sequence[str]:
         return [sys.executable, "app.py", "bridge"]

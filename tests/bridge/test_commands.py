@@ -18,7 +18,7 @@ import pytest
 import redis
 
 from tests.bridge.stage import RETURN, Stage, event, pending
-from tests.services import ROOT, PeykServer, RedisProcess, clean_environment, until, wait_until
+from tests.services import ROOT, PeykServer, RedisProcess, clean_environment, run_app, until, wait_until
 
 CHANNEL = "general"
 
@@ -30,8 +30,7 @@ def stage() -> Iterator[Stage]:
 
 
 def run(env: dict[str, str], *words: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "app.py", *words]
-    return subprocess.run(command, cwd=ROOT, env=clean_environment(env), capture_output=True, text=True, timeout=60)
+    return run_app(*words, **env)
 
 
 def post(server: PeykServer, count: int, channel: str = CHANNEL) -> None:

@@ -2,8 +2,6 @@
 
 import asyncio
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 
 import asyncpg
@@ -18,7 +16,7 @@ from chat.models import User
 from chat.node import Node
 from tests.bridge.stage import RETURN, Stage, lines
 from tests.clients import Client
-from tests.services import ROOT, clean_environment, until
+from tests.services import run_app, until
 
 CHANNEL, COUNT = "long", 450
 MESSAGES = f"/api/channels/{CHANNEL}/messages"
@@ -86,8 +84,7 @@ async def test_the_protocols_history(stage: Stage, filled: int) -> None:
 
 async def test_the_command_replay(stage: Stage, filled: int) -> None:
     def replay(*words: str) -> list[int]:
-        command, env = [sys.executable, "app.py", "replay", CHANNEL, *words], clean_environment(stage.environment)
-        done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60)
+        done = run_app("replay", CHANNEL, *words, **stage.environment)
         assert done.returncode == 0, done.stderr
         return list(lines(done.stdout))
 

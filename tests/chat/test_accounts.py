@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import subprocess
-import sys
 from collections.abc import AsyncIterator
 
 import httpx2 as httpx
@@ -17,7 +16,7 @@ from chat.models import User
 from chat.node import Node
 from chat.settings import ServerSettings
 from tests.chat.conftest import Talk
-from tests.services import ROOT, PeykServer, RedisProcess, clean_environment, until
+from tests.services import PeykServer, RedisProcess, run_app, until
 
 PASSWORD = "a long password"
 GONE = 3500, "this name has an account now"
@@ -279,10 +278,7 @@ async def test_who_lost_their_password_is_given_another(
         pass
 
     async def reset(name: str) -> subprocess.CompletedProcess[str]:
-        command, env = [sys.executable, "app.py", "password", name], {"REDIS_URL": redis_of_module.url}
-        return await asyncio.to_thread(
-            subprocess.run, command, cwd=ROOT, env=clean_environment(env), capture_output=True, text=True, timeout=60
-        )
+        return await asyncio.to_thread(run_app, "password", name, REDIS_URL=redis_of_module.url)
 
     done = await reset("Forgetful")
     assert done.returncode == 0, done.stderr

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from websockets.asyncio.client import connect
 
 from chat.demo import script
 from tests.chat.conftest import Talk
-from tests.services import ROOT, PeykServer, RedisProcess, clean_environment, until
+from tests.services import PeykServer, RedisProcess, run_app, until
 
 
 class Demo(PeykServer):
@@ -56,8 +55,7 @@ async def _spoke(talk: Talk) -> bool:
 
 def refused(**env: str) -> str:
     """What a demo that does not start says, in one line."""
-    command = [sys.executable, "app.py", "demo", "--port", "0"]
-    done = subprocess.run(command, cwd=ROOT, env=clean_environment(env), capture_output=True, text=True, timeout=60)
+    done = run_app("demo", "--port", "0", **env)
     lines = done.stderr.splitlines()
     assert done.returncode == 1 and len(lines) == 1 and lines[0].startswith("peyk: "), done.stderr
     return lines[0]

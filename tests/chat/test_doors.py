@@ -3,7 +3,6 @@
 import asyncio
 import secrets
 import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -18,7 +17,7 @@ from chat.auth import Identity, Tokens
 from chat.node import Node
 from chat.settings import ServerSettings
 from tests.chat.conftest import Talk
-from tests.services import ROOT, PeykServer, RedisProcess, clean_environment
+from tests.services import PeykServer, RedisProcess, run_app
 
 SECRET = "a secret of thirty-two bytes or more"
 
@@ -187,16 +186,7 @@ async def test_a_revoked_client_goes_on_every_node(
         await one.ask(connect={"token": bad})
         await two.ask(connect={"token": bad})
         await good.ask(connect={"token": bystander})
-        command = [sys.executable, "app.py", "revoke", *words]
-        done = await asyncio.to_thread(
-            subprocess.run,
-            command,
-            cwd=ROOT,
-            env=clean_environment(environment),
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
+        done = await asyncio.to_thread(run_app, "revoke", *words, **environment)
         assert done.returncode == 0, done.stderr
         assert await closed(one) == await closed(two) == 3500
         assert "rpc" in await good.ask(rpc={"method": "subscriptions.list"})
@@ -367,8 +357,7 @@ async def test_secrets_are_not_in_the_log(http: httpx.AsyncClient, server: PeykS
 
 def test_the_token_command(environment: dict[str, str]) -> None:
     def run(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "app.py", "token", *words]
-        return subprocess.run(command, cwd=ROOT, env=clean_environment(env), capture_output=True, text=True)
+        return run_app("token", *words, **env)
 
     done = run("Sara", "--ttl", "60", "--channels", "news.*", AUTH_SECRET=SECRET)
     identity = TOKENS.identify(done.stdout.strip())

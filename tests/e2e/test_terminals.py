@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import urllib.request
 from functools import partial
 from pathlib import Path
@@ -13,7 +11,7 @@ import pytest
 
 from chat.plain import width
 from tests.e2e.tmux import Screen, Tmux
-from tests.services import ROOT, PeykServer, clean_environment, valkey_runs, wait_until
+from tests.services import PeykServer, run_app, valkey_runs, wait_until
 
 
 def post(server: PeykServer, channel: str, text: str) -> None:
@@ -47,10 +45,8 @@ def test_two_terminals_chat_without_a_server(tmux: Tmux, data_dir: Path) -> None
 
 def said(tmux: Tmux, data_dir: Path, channel: str) -> list[str]:
     """The texts of a channel, as `replay` gives them."""
-    command = [sys.executable, "app.py", "replay", channel]
-    env = clean_environment({"DATA_DIR": str(data_dir)})
-    lines = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=True).stdout
-    return [json.loads(line)["data"]["text"] for line in lines.splitlines()]
+    lines = run_app("replay", channel, DATA_DIR=str(data_dir)).stdout.splitlines()
+    return [json.loads(line)["data"]["text"] for line in lines]
 
 
 @pytest.mark.parametrize("face", ["--plain", "--user=sara"])

@@ -2,7 +2,6 @@
 
 import os
 import stat
-import subprocess
 import sys
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import pytest
 
 from pipeline.files import private_directory, private_file
 from redis_config import ConfigError
-from tests.services import ROOT, PeykServer, clean_environment, end_embedded
+from tests.services import PeykServer, end_embedded, run_app
 
 OPEN = 0o077
 
@@ -99,11 +98,9 @@ def test_nothing_that_a_server_writes_is_open_to_others() -> None:
 def test_the_line_that_refuses_a_directory(tmp_path: Path) -> None:
     (tmp_path / "somebody.txt").write_text("")
     tmp_path.chmod(0o755)
-    command = [sys.executable, "app.py", "status"]
-    env = clean_environment({"DATA_DIR": str(tmp_path), "REDIS_PORT": ""})
     (tmp_path / "appendonlydir").mkdir()  # so that no Redis of this machine is taken instead
     try:
-        done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60)
+        done = run_app("status", DATA_DIR=str(tmp_path), REDIS_PORT="")
     finally:
         end_embedded(tmp_path)
     assert done.returncode == 1 and done.stderr.startswith("peyk: DATA_DIR") and done.stderr.count("\n") == 1

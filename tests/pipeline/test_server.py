@@ -3,8 +3,6 @@
 import asyncio
 import os
 import re
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -13,7 +11,7 @@ import pytest
 from pipeline.rights import _COMMANDS
 from pipeline.server import check, open_redis
 from redis_config import Address, ConfigError, Settings, command_client
-from tests.services import ROOT, RedisClient, RedisProcess, clean_environment, free_port
+from tests.services import ROOT, RedisClient, RedisProcess, free_port, run_app
 
 
 @pytest.fixture
@@ -194,10 +192,8 @@ async def test_a_password_that_redis_does_not_have(address: Address) -> None:
 
 @pytest.mark.parametrize("command", ["status", "serve"])
 def test_every_command_says_so_in_one_line(address: Address, tmp_path: Path, command: str) -> None:
-    env = clean_environment({"REDIS_PORT": str(address.port), "REDIS_HOST": address.host, "REDIS_PASSWORD": "p"})
-    env["DATA_DIR"] = str(tmp_path)
-    words = [sys.executable, "app.py", command]
-    done = subprocess.run(words, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60)
+    redis = {"REDIS_PORT": str(address.port), "REDIS_HOST": address.host, "REDIS_PASSWORD": "p"}
+    done = run_app(command, DATA_DIR=str(tmp_path), **redis)
     assert done.returncode == 1
     assert done.stderr.startswith("peyk: Redis refuses us") and done.stderr.count("\n") == 1
 
