@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.conftest import LONG
 from tests.services import ROOT, clean_environment
 
 _FAILS = """
@@ -27,3 +28,7 @@ def test_what_a_failed_test_leaves_is_not_the_next_ones_fault(tmp_path: Path) ->
     env = clean_environment({"PYTHONPATH": str(ROOT)})
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120)
     assert "1 failed, 1 passed in" in done.stdout, done.stdout
+
+
+def test_the_files_that_begin_first_are_there() -> None:
+    assert [name for name in LONG if not (ROOT / "tests" / name).is_file()] == []
