@@ -13,6 +13,7 @@ from websockets.protocol import SERVER, Protocol
 
 _TEXT = 0x81  # how a frame begins that is a whole text message
 _MASKED = 0x80
+FRAMES, BYTES = 100, 16 * 1024  # of a client that are taken before others have their turn
 _quiet = logging.getLogger(__name__)  # of websockets; it looks once in a connection whether to say all
 _quiet.setLevel(logging.WARNING)
 
@@ -54,19 +55,23 @@ class FrameReader(ABC):
 
     # -- what it does
 
-    def take(self, data: bytes) -> None:
-        """Read what came, however it is cut: what is no whole frame yet is kept."""
+    def take(self, data: bytes) -> bytes:
+        """Read what came, however it is cut: what is no whole frame yet is kept. What is left for another turn."""
         if self._head:
             data, self._head = self._head + data, b""
         at, end = min(self._missing, len(data)), len(data)
         if at:
             self._missing -= at
             self._parse(data[:at])
-        while at < end and not self.ended:
+        for _ in range(FRAMES):
+            if at >= end or self.ended:
+                return b""
+            if at > BYTES:
+                break
             start, stop = _extent(data, at)
             if not stop:
                 self._head = data[at:]
-                return
+                return b""
             whole = data[at] == _TEXT and data[at + 1] & _MASKED and stop <= end and stop - start <= self._limit
             if whole and self._fragments is None:
                 self.on_message(apply_mask(data[start:stop], data[start - 4 : start]), True)
@@ -74,6 +79,7 @@ class FrameReader(ABC):
                 self._missing = max(stop - end, 0)
                 self._parse(data[at:stop])
             at = stop
+        return data[at:]
 
     @property
     def parser(self) -> Protocol:

@@ -33,7 +33,6 @@ NOT_UTF8 = 1007, "text must be UTF-8"
 DRAIN_RATE = 1000  # clients a second that are sent away when the node stops
 _LEAVING = 0.05  # seconds between looks whether a client that is sent away has its answers
 _CLOSE_TIMEOUT = 3.0  # seconds a client has to answer a close
-_PIECE = 4096  # bytes of a client that are taken before others have their turn; a read brings up to 256 KiB
 
 
 class Connection(FrameReader, asyncio.Protocol):
@@ -57,7 +56,7 @@ class Connection(FrameReader, asyncio.Protocol):
         self._next: asyncio.Handle | None = None  # the call that looks at what waits
         self._paused = False  # by the session
         self._session = session = Session(node, self, cookie, address)
-        self._waiting: bytearray | None = None  # what was read and not looked at yet
+        self._waiting = b""  # what was read and not looked at yet
         high_water = node.settings.high_water
         transport.set_write_buffer_limits(high=high_water, low=high_water // 4)
         if COUNTED not in handshake.app_state:
@@ -67,30 +66,24 @@ class Connection(FrameReader, asyncio.Protocol):
     # -- frames come in
 
     def data_received(self, data: bytes) -> None:
-        """A piece at a time: one read may bring thousands of commands or frames that are none; their sender waits."""
-        if not self._waiting and len(data) <= _PIECE:
-            self.take(data)
+        """One read may bring thousands of commands, or of frames that are none: their sender waits, not the others."""
+        if self._waiting:
+            self._waiting += data
             return
-        if self._closing:
-            return
-        if not self._waiting:
-            self._waiting = bytearray()
+        rest = self.take(data)
+        if rest and not self._closing:
+            self._waiting = rest
             self._transport.pause_reading()
-            self._next = self._next or asyncio.get_running_loop().call_soon(self._go_on)
-        self._waiting += data
+            if not self._paused:
+                self.resume_reading()
 
     def _go_on(self) -> None:
         self._next = None
-        if not self._waiting or self._paused:
+        if self._paused:
             return
-        if self._closing:
-            self._waiting = None
-        else:
-            piece = bytes(self._waiting[:_PIECE])
-            del self._waiting[:_PIECE]  # which moves nothing
-            self.take(piece)
-        if not self._waiting:
-            self._waiting = None
+        waiting, self._waiting = self._waiting, b""
+        if waiting and not self._closing:
+            self._waiting = self.take(waiting)
         if not self._paused:
             self.resume_reading()
 

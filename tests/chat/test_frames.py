@@ -4,12 +4,13 @@ import logging
 from itertools import chain
 from typing import Any, NamedTuple
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from websockets.frames import Frame, Opcode
 from websockets.protocol import SERVER, Protocol
 
-from chat.frames import FrameReader
+from chat.frames import BYTES, FRAMES, FrameReader
 from chat.local import frame as frame_of
 from tests.chat.wire import BINARY, CLOSE, CONT, PING, PONG, TEXT, frame
 
@@ -106,9 +107,20 @@ def test_frames_cut_anywhere_are_read_as_by_websockets(sent: list[Sent], cuts: l
     data = b"".join(frames)
     ends = [*sorted({cut % (len(data) + 1) for cut in cuts}), len(data)]
     for start, stop in zip([0, *ends], ends, strict=False):
-        if not reader.ended:
-            reader.take(data[start:stop])
+        rest = data[start:stop]
+        while rest and not reader.ended:
+            rest = reader.take(rest)
     assert reader.seen == by_websockets(frames)
+
+
+@pytest.mark.parametrize(("size", "count"), [(0, FRAMES), (10, FRAMES), (1000, BYTES // 1008 + 1), (50_000, 1)])
+def test_a_turn_takes_so_much_and_leaves_whole_frames(size: int, count: int) -> None:
+    reader = Reader()
+    rest = frame(b"x" * size) * 1000
+    for turn in range(1, 4):
+        rest = reader.take(rest)
+        assert len(reader.seen) == turn * count
+    assert rest == frame(b"x" * size) * (1000 - 3 * count)
 
 
 def test_a_connection_that_sends_whole_texts_alone_needs_no_parser() -> None:
