@@ -158,11 +158,13 @@ def role_of(identity: Identity, policy: Policy, granted: bool = False) -> str:
     """What `identity` is in a channel: one of ROLES. `granted`: with a token for a subscription, as a member."""
     if identity.admin:
         return "admin"
+    if identity.user.id not in policy.roles and identity.guest and not granted:  # as most of those who are asked for
+        return "program" if identity.program else "stranger"
     role = policy.roles.get(identity.user.id, "stranger")
-    if role in (ASKED, DECLINED):
-        role = "stranger"
     if role == "banned":  # whoever comes by that name
         return role
+    if role in (ASKED, DECLINED):
+        role = "stranger"
     muted = role.startswith("muted")
     if identity.program:
         return "muted program" if muted else "program"

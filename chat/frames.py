@@ -63,11 +63,12 @@ class FrameReader(ABC):
         if at:
             self._missing -= at
             self._parse(data[:at])
+        most = min(end, BYTES)
         for _ in range(FRAMES):
-            if at >= end or self.ended:
-                return b""
-            if at > BYTES:
+            if at >= most:
                 break
+            if self.ended:
+                return b""
             start, stop = _extent(data, at)
             if not stop:
                 self._head = data[at:]

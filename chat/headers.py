@@ -52,6 +52,9 @@ class Cors:
         return found
 
 
+_SECURED = tuple((name.encode(), value.encode()) for name, value in (*HEADERS.items(), ("cache-control", "no-store")))
+
+
 def secured(send: Send, added: Mapping[str, str]) -> Send:
     """`send` of an HTTP request, with HEADERS where the response does not bring its own, and what is `added`.
 
@@ -60,15 +63,19 @@ def secured(send: Send, added: Mapping[str, str]) -> Send:
 
     async def send_secured(message: Message) -> None:
         if message["type"] == "http.response.start":
-            headers = MutableHeaders(scope=message)
-            for name, value in added.items():
-                if name == "vary":
-                    headers.add_vary_header(value)
-                else:
-                    headers[name] = value
-            for name, value in HEADERS.items():
-                headers.setdefault(name, value)
-            headers.setdefault("cache-control", "no-store")
+            if added:
+                _add(MutableHeaders(scope=message), added)
+            brought = {name for name, _ in message["headers"]}
+            own = [header for header in _SECURED if header[0] not in brought]
+            message["headers"] = [*message["headers"], *own]
         await send(message)
 
     return send_secured
+
+
+def _add(headers: MutableHeaders, added: Mapping[str, str]) -> None:
+    for name, value in added.items():
+        if name == "vary":
+            headers.add_vary_header(value)
+        else:
+            headers[name] = value

@@ -48,6 +48,9 @@ class Inbox:
             self._waiting += data
             self._source.pause_reading()
             return
+        if b"\n" not in data and not self.closed and not self._busy():  # a line alone, as most are
+            self._handle(data)
+            return
         start = 0
         for _ in range(TURN):
             if self.closed:

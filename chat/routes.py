@@ -41,6 +41,7 @@ class Operation:
 
 
 _CHANNEL, _MESSAGES = "/api/channels/{id}", "/api/channels/{id}/messages"
+_EVENTS = "/api/events"
 _SUBSCRIBER, _ROLE = "/api/channels/{id}/subscribers/{user}", "/api/channels/{id}/roles/{user}"
 _PATTERN = r"^[\p{L}\p{M}\p{Nd}_\-][\p{L}\p{M}\p{Nd}_.\-]*$"
 _NAME = {"type": "string", "pattern": _PATTERN, "maxLength": NAME_LIMIT, "description": f"{NAME_RULE}."}
@@ -118,7 +119,7 @@ OPERATIONS = (
     ),
     Operation(
         "POST",
-        "/api/events",
+        _EVENTS,
         event_api.post_events,
         "Queue an event, or a batch (an array, or NDJSON). 202: it is safe, and comes into its channel.",
         {202: event_api.Queued | list[event_api.Queued]},
@@ -127,7 +128,7 @@ OPERATIONS = (
     ),
     Operation(
         "GET",
-        "/api/events",
+        _EVENTS,
         event_api.list_events,
         "The newest events of a channel, none from before it was deleted and made again.",
         {200: list[event_api.StoredEvent]},
@@ -159,7 +160,7 @@ def routes() -> list[Route]:
     async def openapi(request: Request) -> Response:
         return answer(_DOCUMENT)
 
-    paths: dict[str, dict[str, Endpoint]] = {}
+    paths: dict[str, dict[str, Endpoint]] = {_MESSAGES: {}, _EVENTS: {}}  # most ask for these: they are looked at first
     for operation in OPERATIONS:
         paths.setdefault(operation.path, {})[operation.method] = operation.endpoint
     table = [_route(path, methods) for path, methods in paths.items()]

@@ -83,10 +83,10 @@ def application(settings: ServerSettings, join: Join = alone, beside: Beside | N
     socket_route = WebSocketRoute("/connection/websocket", endpoint)
     app = Application(
         routes=[
+            *routes(),
+            with_slash(socket_route),
             Route("/", assets.page),
             Route("/web/{name}", assets.file),
-            with_slash(socket_route),
-            *routes(),
         ],
         exception_handlers=dict.fromkeys(kinds, on_error),
         middleware=[Middleware(Gate, settings=settings)],

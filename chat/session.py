@@ -354,14 +354,12 @@ class Session:
             self._hold(command_id, self._append_once_known(channel, data, publish.key, user, done))
             return
         self.access.check("publish", channel, policy)
-        self._publish(channel, data, publish.key, user, done)
+        self._publishing += 1
+        self._node.producer.append(channel, data, user.username, self.client, publish.key, True, done)
 
     async def _append_once_known(self, channel: str, data: bytes, key: str, user: User, done: "partial[None]") -> None:
         await self._node.allow(self.access, "publish", channel)
         await self._node.ensure(self.access, channel)
-        self._publish(channel, data, key, user, done)
-
-    def _publish(self, channel: str, data: bytes, key: str, user: User, done: "partial[None]") -> None:
         self._publishing += 1
         self._node.producer.append(channel, data, user.username, self.client, key, True, done)
 

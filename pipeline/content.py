@@ -73,12 +73,13 @@ def json_line(data: bytes | msgspec.Raw, limit: int, depth: int = DEPTH) -> byte
     Raises BadRequest for what is not JSON (RFC 8259), deeper than `depth`, not text; TooLarge over `limit` bytes.
     """
     raw = bytes(data)
-    if len(raw) > limit * _LONGER:
-        raise TooLarge(f"a message has at most {limit} bytes; this one has {len(raw)}")
-    if len(raw) > 2 * depth and is_deeper(raw, depth):  # before it is decoded: what is too deep costs nothing more
+    size = len(raw)
+    if size > limit * _LONGER:
+        raise TooLarge(f"a message has at most {limit} bytes; this one has {size}")
+    if size > 2 * depth and is_deeper(raw, depth):  # before it is decoded: what is too deep costs nothing more
         raise BadRequest.beyond("json_depth", f"data has arrays and objects more than {depth} levels deep")
     try:
-        value = _decode_short(raw) if len(raw) <= _SHORT else _decode_long(raw)
+        value = _decode_short(raw) if size <= _SHORT else _decode_long(raw)
     except UNREADABLE as error:
         raise BadRequest(f"data must be JSON: {error}") from None
     line = _encode(value)

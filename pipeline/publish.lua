@@ -34,11 +34,11 @@ local count = tonumber(ARGV[7])
 local channels, arg = {}, 9
 for i = 1, count do
   local hash = redis.pcall('HMGET', KEYS[2 + 2 * i], 'epoch', 'offset', 'created_at')
-  local channel = {id = ARGV[arg], hash = KEYS[2 + 2 * i], history = KEYS[3 + 2 * i], changed = false, ms = ms}
+  local channel = {id = ARGV[arg], hash = KEYS[2 + 2 * i], history = KEYS[3 + 2 * i], ms = ms}
   if hash.err then
     channel.broken = hash.err
   elseif hash[1] then
-    channel.epoch, channel.offset = hash[1], tonumber(hash[2]) or 0
+    channel.known, channel.epoch, channel.offset = hash[1], hash[1], tonumber(hash[2]) or 0
     local began = tonumber(hash[3]) or 0
     if began > now then channel.ms = string.format('%.0f', began) end -- the clock went back: nothing is older than its channel
     local seen = tonumber(ARGV[arg + 2])
@@ -53,9 +53,11 @@ for i = 1, count do
 end
 
 local function store(channel, user, client, data)
+  local place
   local function add()
+    place = string.format('%.0f', channel.offset + 1)
     return redis.pcall('XADD', channel.history, 'MAXLEN', '~', ARGV[1],
-      string.format('%.0f', channel.offset + 1) .. '-' .. channel.ms, 'user', user, 'client', client, 'data', data)
+      place .. '-' .. channel.ms, 'user', user, 'client', client, 'data', data)
   end
   local id = add()
   if type(id) == 'table' and id.err and string.find(id.err, 'equal or smaller', 1, true) then
@@ -65,7 +67,7 @@ local function store(channel, user, client, data)
     id = add()
   end
   if type(id) == 'table' and id.err then return nil, id.err end
-  channel.offset, channel.changed = channel.offset + 1, true
+  channel.offset, channel.place = channel.offset + 1, place
   return id
 end
 
@@ -99,7 +101,7 @@ while ARGV[arg] do
       if err then
         reply = '! ' .. err
       else
-        reply = string.format('%.0f', channel.offset) .. ' ' .. channel.ms .. ' ' .. channel.epoch
+        reply = channel.place .. ' ' .. channel.ms .. ' ' .. channel.epoch
         log[#log + 1] = channel.id
         log[#log + 1] = id .. ' ' .. channel.epoch .. ' ' .. user .. ' ' .. client .. ' ' .. data
         if key > 0 then redis.pcall('SET', KEYS[key], reply, 'PX', ARGV[3]) end
@@ -111,8 +113,10 @@ end
 
 for i = 1, count do
   local channel = channels[i]
-  if channel.changed then
-    redis.pcall('HSET', channel.hash, 'epoch', channel.epoch, 'offset', string.format('%.0f', channel.offset))
+  if channel.place and channel.known == channel.epoch then
+    redis.pcall('HSET', channel.hash, 'offset', channel.place)
+  elseif channel.place then
+    redis.pcall('HSET', channel.hash, 'epoch', channel.epoch, 'offset', channel.place)
     if channel.new then
       redis.pcall('HSET', channel.hash, 'id', channel.id, 'name', channel.id, 'created_at', ms)
       redis.pcall('ZADD', KEYS[3], 0, channel.id)
