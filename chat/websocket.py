@@ -69,22 +69,25 @@ class Connection(FrameReader, asyncio.Protocol):
         """One read may bring thousands of commands, or of frames that are none: their sender waits, not the others."""
         if self._waiting:
             self._waiting += data
-            return
+        else:
+            self._take(data)
+
+    def _take(self, data: bytes) -> None:
         rest = self.take(data)
-        if rest and not self._closing:
+        if rest and not self._closing and not self.ended:
             self._waiting = rest
             self._transport.pause_reading()
             if not self._paused:
-                self.resume_reading()
+                self._next = self._next or asyncio.get_running_loop().call_soon(self._go_on)
 
     def _go_on(self) -> None:
         self._next = None
         if self._paused:
             return
         waiting, self._waiting = self._waiting, b""
-        if waiting and not self._closing:
-            self._waiting = self.take(waiting)
-        if not self._paused:
+        if not self._closing:
+            self._take(waiting)
+        if not self._waiting and not self._paused:
             self.resume_reading()
 
     @property

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import struct
 from typing import Any
 
 import httpx2 as httpx
@@ -70,6 +71,19 @@ async def test_several_commands_in_one_frame(dial: Dial) -> None:
             assert "error" not in await talk.reply(number)
         history = (await talk.ask(history={"channel": "ws-many", "limit": 100}))["history"]
         assert [p["data"] for p in history["publications"]] == list(range(3, 20))
+
+
+async def test_very_many_frames_at_once_are_answered_in_their_order(dial: Dial) -> None:
+    """More than are taken in a turn, and more than are read at once."""
+    async with dial() as talk:
+        frame = struct.pack(">BB4x", 0x81, 0x80 | 22)  # a text of 22 bytes, masked with zeros
+        numbers = range(10_000, 40_000)
+        talk.socket.transport.write(b"".join(frame + b'{"id":%d,"ping":{}}' % number for number in numbers))
+        answers: list[int] = []
+        while len(answers) < len(numbers):
+            text = await asyncio.wait_for(talk.socket.recv(), 60)
+            answers += [json.loads(line)["id"] for line in str(text).split("\n")]
+        assert answers == list(numbers)
 
 
 async def test_history_forward_backward_and_position_only(dial: Dial) -> None:
