@@ -67,7 +67,7 @@ from chat.pipe import replay, send
 from chat.protocol import encode
 from chat.settings import ServerSettings, log
 from chat.shared import SharedNode
-from chat.stdio import tolerate
+from chat.stdio import NO_ROOM, forget_output, tolerate
 from chat.terminal import Terminal
 from chat.version import SERVER
 from chat.words import Words
@@ -383,7 +383,9 @@ def main() -> int:
     tolerate()
     log(logging.INFO if options.command in (*WORKERS, "bridge", "demo") else logging.ERROR)
     try:
-        return run(options)
+        code = run(options)
+        sys.stdout.flush()  # while there is somebody to tell what became of it
+        return code
     except (Temporary, ConnectionLost, ReplyError) as error:
         print(f"peyk: {error}", file=sys.stderr)
         return NOT_NOW
@@ -396,8 +398,14 @@ def main() -> int:
             print(f"peyk: setting {name}: {problem['msg'].removeprefix('Value error, ')}", file=sys.stderr)
         return 1
     except BrokenPipeError:  # whoever read our output has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        forget_output()
         return 0
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        forget_output()
+        print(f"peyk: the output cannot be written: {error.strerror}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         return 130
 

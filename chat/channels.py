@@ -53,6 +53,15 @@ if new == 1 then
 end
 return {tostring(new), unpack(redis.call('HGETALL', KEYS[1]))}"""
 
+# Delete the channel ARGV[1] at once: who publishes meanwhile makes a whole new one. KEYS: the list, the tombstone (kept
+# ARGV[2] seconds), and all the channel has. ARGV[4] is told on ARGV[3]. What takes room comes last: a full Redis lets a
+# script go on that has removed something.
+_DELETE = """
+redis.call('DEL', unpack(KEYS, 3))
+redis.call('ZREM', KEYS[1], ARGV[1])
+redis.call('SET', KEYS[2], 1, 'EX', ARGV[2])
+return redis.call('PUBLISH', ARGV[3], ARGV[4])"""
+
 # Give ARGV[1] the role ARGV[2], unless more than ARGV[3] would have one: 0.
 # A mute takes nothing but the word: who was a member is one still.
 _GIVE = f"""
@@ -205,16 +214,11 @@ class Channels:
             raise PermissionDenied("who was asked has not accepted; leave it, and it is no longer listed")
         epoch = str(await self._redis.hget(self._keys.channel(channel.id), "epoch"))
         members = await self._subscriptions.subscribers(channel.id)
-        async with self._redis.pipeline(transaction=True) as pipe:  # who publishes meanwhile makes a whole new one
-            pipe.delete(self._keys.channel(channel.id))
-            pipe.delete(self._keys.presence(channel.id))
-            pipe.delete(self._keys.roles(channel.id))
-            pipe.delete(self._keys.history(channel.id))
-            pipe.delete(self._keys.subscribers(channel.id))
-            pipe.zrem(CHANNELS, channel.id)
-            pipe.set(self._keys.tombstone(channel.id), 1, ex=_TOMBSTONE)
-            pipe.publish(self._keys.control, f"{DELETED}{channel.id} {epoch} {channel.kind}")
-            await pipe.execute()
+        of = self._keys
+        keys = [CHANNELS, of.tombstone(channel.id), of.channel(channel.id), of.presence(channel.id)]
+        keys += [of.roles(channel.id), of.history(channel.id), of.subscribers(channel.id)]
+        word = f"{DELETED}{channel.id} {epoch} {channel.kind}"
+        await self._link.call("EVAL", _DELETE, len(keys), *keys, channel.id, _TOMBSTONE, self._keys.control, word)
         await self._subscriptions.end(channel.id, members)
         await self.policy_changed(channel.id)
 

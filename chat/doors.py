@@ -9,7 +9,7 @@ from collections.abc import Callable
 import msgspec
 from redis.asyncio import Redis
 
-from chat.auth import ApiKeys, Identity, Tokens
+from chat.auth import PROGRAM, ApiKeys, Identity, Tokens
 from chat.errors import BadRequest, PermissionDenied, Unauthorized
 from chat.lookalikes import chosen
 from chat.models import User
@@ -80,11 +80,13 @@ class Doors:
         return Identity(User.named(name or GUEST_PREFIX + secrets.token_hex(3)), guest=True, local=local)
 
     async def guest(self, name: str) -> Identity:
-        """A guest by a name, which must be nobody's account. Raises Unauthorized and BadRequest."""
+        """A guest by a name, which must be nobody's account and no program's. Raises Unauthorized and BadRequest."""
         identity = self.nameless(name)
         chosen(name)
         if self._names_given and not identity.user.id.startswith(GUEST_PREFIX):
             return self.nameless(GUEST_PREFIX + name)
+        if identity.user.id == PROGRAM:
+            raise BadRequest(f"{PROGRAM} is the name of programs that name nobody; choose another name")
         await self.check_free(identity.user)
         return identity
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pipeline import fanout
 from pipeline.keys import READY
-from pipeline.resp import ConnectionLost, ReplyError
+from pipeline.resp import ConnectionLost, ReplyError, remedy_for
 from pipeline.status import GroupState, delay, group_states
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ async def _ready(node: "Node") -> Readiness:
         unknown = {"redis": str(error) or "no answer", "pubsub": "unknown", "fanout": "unknown"}
         return Readiness(unknown, {})
     if isinstance(written, ReplyError):
-        parts["redis"] = f"takes no writes ({written}); {_remedy(str(written))}"
+        parts["redis"] = f"takes no writes ({written}); {remedy_for(str(written).partition(' ')[0])}"
     full = [p for p, length in enumerate(held) if isinstance(length, int) and length >= node.settings.log_length]
     if full:
         parts["log"] = _full(full, states, node.settings.log_length)
@@ -81,17 +81,6 @@ async def _ready(node: "Node") -> Readiness:
     sinks = {state.group for state in states} - {fanout.GROUP}
     degraded |= {sink: _lag([state for state in states if state.group == sink], now) for sink in sorted(sinks)}
     return Readiness(parts, degraded)
-
-
-def _remedy(error: str) -> str:
-    """What to do about a write that Redis refused."""
-    word = error.partition(" ")[0]
-    return {
-        "OOM": "it is full: raise its maxmemory, or lower HISTORY_LENGTH",
-        "MISCONF": "it cannot save: see its log and its disk",
-        "NOPERM": "its user lacks a right: see docs/operating.md",
-        "NOAUTH": "it wants a password: set REDIS_PASSWORD",
-    }.get(word, "see its log")
 
 
 def _full(partitions: Sequence[int], states: Sequence[GroupState], length: int) -> str:

@@ -33,6 +33,12 @@ def is_host(text: str) -> bool:
     return text == "*" or _HOST.fullmatch(text.lower()) is not None
 
 
+def without_default_port(text: str) -> str:
+    """The host that is meant by one with :80 or :443, which no browser sends; empty for any other text."""
+    match = _HOST.fullmatch(text.lower())
+    return match[1] if match is not None and match[2] is not None and int(match[2]) in (80, 443) else ""
+
+
 def answers_to(host: str, hosts: Collection[str], own_address: str = "") -> bool:
     """Whether the header `host` is one of `hosts`: with its port, or with any where the list names none.
 

@@ -14,11 +14,11 @@ from starlette.responses import Response
 from chat.access import Access
 from chat.auth import Identity, check
 from chat.doors import ANONYMOUS, COOKIE, GUEST_PREFIX, Doors
-from chat.errors import BadRequest, PermissionDenied, PeykError, Unauthorized, Unavailable
+from chat.errors import BadRequest, PermissionDenied, PeykError, Unauthorized
 from chat.metrics import count
 from chat.models import User, channel_id
 from chat.protocol import OFFSET_LIMIT, encode
-from pipeline.resp import FAILURES
+from pipeline.resp import FAILURES, unavailable
 
 if TYPE_CHECKING:
     from chat.node import Node
@@ -66,7 +66,7 @@ async def on_error(request: Request, error: Exception) -> Response:
         return Response(encode(Failure(ErrorBody(code, text))), error.status_code, allowed, JSON)
     if isinstance(error, FAILURES):
         logger.info("%s %s: Redis failed: %s", request.method, request.url.path, error)
-        return failure(Unavailable("Redis does not answer; try again"))
+        return failure(unavailable(error))
     logger.exception("%s %s failed", request.method, request.url.path, exc_info=error)
     return failure(PeykError("internal error; the server's log says more"))
 

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, SecretStr, field_validator
 
 from chat.models import NAME_LIMIT
-from chat.origin import is_host, is_origin, listed
+from chat.origin import is_host, is_origin, listed, without_default_port
 from redis_config import Settings
 
 AUTO = {
@@ -63,8 +63,10 @@ class ServerSettings(Settings):
     registration: Literal["auto", "yes", "no"] = Field(
         "auto", description="whether people may register; auto: without AUTH_SECRET and AUTH_KEYS"
     )
-    session_ttl: int = Field(14 * 86400, ge=60, description="seconds after which who registered signs in again")
-    http_workers: int = Field(1, ge=1, description="server processes that share the port")
+    session_ttl: int = Field(
+        14 * 86400, ge=60, le=3660 * 86400, description="seconds after which who registered signs in again"
+    )
+    http_workers: int = Field(1, ge=1, le=1024, description="server processes that share the port")
     message_limit: int = Field(64 * 1024, ge=1, description="largest message, bytes of JSON")
     event_batch: int = Field(1000, ge=1, description="events in one batch posted to /api/events")
     batch_bytes: int = Field(1024 * 1024, ge=1, description="largest body posted to /api/events")
@@ -78,15 +80,16 @@ class ServerSettings(Settings):
     page_limit: int = Field(1000, ge=1, description="messages in one page of history")
     page_bytes: int = Field(1024 * 1024, ge=1, description="bytes in one page of history")
     pending_limit: int = Field(1024, ge=1, description="publishes of one client that may await their stream")
-    ping_interval: int = Field(25, ge=1, description="seconds between the server's pings")
-    connect_timeout: int = Field(10, ge=1, description="seconds a socket has to say its first command")
+    ping_interval: int = Field(25, ge=1, le=3600, description="seconds between the server's pings")
+    connect_timeout: int = Field(10, ge=1, le=3600, description="seconds a socket has to say its first command")
     check_interval: float = Field(5, gt=0, description="seconds between comparisons of positions with Redis")
-    shutdown_timeout: int = Field(10, ge=0, description="seconds clients have to leave at shutdown")
+    shutdown_timeout: int = Field(10, ge=0, le=3600, description="seconds clients have to leave at shutdown")
     header_limit: int = Field(65536, ge=1, description="largest first line and headers of a request, bytes")
     handshake_timeout: float = Field(10, gt=0, description="seconds a connection has to send a whole request")
     keep_alive_timeout: int = Field(
         75,
         ge=1,
+        le=86400,
         description="seconds an HTTP connection may wait for its next request; more than the proxy before it has",
     )
     allowed_origins: str = Field("", description="other web origins whose pages may connect, separated by commas")
@@ -143,6 +146,8 @@ class ServerSettings(Settings):
     @classmethod
     def _are_hosts(cls, value: str) -> str:
         for host in listed(value):
+            if named := without_default_port(host):
+                raise ValueError(f"{host[:80]!r}: browsers leave out :80 and :443; write {named[:80]}, for any port")
             if not is_host(host):
                 known = "chat.example.com, chat.example.com:8443, *.example.com, [::1] or *"
                 raise ValueError(f"{host[:80]!r} is no host; write {known}")

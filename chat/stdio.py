@@ -1,6 +1,7 @@
 """Standard input and output of a command: whatever bytes come in, and a reader who may leave."""
 
 import asyncio
+import errno
 import io
 import os
 import select
@@ -12,6 +13,7 @@ from contextlib import contextmanager, suppress
 from chat.errors import BadRequest
 
 _AHEAD = 1000  # lines read before they are asked for
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # why what is written to a file cannot be
 
 
 def tolerate() -> None:
@@ -24,6 +26,11 @@ def tolerate() -> None:
     for stream in (sys.stdin, sys.stdout):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
+
+
+def forget_output() -> None:
+    """Write what is still to be written, and all that follows, nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def write_utf8() -> None:

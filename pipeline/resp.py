@@ -11,8 +11,16 @@ from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import hiredis
-from redis.exceptions import RedisError
+from redis.exceptions import (
+    AuthenticationError,
+    NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
 
+from chat.errors import StorageFull, Temporary, Unavailable
 from redis_config import Address
 
 Command = Sequence[bytes | str | int]
@@ -56,9 +64,46 @@ _REFUSALS = {
 }
 """What Redis says of itself, not of the command, by the first word of its answer."""
 
+_REMEDIES = {
+    "OOM": "it is full: raise its maxmemory, or lower HISTORY_LENGTH",
+    "MISCONF": "it cannot save: see its log and its disk",
+    "NOPERM": "its user lacks a right: see docs/operating.md",
+    "NOAUTH": "it wants a password: set REDIS_PASSWORD",
+    "READONLY": f"it {_REFUSALS['READONLY']}",
+}
+_WORDS: dict[type[Exception], str] = {
+    OutOfMemoryError: "OOM",
+    NoPermissionError: "NOPERM",
+    AuthenticationError: "NOAUTH",
+    ReadOnlyError: "READONLY",
+}
+"""redis-py leaves out the first word of what it has a class for."""
+
 
 FAILURES = (ReplyError, RedisError, OSError)
 """What a command to Redis may raise: its error replies, redis-py's errors, and lost connections."""
+
+
+def remedy_for(word: str) -> str:
+    """What to do about a command that Redis refused, by the first word of its answer."""
+    return _REMEDIES.get(word, "see its log")
+
+
+def unavailable(error: BaseException) -> Temporary:
+    """What a client is told of one of FAILURES: that Redis is silent, or why it refuses.
+
+    Never the answer as it is, which may quote the command and what others wrote.
+    """
+    if isinstance(error, Refused) and error.word:
+        return Unavailable(f"{error}; try again")
+    if not isinstance(error, ReplyError | ResponseError | AuthenticationError):
+        return Unavailable("Redis does not answer; try again")
+    quoted = str(error).rpartition("of pipeline caused error: ")[2]
+    word = next((word for kind, word in _WORDS.items() if isinstance(error, kind)), quoted.partition(" ")[0])
+    if word not in _REMEDIES:
+        return Unavailable("Redis refuses this; the server's log says why")
+    kind = StorageFull if word == "OOM" else Unavailable
+    return kind(f"Redis refuses this ({word}): {remedy_for(word)}; then try again")
 
 
 class Connection(asyncio.Protocol):

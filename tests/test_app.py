@@ -283,6 +283,18 @@ def test_a_pipe_sends_and_replays(data_dir: Path) -> None:
     assert [line["offset"] for line in lines] == [1, 2, 3, 4, 5] and lines[2]["info"]["user"] == "sara"
 
 
+@pytest.mark.parametrize("words", [("replay", "full"), ("replay", "full", "--follow"), ("status",)])
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_output_that_cannot_be_written_is_one_line(data_dir: Path, words: tuple[str, ...], unbuffered: str) -> None:
+    assert run(data_dir, "send", "full", "--user", "sara", "hello").returncode == 0
+    env = clean_environment({"DATA_DIR": str(data_dir), "PYTHONUNBUFFERED": unbuffered})
+    command = [sys.executable, "app.py", *words]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, cwd=ROOT, env=env, stdout=full, stderr=subprocess.PIPE, timeout=60)
+    says = "peyk: the output cannot be written: No space left on device\n"
+    assert (done.returncode, done.stderr.decode()) == (1, says)
+
+
 def texts(data_dir: Path, channel: str, **env: str) -> list[str]:
     lines = run(data_dir, "replay", channel, **env).stdout.splitlines()
     return [json.loads(line)["data"]["text"] for line in lines]

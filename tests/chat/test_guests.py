@@ -72,6 +72,35 @@ async def test_a_guest_leaves_nothing_behind(public: PeykServer, redis_of_public
         assert not list(client.scan_iter("user:*")) and not list(client.scan_iter("*:subscribers"))
 
 
+@pytest.mark.parametrize("name", ["api", "API", "ａｐｉ"])
+@pytest.mark.parametrize("reached_by_others", [True, False])
+async def test_no_guest_is_called_as_programs_are(
+    name: str, reached_by_others: bool, public: PeykServer, server: PeykServer
+) -> None:
+    """Nobody could tell which of both said something."""
+    at = public if reached_by_others else server
+    sentence = "api is the name of programs that name nobody; choose another name"
+    async with connect(at.ws_url, proxy=None) as socket:
+        talk = Talk(socket)
+        assert await talk.fail(connect={"data": {"user": name}}) == (107, sentence)
+        assert "connect" in await talk.ask(connect={"data": {"user": "apia"}})  # who is told that may choose another
+    async with httpx.AsyncClient(base_url=at.url, trust_env=False, timeout=60) as http:
+        for path, body in (
+            ("/api/channels/forged/messages", {"text": "forged"}),
+            ("/api/events", {"type": "t", "channel": "forged", "payload": 1}),
+        ):
+            reply = await http.post(path, json=body | {"user": name})
+            assert (reply.status_code, reply.json()["error"]["message"]) == (400, sentence)
+
+
+async def test_a_program_may_say_its_own_name(public: PeykServer) -> None:
+    async with httpx.AsyncClient(base_url=public.url, trust_env=False, headers={"x-api-key": KEY}) as program:
+        for body in ({"text": "real"}, {"text": "real", "user": "api"}):
+            assert (await program.post("/api/channels/real/messages", json=body)).status_code == 201
+        said = (await program.get("/api/channels/real/messages")).json()["publications"]
+        assert [one["info"]["user"] for one in said] == ["api", "api"]
+
+
 async def test_whoever_is_a_guest_there_recovers_all_the_same(public: PeykServer) -> None:
     async with come(public, "returning") as talk:
         begun = (await talk.ask(subscribe={"channel": "bridge"}))["subscribe"]

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -208,6 +209,22 @@ def test_hosts_that_are_answered(host: str, answered: bool) -> None:
 def test_what_is_no_host_is_not_allowed_silently(listing: str) -> None:
     with pytest.raises(ValidationError, match=r"is no host; write chat\.example\.com"):
         ServerSettings(allowed_hosts=listing)
+
+
+@pytest.mark.parametrize(
+    ("host", "right"),
+    [
+        ("chat.example.com:443", "chat.example.com"),
+        ("chat.example.com:80", "chat.example.com"),
+        ("chat.example.com:0443", "chat.example.com"),
+        ("*.Example.com:443", "*.example.com"),
+        ("[::1]:80", "[::1]"),
+    ],
+)
+def test_a_port_that_browsers_leave_out_is_left_out(host: str, right: str) -> None:
+    with pytest.raises(ValidationError, match=re.escape(f"browsers leave out :80 and :443; write {right},")):
+        ServerSettings(allowed_hosts=f"a.example:8443, {host}", _env_file=None)
+    assert ServerSettings(allowed_hosts="a.example:8443, b.example:4430", _env_file=None)
 
 
 # -- the doors

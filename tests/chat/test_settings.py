@@ -30,6 +30,8 @@ def written(*args: object, exc_info: bool = False) -> str:
         *[(name, "0") for name in ("check_interval", "pending_limit", "frame_limit", "page_bytes", "ping_interval")],
         *[(name, "-1") for name in ("high_water", "message_limit", "page_limit", "recovery_limit", "shutdown_timeout")],
         ("idempotency_ttl", "99999999999999999"),
+        *[(name, "1000000000") for name in ("ping_interval", "connect_timeout", "keep_alive_timeout", "http_workers")],
+        *[(name, "9" * 20) for name in ("session_ttl", "shutdown_timeout")],
     ],
 )
 def test_what_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
