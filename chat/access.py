@@ -32,6 +32,20 @@ class Access:
             return False
         return True
 
+    def check_reach(self, action: str, channel: str) -> None:
+        """For what is somebody's own to do, whatever they are in the channel: is the token for it?
+
+        Raises PermissionDenied.
+        """
+        auth.check_reach(self.identity, action, channel, channel in self._granted)
+
+    def reaches(self, action: str, channel: str) -> bool:
+        try:
+            self.check_reach(action, channel)
+        except PermissionDenied:
+            return False
+        return True
+
     def grant(self, channel: str, token: str) -> int:
         """Open `channel` with a token for it, until `leave`; the seconds it lasts (0: for ever).
 

@@ -124,10 +124,7 @@ def check(identity: Identity, action: str, channel: str, policy: Policy, granted
     granted = granted and action in _GRANTED and policy.kind != PAIR
     if not policy.made and action in _MAKES and not (identity.program or identity.admin):
         check_chosen(channel)
-    if identity.caps is not None and action not in identity.caps:
-        raise PermissionDenied(f"your token allows {', '.join(sorted(identity.caps)) or 'nothing'}, not {action}")
-    if identity.channels is not None and not granted and not _covers(identity.channels, channel):
-        raise PermissionDenied(f"your token allows the channels {', '.join(identity.channels)}, not {channel}")
+    check_reach(identity, action, channel, granted)
     role = role_of(identity, policy, granted)
     if action in ALLOWED[policy.kind][role] or _everybodys(identity, policy, role):
         return
@@ -136,6 +133,14 @@ def check(identity: Identity, action: str, channel: str, policy: Policy, granted
         name, why = identity.user.username, given.partition(" ")[0]
         raise PermissionDenied(f"{name} is {why} in {channel}: no {action} by that name; ask its owner")
     raise PermissionDenied(f"{action} in the {policy.kind} channel {channel} is not for a {role}; ask its owner")
+
+
+def check_reach(identity: Identity, action: str, channel: str, granted: bool = False) -> None:
+    """Whether what `identity` came with is for that at all, whatever its user may. Raises PermissionDenied."""
+    if identity.caps is not None and action not in identity.caps:
+        raise PermissionDenied(f"your token allows {', '.join(sorted(identity.caps)) or 'nothing'}, not {action}")
+    if identity.channels is not None and not granted and not _covers(identity.channels, channel):
+        raise PermissionDenied(f"your token allows the channels {', '.join(identity.channels)}, not {channel}")
 
 
 def check_call(identity: Identity, action: str, open_to_people: Collection[str]) -> None:

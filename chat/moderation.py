@@ -36,7 +36,9 @@ async def give_role(node: "Node", access: Access, name: str, username: str, role
 async def kick(node: "Node", access: Access, name: str, username: str) -> None:
     """End a user's membership and subscriptions of the moment. Raises PermissionDenied and UnknownChannel."""
     user = User.named(username)
-    if user.id != access.identity.user.id:
+    if user.id == access.identity.user.id:  # who leaves, which a mute or a ban does not keep them from
+        access.check_reach("subscribe", channel_id(name))
+    else:
         await _may_judge(node, access, name, user)
         await node.channels.kick(name, user)
     await node.subscriptions.remove(user.id, channel_id(name))

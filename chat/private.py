@@ -83,6 +83,7 @@ async def decline_private(node: "Node", access: Access, name: str) -> None:
     """Whoever asked hears nothing of it, and cannot ask again. Raises PermissionDenied and BadRequest."""
     me, other = access.identity.user, await _other(node, access, name)
     channel = private_id(node.doors.secret, me, other)
+    access.check_reach("create", channel)
     policy = await node.policies.get(channel)
     if policy.owner == me.id:
         raise BadRequest(f"you asked {other.username}; leave the channel, or delete it once it was accepted")
@@ -92,11 +93,13 @@ async def decline_private(node: "Node", access: Access, name: str) -> None:
 
 
 async def asks_of(node: "Node", access: Access) -> list[Ask]:
-    """Who wants to talk to somebody, the latest first."""
+    """Who wants to talk to somebody, the latest first; those whom the token lets them answer."""
     found = await node.link.call("ZREVRANGE", node.keys.asks(access.identity.user.id), 0, -1, "WITHSCORES")
     asks = []
     for name, at in zip(found[::2], found[1::2], strict=True):
         channel = name.decode()
+        if not access.reaches("create", channel):
+            continue
         owner = (await node.policies.get(channel)).owner
         if owner:
             user = (await node.subscriptions.names([owner]))[owner]

@@ -128,7 +128,7 @@ async def _decline(node: "Node", access: Access, params: Private) -> Any:
 
 
 async def _subscriptions(node: "Node", access: Access, params: Nothing) -> Any:
-    return {"channels": await _mine(node, access)}
+    return {"channels": [channel for channel in await _mine(node, access) if access.reaches("subscribe", channel)]}
 
 
 async def _mine(node: "Node", access: Access) -> list[str]:

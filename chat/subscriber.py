@@ -174,8 +174,16 @@ class Subscriber:
         return self._session.access.grant(asked.channel, asked.token)
 
     def unsubscribe(self, command_id: int, unsubscribe: protocol.Unsubscribe, user: User) -> None:
+        """End the subscription, and the membership where the client's token is for that. Raises PermissionDenied."""
         channel = channel_id(unsubscribe.channel)
+        access = self._session.access
+        belongs = access.reaches("subscribe", channel)  # asked before its own token is let go
+        if channel not in self._channels:
+            access.check_reach("subscribe", channel)
         self.stop(channel)
+        if not belongs:
+            self._session.reply(protocol.reply(command_id, "unsubscribe", {}))
+            return
         # It goes on though the client is gone: who unsubscribes and closes has left.
         leaving = asyncio.ensure_future(self._node.subscriptions.remove(user.id, channel))
         self._leaving = self._leaving or {}
