@@ -211,6 +211,14 @@ async def test_a_request_has_so_many_headers(server: PeykServer, line: bytes) ->
         assert status == 431 and headers["connection"] == "close" and b"at most 128 headers" in body
 
 
+@pytest.mark.parametrize("path", ["/", "/health", "/api/events", "/connection", "/connection/websocket/more"])
+async def test_a_websocket_elsewhere_is_told_where_there_is_one(server: PeykServer, path: str) -> None:
+    said = await ask(server, upgrade().replace(b"/connection/websocket", path.encode(), 1))
+    head, _, body = said.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 404 ") and b"application/json" in head
+    assert "there is one at /connection/websocket" in json.loads(body)["error"]["message"]
+
+
 async def test_a_handshake_that_cannot_be_read_is_answered_and_ends(server: PeykServer) -> None:
     said = await ask(server, upgrade(b"", **{f"x{number}": "a" for number in range(130)}))
     assert said.startswith(b"HTTP/1.1 431 ") and b"at most 128 headers" in said
