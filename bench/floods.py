@@ -7,6 +7,7 @@ Loopback only, and never longer than asked.
 
 import asyncio
 import contextlib
+import gzip
 import itertools
 import json
 import os
@@ -169,6 +170,20 @@ async def endless_trailers(peer: Peer) -> None:
 # -- the socket
 
 
+async def many_headers(peer: Peer) -> None:
+    """As many headers as there is room for: each becomes objects."""
+    head = request("GET", "/health").removesuffix(b"\r\n") + b"a:\r\n" * 15_000 + b"\r\n"
+    while True:
+        await peer.answered(head)
+
+
+async def packed_batches(peer: Peer) -> None:
+    """A kilobyte that unfolds into a third of a million events."""
+    body = gzip.compress(b"[" + b"{}," * 349_000 + b"{}]")
+    while True:
+        await peer.answered(request("POST", "/api/events", body, "content-encoding: gzip"))
+
+
 async def newlines(peer: Peer) -> None:
     """Frames of a megabyte of nothing."""
     await peer.upgrade()
@@ -254,6 +269,8 @@ FLOODS: dict[str, Flood] = {
     "page-and-metrics": page_and_metrics,
     "slow-body": slow_body,
     "endless-trailers": endless_trailers,
+    "many-headers": many_headers,
+    "packed-batches": packed_batches,
     "newlines": newlines,
     "empty-frames": empty_frames,
     "pings": pings,

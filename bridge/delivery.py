@@ -112,10 +112,8 @@ class Reader:
             raise BadRequest("the headers cannot be read: not UTF-8, or no table of AMQP's")
         delivery = self._plain(delivery)
         if self._body != "text":
-            found = cloudevents.read(delivery.content_type, delivery.headers, delivery.body)
+            found = cloudevents.read(delivery.content_type, delivery.headers, delivery.body, self._limits.events)
             if found is not None:
-                if not 1 <= len(found) <= self._limits.events:
-                    raise TooLarge(f"a batch has 1 to {self._limits.events} events; this one has {len(found)}")
                 return [self._foreign_event(delivery, one, len(found) == 1) for one in found]
         return [self._read(delivery)]
 

@@ -11,11 +11,11 @@ from starlette.responses import Response
 
 from chat.api import DEFAULT_PAGE
 from chat.bodies import media_type, raw_body
-from chat.errors import BadRequest, NotAvailable, TooLarge, Unavailable, UnknownChannel, UnknownEvent, Unprocessable
+from chat.errors import BadRequest, NotAvailable, Unavailable, UnknownChannel, UnknownEvent
 from chat.models import channel_id, is_line
 from chat.node import Node
 from chat.requests import JSON, NDJSON, access_of, address_of, answer, node_of, number, speaker_of
-from pipeline import cloudevents
+from pipeline import batches, cloudevents
 from pipeline.consumer import Away
 from pipeline.content import UNREADABLE
 from pipeline.encode import Message
@@ -67,6 +67,9 @@ class StoredEvent(msgspec.Struct, omit_defaults=True):
     source: str = ""
 
 
+_decode = msgspec.json.Decoder(NewEvent).decode
+
+
 async def post_events(request: Request) -> Response:
     """Publish one event, or a batch: a JSON array, or NDJSON. 202: they are safe, and come into their streams.
 
@@ -85,7 +88,7 @@ async def post_events(request: Request) -> Response:
 
 
 async def _events_of(request: Request) -> tuple[list[NewEvent], bool]:
-    """The events in the body, and whether they are a batch. Raises BadRequest and TooLarge."""
+    """The events in the body, and whether they are a batch. Raises BadRequest, Unprocessable and TooLarge."""
     settings = node_of(request).settings
     is_cloud = cloudevents.is_one(request.headers.get("content-type", ""), request.headers)
     kind = cloudevents.media_type(request.headers.get("content-type", ""))
@@ -93,35 +96,25 @@ async def _events_of(request: Request) -> tuple[list[NewEvent], bool]:
         kind = media_type(request, (JSON, NDJSON))
     body = await raw_body(request, settings.batch_bytes)
     if is_cloud:
-        return _counted(_cloud_events(request, body), settings.event_batch), kind == cloudevents.BATCH
+        return _cloud_events(request, body), kind == cloudevents.BATCH
     try:
         if kind == NDJSON:
-            events = [msgspec.json.decode(line, type=NewEvent) for line in body.split(b"\n") if line.strip()]
-        elif body.lstrip()[:1] == b"[":
-            events = msgspec.json.decode(body, type=list[NewEvent])
-        else:
-            return [msgspec.json.decode(body, type=NewEvent)], False
+            return [_decode(line) for line in batches.lines(body, settings.event_batch)], True
+        if body.lstrip()[:1] == b"[":
+            return batches.array(body, NewEvent, settings.event_batch), True
+        return [_decode(body)], False
     except UNREADABLE as error:
         text = f'an event is a JSON object {{"type","channel","payload"}} with an "id" if you like: {error}'
         raise BadRequest(text) from None
-    return _counted(events, settings.event_batch), True
-
-
-def _counted(events: list[NewEvent], limit: int) -> list[NewEvent]:
-    """The events, if a batch may have so many. Raises Unprocessable and TooLarge."""
-    if not events:
-        raise Unprocessable(f"a batch has 1 to {limit} events; this one has none")
-    if len(events) > limit:
-        raise TooLarge(f"a batch has 1 to {limit} events; this one has {len(events)}")
-    return events
 
 
 def _cloud_events(request: Request, body: bytes) -> list[NewEvent]:
-    """The CloudEvents of a request. Raises BadRequest."""
+    """The CloudEvents of a request. Raises BadRequest, Unprocessable and TooLarge."""
+    limit = node_of(request).settings.event_batch
     headers = {name: unquote(value) for name, value in request.headers.items() if name.startswith("ce-")}
     channel = request.query_params.get("channel", "")
     events = []
-    for one in cloudevents.read(request.headers.get("content-type", ""), headers, body) or ():
+    for one in cloudevents.read(request.headers.get("content-type", ""), headers, body, limit) or ():
         if not (one.channel or channel):
             raise BadRequest("no channel: say ?channel=NAME, or give the CloudEvent an attribute channel")
         id = one.id or msgspec.UNSET

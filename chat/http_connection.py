@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from chat.node import Node
 
 _HEARING = 1.0  # seconds in which who is beyond its address' limit must say something, to hear so
-_FIELDS = 64  # of a query: each becomes objects
+MOST_HEADERS = 128  # of a request, as of a WebSocket's handshake: each becomes objects
+MOST_FIELDS = 64  # of a query, likewise
 _PIECES = 256  # pieces of one request that are parsed before others have their turn
 _RAW_HEADERS = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
 _CLOSE = b"connection", b"close"
@@ -45,6 +46,7 @@ class RequestProtocol(HttpToolsProtocol):
     _deadline: asyncio.TimerHandle | None = None  # until it has sent a whole request
     _beyond: TooManyRequests | None = None  # its address has too many connections
     _unparsed = b""
+    _trailed = False  # the last request had trailers: this parser obeys what they say of the connection
     _begun = False  # a head was parsed whose application does not run yet
     _answering = False  # a whole request is here, and its response is not complete
     _turn: asyncio.Handle | None = None  # the next one: a neighbour may come first
@@ -140,6 +142,9 @@ class RequestProtocol(HttpToolsProtocol):
                 at = 0
                 continue
             part = self._extent.part
+            if part is Part.HEAD and self._trailed:
+                self._trailed = False
+                self.parser = httptools.HttpRequestParser(self)
             end = self._extent.piece(data, at)
             if part is not Part.BODY and part is not Part.CHUNK:
                 self._check_line(data, at, end)
@@ -161,6 +166,8 @@ class RequestProtocol(HttpToolsProtocol):
         limit = self._node.settings.header_limit
         if (end - at or len(data) - at) > limit or self._extent.trailers > limit:
             raise HeadersTooLarge(f"the first line and headers of a request have at most {limit} bytes")
+        if self._extent.part is Part.HEAD and data.count(b"\n", at, end) > MOST_HEADERS + 2:
+            raise HeadersTooLarge(f"a request has at most {MOST_HEADERS} headers")
         if end == at and self._extent.is_foreign(data, at):
             raise BadRequest("this is no HTTP/1.1; it is plain here, not TLS, and its lines end with CR LF")
 
@@ -248,13 +255,14 @@ class RequestProtocol(HttpToolsProtocol):
                 host = b"[%b]" % url.host if b":" in url.host else url.host
                 host += b"" if url.port is None else b":%d" % url.port
                 self.headers[:] = [header for header in self.headers if header[0] != b"host"] + [(b"host", host)]
-        if query.count(b"&") >= _FIELDS:
-            raise BadRequest(f"a query has at most {_FIELDS} fields")
+        if query.count(b"&") >= MOST_FIELDS:
+            raise BadRequest(f"a query has at most {MOST_FIELDS} fields")
         self.scope["path"] = unquote(path.decode("ascii")) if b"%" in path else path.decode("ascii")
         self.scope["raw_path"] = path
         self.scope["query_string"] = query
 
     def on_message_complete(self) -> None:
+        self._trailed = self._extent.trailers > len(b"\r\n")
         self._extent.begin()
         self._stop_waiting()
         if self.parser.should_upgrade() and self._should_upgrade():

@@ -3,6 +3,8 @@
 No I/O here. A frame holds newline-joined JSON objects. https://centrifugal.dev/docs/transports/client_protocol
 """
 
+import contextlib
+import re
 from collections.abc import Iterable
 from typing import Annotated, Any
 
@@ -153,7 +155,8 @@ COMMANDS = (
 )
 _decode = msgspec.json.Decoder(Command).decode
 _decode_id = msgspec.json.Decoder(_AnyCommand).decode
-_decode_names = msgspec.json.Decoder(dict[str, Raw]).decode
+_FIRST_NAME = re.compile(rb'\s*\{\s*(?:"id"\s*:\s*[0-9]+\s*,\s*)?"(?!id")([^"]{1,100})')
+_HALF = "a text holds half of a surrogate pair (\\ud800 to \\udfff), which is no character: send both halves or none"
 encode = msgspec.json.Encoder().encode
 
 
@@ -174,19 +177,25 @@ def decode_command(line: bytes) -> Command:
     try:
         return _decode(line)
     except UNREADABLE as error:
-        try:
-            command_id = _decode_id(line).id
-        except UNREADABLE:
-            raise Malformed(f"a frame holds lines of JSON objects such as {PING_LINE}: {error}") from None
-        raise CommandError(command_id, f"malformed command: {error}") from None
+        raise _refusal(line, error) from None
+
+
+def _refusal(line: bytes, error: Exception) -> BadRequest:
+    """Why a line is no command, with its id where that can be read.
+
+    Half of a surrogate pair cannot be decoded, even where it is passed over: another character in its place can.
+    """
+    without_halves = line.replace(b"\\ud", b"\\uf").replace(b"\\uD", b"\\uf")
+    for why, readable in ((str(error), line), (_HALF, without_halves)):
+        with contextlib.suppress(*UNREADABLE):
+            return CommandError(_decode_id(readable).id, f"malformed command: {why}")
+    return Malformed(f"a frame holds lines of JSON objects such as {PING_LINE}: {error}")
 
 
 def unknown_method(line: bytes) -> str:
-    """What a command asked for that has none of the names we know."""
-    try:
-        return ", ".join(name for name in _decode_names(line) if name != "id")[:100]
-    except UNREADABLE:
-        return "something deep"
+    """What a command asked for that has none of the names we know, as its beginning says; empty: nothing."""
+    found = _FIRST_NAME.match(line[:256])
+    return "" if found is None else found[1].decode(errors="replace")
 
 
 KEY_LIMIT = 128  # bytes of an idempotency key

@@ -29,7 +29,7 @@ from chat.origin import listed
 from chat.requests import on_error
 from chat.routes import routes, with_slash
 from chat.settings import ServerSettings
-from chat.websocket import endpoint
+from chat.websocket import PATH, elsewhere, endpoint
 from pipeline.resp import FAILURES
 from pipeline.system import raise_file_limit
 from redis_config import ConfigError
@@ -80,13 +80,14 @@ def application(settings: ServerSettings, join: Join = alone, beside: Beside | N
 
     assets = Assets()
     kinds = (PeykError, *FAILURES, 404, 405, 500)
-    socket_route = WebSocketRoute("/connection/websocket", endpoint)
+    socket_route = WebSocketRoute(PATH, endpoint)
     app = Application(
         routes=[
             *routes(),
             with_slash(socket_route),
             Route("/", assets.page),
             Route("/web/{name}", assets.file),
+            WebSocketRoute("/{path:path}", elsewhere),
         ],
         exception_handlers=dict.fromkeys(kinds, on_error),
         middleware=[Middleware(Gate, settings=settings)],

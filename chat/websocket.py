@@ -15,10 +15,11 @@ from websockets.exceptions import PayloadTooBig
 from websockets.frames import Opcode
 
 from chat.doors import COOKIE
+from chat.errors import UnknownMethod
 from chat.frames import FrameReader
 from chat.handshake import COUNTED, Handshake
 from chat.metrics import count
-from chat.requests import address_of, cookie_of
+from chat.requests import address_of, cookie_of, failure
 from chat.session import Session
 from chat.unread import StandstillTimer, leave
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+PATH = "/connection/websocket"
+_SHOWN = 100  # characters of a path that is none
 SHUTDOWN = 3001, "shutdown"
 BINARY = 1003, "send text frames"
 NOT_UTF8 = 1007, "text must be UTF-8"
@@ -219,9 +222,15 @@ def drain_seconds(connections: int, shutdown_timeout: float) -> float:
 
 
 async def endpoint(websocket: WebSocket) -> None:
-    """`/connection/websocket`: shake hands, and give the connection to a session."""
+    """PATH: shake hands, and give the connection to a session."""
     handshake = Handshake.of(websocket)
     await websocket.accept()
     if handshake.handshake_complete and not handshake.disconnected:
         address, cookie = address_of(websocket), cookie_of(websocket, COOKIE)
         handshake.hand_over(Connection(websocket.app.state.node, handshake, address, cookie))
+
+
+async def elsewhere(websocket: WebSocket) -> None:
+    """Any other path: a WebSocket is refused as a request would be."""
+    path = websocket.url.path[:_SHOWN]
+    await websocket.send_denial_response(failure(UnknownMethod(f"no WebSocket at {path}; there is one at {PATH}")))

@@ -9,15 +9,15 @@ One reader serves HTTP and AMQP, so that an event means the same whichever way i
 """
 
 import base64
-import binascii
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import msgspec
 
 from chat.errors import BadRequest
+from pipeline import batches
 from pipeline.content import UNREADABLE
 
 STRUCTURED, BATCH = "application/cloudevents+json", "application/cloudevents-batch+json"
@@ -25,10 +25,26 @@ _FAMILY = "application/cloudevents"
 _HEADER = re.compile(r"(?:cloudevents[:_]|ce[-_])([a-z0-9]+)", re.IGNORECASE)
 _JSON = re.compile(r"(application|text)/json|.*\+json")
 _TEXT = re.compile(r"text/.*|.*[/+]xml")
-_decode = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-_decode_batch = msgspec.json.Decoder(list[dict[str, msgspec.Raw]]).decode
-_any = msgspec.json.Decoder().decode
+_pass_over = msgspec.json.Decoder(msgspec.Raw).decode
 _encode = msgspec.json.Encoder().encode
+
+
+class _Structured(msgspec.Struct):
+    """The attributes that count here, and the data; what else a CloudEvent has is passed over, however much it is."""
+
+    specversion: str | None = None
+    type: str | None = None
+    id: str | None = None
+    source: str | None = None
+    subject: str | None = None
+    time: str | None = None
+    channel: str | None = None
+    datacontenttype: str | None = None
+    data: msgspec.Raw = msgspec.Raw(b"null")
+    data_base64: bytes | None = None
+
+
+_decode = msgspec.json.Decoder(_Structured).decode
 
 
 class CloudEvent(NamedTuple):
@@ -43,13 +59,16 @@ class CloudEvent(NamedTuple):
     payload: bytes
 
 
-def read(content_type: str, headers: Mapping[str, object], body: bytes) -> list[CloudEvent] | None:
-    """The CloudEvents of a message; None: it is something else. Raises BadRequest for a damaged one."""
+def read(content_type: str, headers: Mapping[str, object], body: bytes, limit: int) -> list[CloudEvent] | None:
+    """The CloudEvents of a message, of which a batch has 1 to `limit`; None: it is something else.
+
+    Raises BadRequest for a damaged one, Unprocessable and TooLarge for another number.
+    """
     kind = media_type(content_type)
     if kind == STRUCTURED:
-        return [_structured(_object(body))]
+        return [_one(body)]
     if kind == BATCH:
-        return list(_batch(body))
+        return _batch(body, limit)
     if kind.startswith(_FAMILY):
         raise BadRequest(f"of the CloudEvents formats this takes {STRUCTURED} and {BATCH}, not {kind[:100]}")
     attributes = {found[1].lower(): _text(value) for name, value in headers.items() if (found := _match(name))}
@@ -74,39 +93,26 @@ def _match(name: str) -> re.Match[str] | None:
     return _HEADER.fullmatch(name) if name[:2] in ("ce", "cl", "Ce", "CE", "Cl", "CL") else None
 
 
-def _object(body: bytes) -> dict[str, msgspec.Raw]:
+def _one(body: bytes) -> CloudEvent:
     try:
-        return _decode(body)
+        return _structured(_decode(body))
     except UNREADABLE as error:
-        raise BadRequest(f"a CloudEvent is a JSON object: {error}") from None
+        raise BadRequest(f"a CloudEvent is a JSON object whose attributes are texts: {error}") from None
 
 
-def _batch(body: bytes) -> Iterator[CloudEvent]:
+def _batch(body: bytes, limit: int) -> list[CloudEvent]:
     try:
-        objects = _decode_batch(body)
+        return list(map(_structured, batches.array(body, _Structured, limit)))
     except UNREADABLE as error:
-        raise BadRequest(f"a batch of CloudEvents is a JSON array of objects: {error}") from None
-    return map(_structured, objects)
+        text = "a batch of CloudEvents is a JSON array of objects whose attributes are texts"
+        raise BadRequest(f"{text}: {error}") from None
 
 
-def _structured(fields: Mapping[str, msgspec.Raw]) -> CloudEvent:
-    data, encoded = fields.get("data"), fields.get("data_base64")
-    attributes: dict[str, Any] = {
-        name: _any(value) for name, value in fields.items() if name not in ("data", "data_base64")
-    }
-    if encoded is None:
-        payload = b"null" if data is None else bytes(data)
-    else:
-        kind = media_type(str(attributes.get("datacontenttype") or ""))
-        payload = _payload(kind or "application/octet-stream", _bytes_of(_any(encoded)))
-    return _event(attributes, payload)
-
-
-def _bytes_of(encoded: object) -> bytes:
-    try:
-        return base64.b64decode(encoded if isinstance(encoded, str) else b"?", validate=True)
-    except (binascii.Error, ValueError):
-        raise BadRequest("data_base64 of a CloudEvent is a text in base64") from None
+def _structured(one: _Structured) -> CloudEvent:
+    payload = bytes(one.data)
+    if one.data_base64 is not None:
+        payload = _payload(media_type(one.datacontenttype or "") or "application/octet-stream", one.data_base64)
+    return _event(msgspec.structs.asdict(one), payload)
 
 
 def _payload(kind: str, body: bytes) -> bytes:
@@ -116,7 +122,7 @@ def _payload(kind: str, body: bytes) -> bytes:
         return b"null"
     if not kind or _JSON.fullmatch(kind):
         try:
-            _any(body)
+            _pass_over(body)
         except UNREADABLE as error:
             raise BadRequest(
                 f"the data of a CloudEvent is not JSON: {error}; its content type says what it is"
@@ -131,13 +137,9 @@ def _payload(kind: str, body: bytes) -> bytes:
 
 
 def _event(attributes: Mapping[str, Any], payload: bytes) -> CloudEvent:
-    """Raises BadRequest if an attribute that counts here is no text, or of another version."""
-    texts = {}
-    for name in ("specversion", "type", "id", "source", "subject", "time", "channel"):
-        value = attributes.get(name)
-        if value is not None and not isinstance(value, str):
-            raise BadRequest(f"{name} of a CloudEvent is a text")
-        texts[name] = value or ""
+    """Raises BadRequest for one of another version, or without a type."""
+    names = ("specversion", "type", "id", "source", "subject", "time", "channel")
+    texts = {name: attributes.get(name) or "" for name in names}
     version = texts.pop("specversion")
     if version and not version.startswith("1."):
         raise BadRequest(f"this takes CloudEvents 1.0, not {version[:20]}")

@@ -146,7 +146,7 @@ class Process(ABC):
             self._process.send_signal(sig)
             self._process.send_signal(signal.SIGCONT)  # one that is paused would not hear it
         try:
-            return self._process.wait(20)
+            return self._process.wait(60)
         except subprocess.TimeoutExpired:
             self.kill()
             raise
@@ -156,7 +156,7 @@ class Process(ABC):
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
-            self._process.wait(10)
+            self._process.wait(60)
 
     def pause(self) -> None:
         os.kill(self.pid, signal.SIGSTOP)

@@ -352,7 +352,7 @@ def test_a_pipe_to_a_server_is_the_same(data_dir: Path) -> None:
             run(data_dir, "send", "pipe", "three", "--url", url)
             assert '"text":"three"' in process.stdout.readline()
             process.send_signal(2)
-            assert process.wait(10) == 130
+            assert process.wait(60) == 130
         finally:
             process.kill()
             process.communicate()
@@ -423,7 +423,7 @@ def test_who_follows_a_quiet_channel_ends_when_its_reader_leaves(
         while "the only one" not in reader.readline():
             assert process.poll() is None
         reader.close()
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
         assert process.stderr is not None and process.stderr.read() == b""
     finally:
         process.kill()

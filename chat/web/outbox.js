@@ -56,7 +56,7 @@ export class Outbox {
   /** The messages of `user` that no living page is sending, oldest first; this one does from now on. */
   async take(user) {
     const { held = [] } = (await navigator.locks?.query()) ?? {};
-    const living = new Set(held.map(({ name }) => name));
+    const living = new Set(held.filter(({ mode }) => mode === "exclusive").map(({ name }) => name));
     const taken = [];
     for (const slot of memory.names("unsent/")) {
       const entry = read(slot);
@@ -69,11 +69,11 @@ export class Outbox {
     return taken.sort((a, b) => a.at - b.at);
   }
 
-  /** Hear when another page is gone: its lock is to be had. */
+  /** Hear when another page is gone: its lock is to be had, by all who ask together, who are not taken for that page. */
   async #outlive(id) {
     if (this.#outlived.has(id)) return;
     this.#outlived.add(id);
-    await navigator.locks.request(lockOf(id), () => {});
+    await navigator.locks.request(lockOf(id), { mode: "shared" }, () => {});
     this.#outlived.delete(id);
     this.onOrphans();
   }

@@ -128,6 +128,24 @@ async def test_what_is_no_event(http: httpx.AsyncClient, body: Any, status: int,
     assert (await http.post("/api/events", content=b" " * (2**20 + 1))).status_code == 413
 
 
+ONE = json.dumps(EVENT)
+LARGE: list[tuple[str, dict[str, str], int, str]] = [
+    (f"[{ONE}" + f",{ONE}" * 1000 + " and what is no JSON", {}, 413, "1 to 1000 events; this one has more"),
+    ("no JSON\n" * 1001, NDJSON, 413, "1 to 1000 events; this one has 1001"),
+    (ONE + "\n" * 2001 + ONE, NDJSON, 413, "1 to 1000 events; this one has 2002 lines"),
+    ("\n" * 2**20, NDJSON, 422, "1 to 1000 events; this one has none"),
+    ("[{}" + ",{}" * 300_000 + " and what is no JSON", BATCH, 413, "1 to 1000 events; this one has more"),
+]
+
+
+@pytest.mark.parametrize(("body", "headers", "status", "why"), LARGE)
+async def test_a_batch_is_counted_before_it_is_read(
+    http: httpx.AsyncClient, body: str, headers: dict[str, str], status: int, why: str
+) -> None:
+    reply = await http.post("/api/events", content=body, headers=headers)
+    assert reply.status_code == status and why in reply.json()["error"]["message"], reply.text
+
+
 async def test_a_wrong_event_keeps_its_batch_out(http: httpx.AsyncClient) -> None:
     batch = [{**EVENT, "channel": "whole"}, {**EVENT, "channel": "whole", "payload": "\0"}]
     assert (await http.post("/api/events", json=batch)).status_code == 400

@@ -14,6 +14,7 @@ from typing import Any
 import httpx2 as httpx
 import pytest
 
+from chat.http_connection import MOST_HEADERS
 from tests.chat.limited import refused
 from tests.chat.wire import HANDSHAKE, frame
 from tests.services import PeykServer, RedisProcess, until
@@ -187,12 +188,35 @@ async def test_trailers_are_no_headers(server: PeykServer) -> None:
     """A proxy has not looked at them: they name neither an address nor a key."""
     trailers = (
         b"X-Forwarded-For: 198.51.100.9\r\nX-API-Key: wrong\r\nAuthorization: Bearer wrong\r\nOrigin: http://evil\r\n"
+        b"Connection: close\r\nProxy-Connection: close\r\n"
     )
     sent = request("POST", MESSAGES, transfer_encoding="chunked") + IN_CHUNKS + trailers + b"\r\n"
     async with connected(server) as (reader, writer):
         for _ in range(2):
             writer.write(sent)
             assert (await response(reader))[0] == 201
+        writer.write(HEALTH)
+        assert (await response(reader))[0] == 200
+
+
+@pytest.mark.parametrize("line", [b"a:\r\n", b"cookie: b=c\r\n"])
+async def test_a_request_has_so_many_headers(server: PeykServer, line: bytes) -> None:
+    """Each becomes objects, which cost more than its bytes."""
+    head = HEALTH.removesuffix(b"\r\n")
+    async with connected(server) as (reader, writer):
+        writer.write(head + (MOST_HEADERS - 1) * line + b"\r\n")
+        assert (await response(reader))[0] == 200
+        writer.write(head + MOST_HEADERS * line + b"\r\n")
+        status, headers, body = await response(reader)
+        assert status == 431 and headers["connection"] == "close" and b"at most 128 headers" in body
+
+
+@pytest.mark.parametrize("path", ["/", "/health", "/api/events", "/connection", "/connection/websocket/more"])
+async def test_a_websocket_elsewhere_is_told_where_there_is_one(server: PeykServer, path: str) -> None:
+    said = await ask(server, upgrade().replace(b"/connection/websocket", path.encode(), 1))
+    head, _, body = said.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 404 ") and b"application/json" in head
+    assert "there is one at /connection/websocket" in json.loads(body)["error"]["message"]
 
 
 async def test_a_handshake_that_cannot_be_read_is_answered_and_ends(server: PeykServer) -> None:

@@ -63,5 +63,41 @@ async def test_who_goes_while_its_unsubscribe_is_postponed_has_left(
         assert len(postponed) == 1 and postponed[0] is not None
 
 
+@pytest.mark.parametrize("waits", [False, True], ids=["at once", "behind another"])
+@pytest.mark.parametrize("settle", [0, 1, 2], ids=["begun by none", "by one turn", "by two"])
+async def test_how_far_it_was_read_counts_though_the_page_goes_as_it_says_so(
+    settings: ServerSettings, waits: bool, settle: int
+) -> None:
+    async with Node(settings, "tool") as node:
+        for number in range(3):
+            await node.producer.publish("book", b"%d" % number, user="x")
+        session = await connected(node)
+        session.receive(lines("book", "subscribe"))
+        await until(lambda: session.subscriber.subscriptions())
+        read = json.dumps({"id": 9, "rpc": {"method": "read", "data": {"channel": "book", "offset": 2}}}).encode()
+        session.receive(lines("book", "history") + b"\n" + read if waits else read)
+        for _ in range(settle):
+            await asyncio.sleep(0)
+        session.close()
+        await until(lambda: was_read(node, "book", 2))
+
+
+async def was_read(node: Node, channel: str, offset: int) -> bool:
+    return (await node.reading.unread(MINA.id, [channel]))[channel][0] == offset
+
+
+@pytest.mark.parametrize("name", ["history", "presence", "presence_stats", "subscribe"])
+async def test_what_was_asked_in_the_moment_of_going_is_called_off_in_silence(
+    settings: ServerSettings, name: str
+) -> None:
+    """A coroutine that was never begun would be warned of, and warnings are errors here."""
+    async with Node(settings, "tool") as node:
+        session = await connected(node)
+        session.receive(lines("asked", name))
+        session.close()
+        await asyncio.sleep(0)
+        assert session.closed
+
+
 async def left(node: Node, channel: str) -> bool:
     return not await node.subscriptions.has(MINA.id, channel)

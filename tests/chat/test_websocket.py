@@ -418,6 +418,15 @@ async def test_however_deep_json_is_it_is_answered(dial: Dial, server: PeykServe
     assert "Traceback" not in server.log.read_text()
 
 
+async def test_half_of_a_surrogate_pair_is_refused_and_the_connection_goes_on(dial: Dial) -> None:
+    """As a text that was cut inside an emoji: JavaScript writes it as an escape, and its id behind it."""
+    async with dial() as talk:
+        await talk.socket.send(r'{"publish":{"channel":"ws-half","data":{"text":"\ud83d"}},"id":7}')
+        error = (await talk.reply(7))["error"]
+        assert error["code"] == 107 and "half of a surrogate pair" in error["message"]
+        assert await talk.ask(publish={"channel": "ws-half", "data": {"text": "😀"}}) == {"publish": {}}
+
+
 async def test_the_largest_message_is_taken(dial: Dial) -> None:
     async with dial() as talk:
         assert await talk.ask(publish={"channel": "ws-large", "data": "x" * (65536 - 2)}) == {"publish": {}}

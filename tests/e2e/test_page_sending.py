@@ -6,7 +6,7 @@ import re
 import pytest
 from playwright.sync_api import Page, WebSocketRoute, expect
 
-from tests.e2e.test_page import Open, Wire, browser, messages, say, tab
+from tests.e2e.test_page import Open, Wire, browser, messages, offsets, say, tab
 from tests.e2e.test_page_reading import server
 from tests.services import ROOT, PeykServer
 
@@ -162,6 +162,26 @@ def test_what_was_stored_without_an_answer_is_not_sent_again(server: PeykServer,
     expect(messages(other)).to_have_text(["once", "twice"])
     expect(again.locator(".pending, .failed")).to_have_count(0)
     expect(messages(again)).to_have_text(["once", "twice"])
+
+
+def test_of_many_pages_each_hears_once_that_one_is_gone(server: PeykServer, tab: Open) -> None:
+    """They ask for its lock together, and none takes another for the page that is gone, again and again."""
+    page = tab("sara", "many-pages")
+    offline(page)
+    say(page, "mine")
+    others = [online(server, page, "many-pages") for _ in range(9)]
+    for other in others:
+        expect(other.locator("#log")).to_have_attribute("aria-busy", "false")
+        other.evaluate("""() => {
+            window.asked = 0;
+            const request = navigator.locks.request.bind(navigator.locks);
+            navigator.locks.request = (...words) => (window.asked++, request(...words));
+        }""")
+    page.close(run_before_unload=False)
+    for other in others:
+        expect(messages(other)).to_have_text(["mine"])
+        assert other.evaluate("window.asked") <= len(others)  # those who took it over meanwhile
+    assert offsets(others[0]) == [1]
 
 
 def test_of_two_pages_one_sends(server: PeykServer, tab: Open) -> None:

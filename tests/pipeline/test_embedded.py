@@ -82,7 +82,7 @@ class User:
         self.end()
 
     def end(self) -> None:
-        self.process.wait(10)
+        self.process.wait(60)
         for stream in (self.process.stdin, self.process.stdout):
             if stream is not None:
                 stream.close()
