@@ -75,7 +75,7 @@ _EN = {
     "be_in": "you are in no channel; /join <channel> first",
     "which": "{usage}: what is missing? See /help",
     "no_command": "there is no command {word}; there are {commands}",
-    "no_answer": "Redis does not answer, try again: {reason}",
+    "not_done": "Redis did not do this, try again: {reason}",
     "away": "the connection is away; try again when it is back",
     "name_rule": "a channel name has 1 to 64 letters, digits, marks, '_', '-' or '.', not starting with a dot; "
     "no spaces and no invisible characters: /join my-channel",
@@ -145,7 +145,7 @@ _FA = {
     "be_in": "در هیچ کانالی نیستید؛ نخست با /join به کانالی بپیوندید",
     "which": "{usage}: چیزی کم است؛ /help را ببینید",
     "no_command": "دستور {word} وجود ندارد؛ دستورها: {commands}",
-    "no_answer": "Redis پاسخ نمی‌دهد، دوباره بکوشید: {reason}",
+    "not_done": "Redis این کار را نکرد، دوباره بکوشید: {reason}",
     "away": "ارتباط قطع است؛ پس از بازگشت آن دوباره بکوشید",
     "name_rule": "نام کانال ۱ تا ۶۴ حرف، رقم، «_»، «-» یا «.» دارد، بی‌فاصله و بی‌نویسهٔ ناپیدا، و با نقطه آغاز نمی‌شود",
     "themes": "پوسته‌ها: {names}",
@@ -217,7 +217,7 @@ class Words:
             return str(error)
         if isinstance(error, PeykError):
             return self.reason(error.code, str(error))
-        return self("no_answer", reason=error)
+        return self("not_done", reason=error)
 
     def reason(self, code: int, said: str) -> str:
         """What was said in English; in Persian behind what kind of error it is."""

@@ -54,6 +54,34 @@ async def test_a_channels_life(http: Http) -> None:
         assert (await request).status_code == 404
 
 
+@pytest.mark.parametrize(
+    ("refuse", "allow", "says"),
+    [
+        (("CONFIG", "SET", "maxmemory", "1"), ("CONFIG", "SET", "maxmemory", "0"), "it is full"),
+        (("REPLICAOF", "127.0.0.1", "1"), ("REPLICAOF", "NO", "ONE"), "read-only replica"),
+        (("ACL", "SETUSER", "default", "-hset"), ("ACL", "SETUSER", "default", "+@all"), "lacks a right"),
+    ],
+)
+async def test_what_redis_refuses_is_told_as_that(
+    refuse: tuple[str, ...], allow: tuple[str, ...], says: str, http: Http, redis_of_module: RedisProcess
+) -> None:
+    await http.post("/api/channels", json={"name": "refused"})
+    with redis.Redis(port=redis_of_module.port) as client:
+        client.execute_command(*refuse)
+        try:
+            reply = await http.patch("/api/channels/refused", json={"description": "a secret"})
+        finally:
+            client.execute_command(*allow)
+    error = reply.json()["error"]
+    assert (reply.status_code, error["code"]) == (503, 100)
+    assert says in error["message"] and "secret" not in error["message"]
+
+    async def stored() -> bool:
+        return (await http.patch("/api/channels/refused", json={"description": "b"})).status_code == 200
+
+    await until(stored, what="it is stored again")
+
+
 async def test_of_two_that_make_one_channel_one_wins(http: Http) -> None:
     replies = await asyncio.gather(*[http.post("/api/channels", json={"name": "race"}) for _ in range(8)])
     assert sorted(reply.status_code for reply in replies) == [201] + [409] * 7
