@@ -14,7 +14,6 @@ from chat.auth import Identity
 from chat.errors import (
     BadRequest,
     PeykError,
-    Unavailable,
     UnknownMethod,
 )
 from chat.inbox import Inbox, Source
@@ -28,7 +27,7 @@ from chat.throttle import Throttle
 from chat.version import SERVER
 from pipeline.content import json_line
 from pipeline.producer import Position
-from pipeline.resp import FAILURES
+from pipeline.resp import FAILURES, unavailable
 
 if TYPE_CHECKING:
     from chat.node import Node
@@ -306,7 +305,7 @@ class Session:
             self._fail(command_id, error)
         elif isinstance(error, FAILURES):
             logger.info("client %s: Redis failed a command: %s", self.client, error)
-            self._fail(command_id, Unavailable("Redis does not answer; try again"))
+            self._fail(command_id, unavailable(error))
         elif error is not None:
             logger.error("client %s: a command failed", self.client, exc_info=error)
             self._fail(command_id, PeykError("internal error; the server's log says more"))
