@@ -1,6 +1,8 @@
 """What a client asks for and hears in one reply: history, presence, Peyk's own methods. Each gives the reply's line."""
 
-from typing import TYPE_CHECKING
+import asyncio
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any
 
 from chat import protocol
 from chat.access import Access
@@ -8,7 +10,7 @@ from chat.auth import Policy
 from chat.errors import UnknownChannel
 from chat.models import channel_id
 from chat.presence import ClientInfo
-from chat.rpc import call_method
+from chat.rpc import LAST_WORDS, call_method
 from pipeline.replay import Page
 
 if TYPE_CHECKING:
@@ -41,10 +43,23 @@ async def presence_stats(node: "Node", access: Access, command_id: int, channel:
     return protocol.reply(command_id, "presence_stats", {"num_clients": len(clients), "num_users": len(users)})
 
 
-async def rpc(node: "Node", access: Access, command_id: int, asked: protocol.Rpc) -> bytes:
-    """What one of Peyk's own methods answers. Raises PeykError."""
+def rpc(node: "Node", access: Access, command_id: int, asked: protocol.Rpc) -> Coroutine[Any, Any, bytes]:
+    """What one of Peyk's own methods answers. LAST_WORDS are done though nobody waits for it. Raises PeykError."""
+    work = _rpc(node, access, command_id, asked)
+    if asked.method not in LAST_WORDS:
+        return work
+    task = asyncio.create_task(work)
+    task.add_done_callback(lambda task: task.cancelled() or task.exception())  # else it is said that nobody heard it
+    return _outlasting(task)
+
+
+async def _rpc(node: "Node", access: Access, command_id: int, asked: protocol.Rpc) -> bytes:
     result = await call_method(node, access, asked.method, asked.data)
     return protocol.reply(command_id, "rpc", {"data": result})
+
+
+async def _outlasting(task: "asyncio.Task[bytes]") -> bytes:
+    return await asyncio.shield(task)
 
 
 async def _present(node: "Node", access: Access, name: str) -> dict[str, ClientInfo]:

@@ -1,6 +1,5 @@
 """Peyk's own methods, called through the protocol's `rpc`; one of them, `call`, goes on to other services."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -164,8 +163,7 @@ async def _read(node: "Node", access: Access, params: Seen) -> Any:
         if channel in access.passing:
             access.passing[channel] = max(access.passing[channel], params.offset)
         return {}
-    # A page says it last of all: its going away must not undo it.
-    await asyncio.shield(node.reading.read(access.identity.user.id, channel, params.offset))
+    await node.reading.read(access.identity.user.id, channel, params.offset)
     return {}
 
 
@@ -201,6 +199,8 @@ METHODS: dict[str, tuple[type, Callable[["Node", Access, Any], Awaitable[Any]]]]
 
 # Their answers are as long as there are channels or members: a client has one at a time.
 LONG = {"channels.asks", "channels.list", "channels.roles", "channels.subscribers", "subscriptions.list", "unread"}
+
+LAST_WORDS = {"read"}  # what a page says as it goes: it is done though the client is gone
 
 
 async def call_method(node: "Node", access: Access, method: str, data: msgspec.Raw) -> Any:

@@ -21,7 +21,7 @@ from chat.local import frame
 from chat.metrics import count
 from chat.models import User, channel_id
 from chat.protocol import Command
-from chat.rpc import LONG
+from chat.rpc import LAST_WORDS, LONG
 from chat.subscriber import Subscriber
 from chat.throttle import Throttle
 from chat.version import SERVER
@@ -41,6 +41,9 @@ NAME_TAKEN = 3500, "this name has an account now"
 BAD_REQUEST = 3501, "bad request"
 NO_PONG = 3012, "no pong"
 SUBSCRIPTION_EXPIRED = 2501, "subscription expired"  # an unsubscribe code: subscribe again, with a new token
+
+
+Answer = Coroutine[Any, Any, bytes | None]
 
 
 class Socket(Source, Protocol):
@@ -76,7 +79,7 @@ class Session:
         self._held = 0  # commands that must be done before the next is looked at
         self._postponed: Command | None = None  # waits until what is under way in its channel is done
         self.throttle = Throttle.of(node.limits, socket, self._let_go)  # None: it has no rates
-        self._tasks: list[asyncio.Task[None]] = []  # AT_ONCE and few more; an empty set is 216 bytes, this 56
+        self._tasks: list[asyncio.Task[bytes | None]] = []  # AT_ONCE and few more; an empty set is 216 bytes, this 56
 
     # -- in
 
@@ -144,15 +147,15 @@ class Session:
                 self._append(command.id, publish, self.user, partial(self._rpc_published, command.id))
             else:
                 answer = self._hold if command.rpc.method in LONG else self.spawn
-                answer(command.id, self._say(queries.rpc(self._node, self.access, command.id, command.rpc)))
+                answer(command.id, queries.rpc(self._node, self.access, command.id, command.rpc))
         elif command.history is not None:
-            self._hold(command.id, self._say(queries.history(self._node, self.access, command.id, command.history)))
+            self._hold(command.id, queries.history(self._node, self.access, command.id, command.history))
         elif command.presence is not None:
             asked = command.presence.channel
-            self._hold(command.id, self._say(queries.presence(self._node, self.access, command.id, asked)))
+            self._hold(command.id, queries.presence(self._node, self.access, command.id, asked))
         elif command.presence_stats is not None:
             asked = command.presence_stats.channel
-            self.spawn(command.id, self._say(queries.presence_stats(self._node, self.access, command.id, asked)))
+            self.spawn(command.id, queries.presence_stats(self._node, self.access, command.id, asked))
         elif command.unsubscribe is not None:
             self.subscriber.unsubscribe(command.id, command.unsubscribe, self.user)
         elif command.refresh is not None:
@@ -270,35 +273,37 @@ class Session:
         self._part(waiting)
 
     def _part(self, waiting: list[bytes]) -> None:
-        """Whoever unsubscribes and closes at once has left, though the command still waited for its turn."""
+        """Whoever unsubscribes, or says how far it read, and closes at once: that counts, though it still waited."""
         if self.user is None:
             return
         commands = [] if self._postponed is None else [self._postponed]
-        for line in [line for line in waiting if b'"unsubscribe"' in line][:AT_ONCE]:
+        for line in [line for line in waiting if b'"unsubscribe"' in line or b'"read"' in line][:AT_ONCE]:
             with contextlib.suppress(protocol.CommandError, protocol.Malformed):
                 commands.append(protocol.decode_command(line))
         for command in commands:
             if command.unsubscribe is not None:
                 with contextlib.suppress(PeykError):
                     self.subscriber.unsubscribe(command.id, command.unsubscribe, self.user)
+            elif command.rpc is not None and command.rpc.method in LAST_WORDS:
+                queries.rpc(self._node, self.access, command.id, command.rpc).close()
 
-    def _hold(self, command_id: int, work: Coroutine[None, None, None]) -> None:
+    def _hold(self, command_id: int, work: Answer) -> None:
         """Answer a command that must be done before the next, or whose answer is long: one at a time then waits."""
         self._held += 1
         self.spawn(command_id, work)
         self._tasks[-1].add_done_callback(self._release)
 
-    def _release(self, task: asyncio.Task[None]) -> None:
+    def _release(self, task: asyncio.Task[bytes | None]) -> None:
         self._held -= 1
         self._inbox.resume()
 
-    def spawn(self, command_id: int, work: Coroutine[None, None, None]) -> None:
-        """Answer a command that waits for Redis."""
+    def spawn(self, command_id: int, work: Answer) -> None:
+        """Answer a command that waits for Redis: with the line that `work` gives, if it gives one, or its error."""
         task = asyncio.create_task(work)
         self._tasks.append(task)
         task.add_done_callback(partial(self._finished, command_id))
 
-    def _finished(self, command_id: int, task: asyncio.Task[None]) -> None:
+    def _finished(self, command_id: int, task: asyncio.Task[bytes | None]) -> None:
         self._tasks.remove(task)
         error = None if task.cancelled() else task.exception()
         if isinstance(error, PeykError):
@@ -309,6 +314,8 @@ class Session:
         elif error is not None:
             logger.error("client %s: a command failed", self.client, exc_info=error)
             self._fail(command_id, PeykError("internal error; the server's log says more"))
+        elif not task.cancelled() and (line := task.result()) is not None:
+            self.reply(line)
         self._inbox.resume()
 
     # -- commands
@@ -377,7 +384,3 @@ class Session:
         else:
             self.reply(protocol.reply(command_id, "rpc", {"data": protocol.position_body(outcome)}))
         self._inbox.resume()
-
-    async def _say(self, work: Coroutine[None, None, bytes]) -> None:
-        """Reply with what was asked for."""
-        self.reply(await work)
