@@ -339,9 +339,9 @@ async def test_an_empty_list_of_subprotocols_is_none(server: PeykServer, empty: 
         ({"Connection": None}, "", 404),  # then it is plain HTTP, and there is no such page
         ({"Upgrade": None}, "", 404),
         ({"Upgrade": "h2c"}, "", 404),
-        ({}, "/connection/other", 403),
-        ({}, "/", 403),
-        ({}, "/health", 403),
+        ({}, "/connection/other", 404),
+        ({}, "/", 404),
+        ({}, "/health", 404),
     ],
 )
 async def test_a_wrong_handshake(server: PeykServer, changes: dict[str, Any], path: str, status: int) -> None:
