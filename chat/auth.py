@@ -163,8 +163,8 @@ def role_of(identity: Identity, policy: Policy, granted: bool = False) -> str:
     """What `identity` is in a channel: one of ROLES. `granted`: with a token for a subscription, as a member."""
     if identity.admin:
         return "admin"
-    if identity.user.id not in policy.roles and identity.guest and not granted:  # as most of those who are asked for
-        return "program" if identity.program else "stranger"
+    if identity.guest and not granted and identity.user.id not in policy.roles:  # as most of those who are asked for
+        return "stranger"
     role = policy.roles.get(identity.user.id, "stranger")
     if role == "banned":  # whoever comes by that name
         return role

@@ -218,7 +218,7 @@ class Channels:
         keys = [CHANNELS, of.tombstone(channel.id), of.channel(channel.id), of.presence(channel.id)]
         keys += [of.roles(channel.id), of.history(channel.id), of.subscribers(channel.id)]
         word = f"{DELETED}{channel.id} {epoch} {channel.kind}"
-        await self._link.call("EVAL", _DELETE, len(keys), *keys, channel.id, _TOMBSTONE, self._keys.control, word)
+        await self._link.call("EVAL", _DELETE, len(keys), *keys, channel.id, _TOMBSTONE, of.control, word)
         await self._subscriptions.end(channel.id, members)
         await self.policy_changed(channel.id)
 

@@ -13,7 +13,8 @@ from websockets.protocol import SERVER, Protocol
 
 _TEXT = 0x81  # how a frame begins that is a whole text message
 _MASKED = 0x80
-FRAMES, BYTES = 100, 16 * 1024  # of a client that are taken before others have their turn
+FRAMES = 100  # of a client that are taken before others have their turn,
+BYTES = 16 * 1024  # or bytes of them
 _quiet = logging.getLogger(__name__)  # of websockets; it looks once in a connection whether to say all
 _quiet.setLevel(logging.WARNING)
 

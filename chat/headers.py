@@ -52,7 +52,8 @@ class Cors:
         return found
 
 
-_SECURED = tuple((name.encode(), value.encode()) for name, value in (*HEADERS.items(), ("cache-control", "no-store")))
+RAW_HEADERS = tuple((name.encode(), value.encode()) for name, value in HEADERS.items())
+_SECURED = (*RAW_HEADERS, (b"cache-control", b"no-store"))
 
 
 def secured(send: Send, added: Mapping[str, str]) -> Send:

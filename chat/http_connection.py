@@ -18,7 +18,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from chat.errors import BadRequest, HeadersTooLarge, PeykError, RequestTimeout, TooManyRequests, UnknownVersion
 from chat.framing import Part, RequestExtent
 from chat.handshake import COUNTED, NODE, Handshake, uncount
-from chat.headers import HEADERS
+from chat.headers import RAW_HEADERS
 from chat.metrics import count
 from chat.replies import Cycle, Flow, Replies
 from chat.requests import failure
@@ -31,7 +31,6 @@ _HEARING = 1.0  # seconds in which who is beyond its address' limit must say som
 MOST_HEADERS = 128  # of a request, as of a WebSocket's handshake: each becomes objects
 MOST_FIELDS = 64  # of a query, likewise
 _PIECES = 256  # pieces of one request that are parsed before others have their turn
-_RAW_HEADERS = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
 _CLOSE = b"connection", b"close"
 # To change to another protocol than WebSocket is declined (RFC 9110, section 7.8). The parser must not even hear of it:
 # it would take the request to end with its head, and the body for the next one.
@@ -322,7 +321,7 @@ class RequestProtocol(HttpToolsProtocol):
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         reply = failure(error)
-        headers = (b"%b: %b\r\n" % header for header in (*reply.raw_headers, *_RAW_HEADERS, _CLOSE))
+        headers = (b"%b: %b\r\n" % header for header in (*reply.raw_headers, *RAW_HEADERS, _CLOSE))
         self._replies.flush()
         self.transport.write(b"".join((STATUS_LINE[reply.status_code], *headers, b"\r\n", bytes(reply.body))))
         if self._beyond is not None:  # and it counts for nobody

@@ -73,9 +73,10 @@ class Connection(FrameReader, asyncio.Protocol):
         if self._waiting:
             self._waiting += data
         else:
-            self._take(data)
+            self._take_turn(data)
 
-    def _take(self, data: bytes) -> None:
+    def _take_turn(self, data: bytes) -> None:
+        """Take what the client may have in this turn; the rest waits for the next, and nothing more is read."""
         rest = self.take(data)
         if rest and not self._closing and not self.ended:
             self._waiting = rest
@@ -89,7 +90,7 @@ class Connection(FrameReader, asyncio.Protocol):
             return
         waiting, self._waiting = self._waiting, b""
         if not self._closing:
-            self._take(waiting)
+            self._take_turn(waiting)
         if not self._waiting and not self._paused:
             self.resume_reading()
 

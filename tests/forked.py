@@ -17,8 +17,13 @@ from typing import Any
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["app", "chat.server"])
-STARTS = "MALLOC_", "PYTHON", "LC_", "HTTP_WORKERS"
+_STARTS = "MALLOC_", "PYTHON", "LC_", "HTTP_WORKERS"
 """How names in the environment begin that only a start looks at, or that make processes which are started."""
+
+
+def may_be_forked(env: Mapping[str, str]) -> bool:
+    """Whether a fork does what a start would with this environment."""
+    return not any(name.startswith(_STARTS) for name in env)
 
 
 class Forked:

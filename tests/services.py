@@ -26,7 +26,7 @@ import pymongo.errors
 import redis
 
 from pipeline.embedded import find_valkey
-from tests.forked import STARTS, Forked, run
+from tests.forked import Forked, may_be_forked, run
 
 RedisClient = Any  # redis-py's types do not know that we decode
 ROOT = Path(__file__).parent.parent
@@ -85,11 +85,11 @@ def run_app(*words: str | bytes, stdin: bytes | str = b"", **env: str) -> "subpr
     """Run `python app.py WORDS…` to its end, with nothing that configures it but `env`; UTF-8 in and out."""
     typed = stdin.encode() if isinstance(stdin, str) else stdin
     environment = clean_environment(env)
-    if "--workers" in words or any(name.startswith(STARTS) for name in env):
+    if may_be_forked(env) and "--workers" not in words:
+        done = run(words, ROOT, environment, typed)
+    else:
         command = [sys.executable, "app.py", *words]
         done = subprocess.run(command, cwd=ROOT, env=environment, input=typed, capture_output=True, timeout=60)
-    else:
-        done = run(words, ROOT, environment, typed)
     return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
 
 
@@ -371,7 +371,7 @@ class AppProcess(Process):
         """Unless it is another program or told what only a start looks at, it may be forked."""
         program, *words = self.command()[1:]
         here = program == "app.py" and self.root == ROOT
-        if not (self.forks and here) or any(name.startswith(STARTS) for name in self.env):
+        if not (self.forks and here and may_be_forked(self.env)):
             return super().begin()
         with self.log.open("ab") as log, open(os.devnull) as nothing:
             return Forked(words, self.root, self.environment(), nothing.fileno(), log.fileno(), log.fileno())
