@@ -1,16 +1,14 @@
 """`python -m bench.floods NAME PORT CONNECTIONS SECONDS`: what a hostile client does to a server.
 
 Each flood is what one connection does until it is told to stop. A connection that the server closes is opened again
-after a moment, as an attacker would. Prints one JSON object: what was sent, what came back, how often it was closed.
-Loopback only, and never longer than asked.
+after a moment, as an attacker would. Prints a line when every connection was opened and the time begins to count; then
+one JSON object: what was sent, what came back, how often it was closed. Loopback only, and never longer than asked.
 """
 
 import asyncio
-import contextlib
 import gzip
 import itertools
 import json
-import os
 import secrets
 import struct
 import sys
@@ -21,6 +19,8 @@ from dataclasses import asdict, dataclass, field
 import uvloop
 
 FROM = "127.0.0.1"  # the address that attacks
+BEGUN = "begun"  # the line that says so
+_PATIENCE = 60.0  # seconds until it must have begun
 _PAUSE = 0.05  # seconds before a connection that was closed is opened again
 _AT_ONCE = 64 * 1024  # bytes of a read
 _TEXT, _PING = 1, 9
@@ -50,8 +50,8 @@ class Peer:
     async def send(self, data: bytes) -> None:
         """Send, and wait where the kernel is full."""
         self.writer.write(data)
-        await self.writer.drain()
         self.tally.bytes_sent += len(data)
+        await self.writer.drain()
 
     async def read(self) -> bytes:
         data = await self.reader.read(_AT_ONCE)
@@ -296,11 +296,14 @@ async def _connected(port: int, tally: Tally) -> AsyncIterator[Peer]:
         writer.transport.abort()
 
 
-async def _again_and_again(flood: Flood, port: int, tally: Tally) -> None:
+async def _again_and_again(flood: Flood, port: int, tally: Tally, connections: int, all_open: asyncio.Event) -> None:
     task = asyncio.current_task()
     while task is None or not task.cancelling():  # a group of tasks that fails meanwhile swallows that it was cancelled
         try:
             async with _connected(port, tally) as peer:
+                if tally.opened >= connections:
+                    all_open.set()
+                await all_open.wait()
                 await flood(peer)
         except* (OSError, asyncio.IncompleteReadError, ValueError):
             tally.closed += 1
@@ -308,18 +311,25 @@ async def _again_and_again(flood: Flood, port: int, tally: Tally) -> None:
 
 
 async def run(name: str, port: int, connections: int, seconds: float) -> Tally:
-    """One flood for so long; what it met."""
+    """One flood for so long; what it met. Raises TimeoutError where it could not begin."""
     tally = Tally()
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(seconds), asyncio.TaskGroup() as tasks:
-            for _ in range(connections):
-                tasks.create_task(_again_and_again(FLOODS[name], port, tally))
+    all_open = asyncio.Event()
+    async with asyncio.TaskGroup() as tasks:
+        flooding = (_again_and_again(FLOODS[name], port, tally, connections, all_open) for _ in range(connections))
+        attackers = [tasks.create_task(attacker) for attacker in flooding]
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                await all_open.wait()
+            print(BEGUN, flush=True)
+            await asyncio.sleep(seconds)
+        finally:
+            for attacker in attackers:
+                attacker.cancel()
     return tally
 
 
 def main() -> None:
     name, port, connections, seconds = sys.argv[1:]
-    os.nice(19)  # the neighbours share this CPU; what is tried is the server
     tally = uvloop.run(run(name, int(port), int(connections), float(seconds)))
     print(json.dumps(asdict(tally)))
 

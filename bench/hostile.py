@@ -44,6 +44,7 @@ HISTORY = 900  # messages of 1 KiB in the channel whose pages are asked for
 CHANNELS = 5000  # channels that are there when lists of them are asked for
 CONNECTIONS = 1, 20
 LONGER = "pipelined"  # what runs ten times as long, from one connection
+NICE = 19  # of the attackers, who share a CPU with the neighbours: what is tried is the server
 LOOK = 0.1  # seconds between looks at the memory
 
 
@@ -131,14 +132,22 @@ def public_server(cpus: Sequence[int] = ()) -> Iterator[PeykServer]:
         yield server
 
 
-def flooded(server: PeykServer, name: str, connections: int, seconds: float) -> tuple[float, load.Report, floods.Tally]:
-    """How many MiB a server grew by under one flood, at the most; what the neighbours met; what the flood met."""
+def flooded(
+    server: PeykServer, name: str, connections: int, seconds: float, nice: int = 0
+) -> tuple[float, load.Report, floods.Tally]:
+    """How many MiB a server grew by under one flood, at the most; what the neighbours met; what the flood met.
+
+    Raises LoadError where the flood could not begin.
+    """
     process = psutil.Process(server.pid)
     before = process.memory_info().rss
-    command = [sys.executable, "-m", "bench.floods", name, str(server.port), str(connections), str(seconds)]
+    command = ["nice", "-n", str(nice), sys.executable, "-m", "bench.floods"]
+    command += [name, str(server.port), str(connections), str(seconds)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as flood:
         try:
             with watched(process) as peak:
+                if not flood.stdout or flood.stdout.readline().strip() != floods.BEGUN:
+                    raise load.LoadError(f"the flood {name} could not begin")
                 under = talk(server, seconds)
                 said, _ = flood.communicate(timeout=seconds + 60)
         finally:
@@ -150,7 +159,7 @@ def run_once(name: str, connections: int, seconds: float, cpus: Sequence[int]) -
     """One flood against a server of its own: the neighbours alone first, then beside it. Raises LoadError."""
     with public_server(cpus) as server:
         calm = talk(server, min(seconds, 10.0))
-        growth, under, tally = flooded(server, name, connections, seconds)
+        growth, under, tally = flooded(server, name, connections, seconds, NICE)
         return Found(name, connections, growth, calm, under, tally)
 
 
