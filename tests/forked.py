@@ -57,7 +57,7 @@ class Forked:
 
 
 def run(
-    words: Sequence[str | bytes], root: Path, env: Mapping[str, str], stdin: bytes = b"", timeout: float = 60
+    words: Sequence[str | bytes], root: Path, env: Mapping[str, str], stdin: bytes = b"", timeout: float = 180
 ) -> "subprocess.CompletedProcess[bytes]":
     """As subprocess.run of app.py: what is typed comes through a pipe, what is written is captured."""
     reader, writer = os.pipe()

@@ -32,7 +32,7 @@ def here(command: str, server: PeykServer) -> str:
 
 
 def run(command: str) -> str:
-    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=30)
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=180)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -169,7 +169,7 @@ def test_the_calls_answer_as_written(server: PeykServer) -> None:
 def test_the_five_functions_work_as_written(server: PeykServer) -> None:
     env = clean_environment({"REDIS_URL": f"unix://{server.dir}/valkey.sock", "DATA_DIR": str(server.dir)})
     command = [sys.executable, "-W", "error", "-c", python_blocks()[1]]
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=180)
     assert (done.returncode, done.stderr) == (0, "")
     assert re.search(r"\[\d\d:\d\d\] app: hello\n", done.stdout)
     assert re.search(

@@ -142,7 +142,7 @@ async def load(server: Server, *options: str) -> tuple[int, dict[str, Any]]:
         build(), "-p", str(server.port), "-n", str(SUBSCRIBERS), *options, stdout=asyncio.subprocess.PIPE
     )
     try:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(180):
             output, _ = await process.communicate()
     finally:
         if process.returncode is None:

@@ -47,7 +47,7 @@ class Stage:
 
     @contextlib.asynccontextmanager
     async def http(self) -> AsyncIterator[httpx.AsyncClient]:
-        async with httpx.AsyncClient(base_url=self.server.url, timeout=30, trust_env=False) as client:
+        async with httpx.AsyncClient(base_url=self.server.url, timeout=180, trust_env=False) as client:
             yield client
 
     async def in_stream(self, channel: str) -> list[int]:

@@ -205,7 +205,7 @@ async def test_workers_alone_take_over_from_servers_and_end_in_order(stage: Stag
             await asyncio.to_thread(post, stage.server, 3, "workers")
             assert await stage.level("workers") == [1, 2, 3]
             workers.send_signal(signal.SIGTERM)
-            assert await asyncio.wait_for(workers.wait(), 60) == 0
+            assert await asyncio.wait_for(workers.wait(), 180) == 0
             await until(lambda: played_by("serve:"), RETURN)
             assert await pending(redis, "sql") == 0
         assert "workers of Peyk: fanout, sql, mongo" in log.read_text()

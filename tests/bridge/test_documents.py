@@ -27,7 +27,7 @@ def blocks(text: str, language: str) -> list[str]:
 
 def run(program: str, host: Host) -> None:
     program = program.replace("amqp://guest:guest@localhost:5672/", host.url)
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=180)
     assert done.returncode == 0, done.stderr
 
 

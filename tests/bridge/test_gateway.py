@@ -25,7 +25,7 @@ def server(host: Host, valkey: RedisProcess) -> Iterator[PeykServer]:
 
 @pytest.fixture
 async def http(server: PeykServer) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=server.url, timeout=30, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=server.url, timeout=180, trust_env=False) as client:
         await until(lambda: joined(client), 60)
         yield client
 
@@ -62,7 +62,7 @@ async def test_many_publishers_share_the_confirms(host: Host, valkey: RedisProce
         server = PeykServer(env)
         try:
             await asyncio.to_thread(server.start)
-            async with httpx.AsyncClient(base_url=server.url, timeout=60, trust_env=False) as http:
+            async with httpx.AsyncClient(base_url=server.url, timeout=180, trust_env=False) as http:
                 await until(lambda: joined(http), 60)
                 proxy.flowing.clear()
                 batch = [{**EVENT, "id": f"batch-{n}"} for n in range(200)]

@@ -39,7 +39,7 @@ async def php(settings: AppSettings, *arguments: str) -> AsyncIterator[asyncio.s
 
 async def run(settings: AppSettings, *arguments: str) -> tuple[int | None, str, str]:
     """Its exit code, output and errors."""
-    async with php(settings, *arguments) as process, asyncio.timeout(60):
+    async with php(settings, *arguments) as process, asyncio.timeout(180):
         out, error = await process.communicate()
         return process.returncode, out.decode(), error.decode()
 

@@ -41,7 +41,7 @@ async def node(settings: AppSettings, *arguments: str) -> AsyncIterator[asyncio.
 
 async def run(settings: AppSettings, *arguments: str) -> tuple[int | None, str, str]:
     """Its exit code, output and errors."""
-    async with node(settings, *arguments) as process, asyncio.timeout(30):
+    async with node(settings, *arguments) as process, asyncio.timeout(180):
         out, error = await process.communicate()
         return process.returncode, out.decode(), error.decode()
 
@@ -59,7 +59,7 @@ async def answering(settings: AppSettings) -> AsyncIterator[asyncio.subprocess.P
     """answer.js, once it listens."""
     async with node(settings, "answer.js") as process:
         assert process.stdout is not None
-        assert await asyncio.wait_for(process.stdout.readline(), 60) == b"answering sum and hello\n"
+        assert await asyncio.wait_for(process.stdout.readline(), 180) == b"answering sum and hello\n"
         yield process
 
 
@@ -129,7 +129,7 @@ async def test_what_is_said_unasked_is_heard_on_both_sides(bridge_settings: AppS
         assert sent == [{"user": "sara"}] and heard == [{"source": "nodejs", "action": "moved", "requestId": None}]
         await rpc._publish(bridge_settings.rpc_channel, b'{"source":"laravel","action":"configs","theme":"dark"}')
         assert process.stdout is not None
-        line = await asyncio.wait_for(process.stdout.readline(), 60)
+        line = await asyncio.wait_for(process.stdout.readline(), 180)
         assert json.loads(line)["theme"] == "dark"
         await until(lambda: rpc.configuration == {"theme": "dark"})
 

@@ -47,7 +47,7 @@ class Neighbour:
         self._client, self._pubsub = client, pubsub
 
     async def next(self) -> dict[str, Any]:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(180):
             while True:
                 message = await self._pubsub.get_message(ignore_subscribe_messages=True, timeout=1)
                 if message is not None:
@@ -62,7 +62,7 @@ class Neighbour:
 async def neighbour(client: Redis, channel: str) -> AsyncIterator[Neighbour]:
     async with client.pubsub() as pubsub:
         await pubsub.subscribe(channel)
-        assert await pubsub.get_message(timeout=60)
+        assert await pubsub.get_message(timeout=180)
         yield Neighbour(client, pubsub)
 
 

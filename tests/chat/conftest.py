@@ -29,7 +29,7 @@ def server(redis_of_module: RedisProcess) -> Iterator[PeykServer]:
 
 @pytest.fixture
 async def http(server: PeykServer) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=server.url, timeout=60, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=server.url, timeout=180, trust_env=False) as client:
         yield client
 
 

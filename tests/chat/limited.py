@@ -49,7 +49,7 @@ def server(redis_of_module: RedisProcess) -> Iterator[PeykServer]:
 @pytest.fixture
 async def http(server: PeykServer, request: pytest.FixtureRequest) -> AsyncIterator[httpx.AsyncClient]:
     headers = {"x-forwarded-for": request.node.name}
-    async with httpx.AsyncClient(base_url=server.url, timeout=60, trust_env=False, headers=headers) as client:
+    async with httpx.AsyncClient(base_url=server.url, timeout=180, trust_env=False, headers=headers) as client:
         yield client
 
 

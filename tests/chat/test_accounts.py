@@ -25,7 +25,7 @@ SECRET = "a secret of thirty-two bytes or more"
 
 @pytest.fixture
 async def http(server: PeykServer) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=server.url, trust_env=False, timeout=60) as client:
+    async with httpx.AsyncClient(base_url=server.url, trust_env=False, timeout=180) as client:
         yield client
 
 
@@ -89,7 +89,7 @@ async def test_who_used_a_name_as_a_guest_goes_when_it_is_registered(
             for socket, name in zip(sockets, ("Mina", "mina", "minaa"), strict=True):
                 assert "connect" in await Talk(socket).ask(connect={"data": {"user": name}})
             assert (await register(http, "mina")).status_code == 201
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(180):
                 await asyncio.gather(*(socket.wait_closed() for socket in sockets[:2]))
             assert [(socket.close_code, socket.close_reason) for socket in sockets[:2]] == [GONE, GONE]
             assert "ping" in await Talk(sockets[2]).ask(ping={})
@@ -149,7 +149,9 @@ async def test_whoever_guesses_elsewhere_does_not_lock_out_the_owner(
 
         def at(address: str, cookies: dict[str, str] | None = None) -> httpx.AsyncClient:
             headers = {"x-forwarded-for": address}
-            return httpx.AsyncClient(base_url=public.url, trust_env=False, timeout=60, headers=headers, cookies=cookies)
+            return httpx.AsyncClient(
+                base_url=public.url, trust_env=False, timeout=180, headers=headers, cookies=cookies
+            )
 
         right = {"username": "owner10", "password": PASSWORD}
         wrong = right | {"password": "not this one"}
@@ -183,7 +185,7 @@ async def test_an_address_tries_so_often_and_makes_so_many(redis_of_module: Redi
         PeykServer(env | limits) as public,
         redis.Redis(port=redis_of_module.port, decode_responses=True) as client,
     ):
-        async with httpx.AsyncClient(base_url=public.url, trust_env=False, timeout=60) as http:
+        async with httpx.AsyncClient(base_url=public.url, trust_env=False, timeout=180) as http:
 
             async def post(path: str, name: str, address: str, password: str = PASSWORD) -> int:
                 body = {"username": name, "password": password}
@@ -218,7 +220,7 @@ async def test_an_address_tries_so_often_and_makes_so_many(redis_of_module: Redi
 
 async def test_there_are_so_many_accounts(redis_of_module: RedisProcess) -> None:
     with RedisProcess("redis") as fresh, PeykServer({"REDIS_URL": fresh.url, "ACCOUNT_LIMIT": "2"}) as small:
-        async with httpx.AsyncClient(base_url=small.url, trust_env=False, timeout=60) as http:
+        async with httpx.AsyncClient(base_url=small.url, trust_env=False, timeout=180) as http:
             replies = [await register(http, f"person{n}") for n in range(3)]
             assert [reply.status_code for reply in replies] == [201, 201, 429]
             assert "ACCOUNT_LIMIT" in replies[2].text
@@ -234,7 +236,7 @@ async def test_a_flood_of_names_leaves_the_real_sign_in_room(http: httpx.AsyncCl
 
     async def flood(number: int) -> None:
         nonlocal ended
-        async with httpx.AsyncClient(base_url=server.url, trust_env=False, timeout=60) as client:
+        async with httpx.AsyncClient(base_url=server.url, trust_env=False, timeout=180) as client:
             while flooding:
                 body = {"username": f"random-{number}-{ended}", "password": PASSWORD}
                 reply = await client.post("/api/session", json=body)
@@ -347,7 +349,7 @@ async def test_nobody_registers_where_others_name_the_people(
     redis_of_module: RedisProcess, env: dict[str, str], status: int
 ) -> None:
     with PeykServer({"REDIS_URL": redis_of_module.url, **env}) as server:
-        async with httpx.AsyncClient(base_url=server.url, trust_env=False, timeout=60) as client:
+        async with httpx.AsyncClient(base_url=server.url, trust_env=False, timeout=180) as client:
             reply = await register(client, "-".join(env))
             assert reply.status_code == status, reply.text
             assert status == 201 or "REGISTRATION=yes" in reply.json()["error"]["message"]

@@ -207,7 +207,7 @@ class Events:
 
     async def next(self) -> dict[str, str]:
         fields: dict[str, str] = {}
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(180):
             async for line in self._lines:
                 if not line and fields:
                     return fields
@@ -353,7 +353,7 @@ async def test_a_sink_that_lags_is_degraded_and_still_200() -> None:
             client.xadd("log:0", {"c": "- - u - 1"}, id="1-1")  # waits since 1970
             client.xgroup_create("log:0", "mongo", "0")  # which nobody plays here
         with PeykServer({"REDIS_URL": process.url}) as server:
-            async with httpx.AsyncClient(base_url=server.url, trust_env=False, timeout=60) as http:
+            async with httpx.AsyncClient(base_url=server.url, trust_env=False, timeout=180) as http:
 
                 async def degraded() -> bool:
                     return bool((await http.get("/ready")).json()["status"] == "degraded")
@@ -367,7 +367,7 @@ async def test_a_sink_that_lags_is_degraded_and_still_200() -> None:
 
 async def test_ready_says_which_part_does_not_move() -> None:
     with RedisProcess("valkey") as process, PeykServer({"REDIS_URL": process.url}) as server:
-        async with httpx.AsyncClient(base_url=server.url, trust_env=False, timeout=60) as http:
+        async with httpx.AsyncClient(base_url=server.url, trust_env=False, timeout=180) as http:
             process.kill()
             reply = await http.get("/ready")
             assert reply.status_code == 503 and reply.json()["parts"]["redis"] != "ok"

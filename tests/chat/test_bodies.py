@@ -145,7 +145,7 @@ async def test_a_batch_of_nothing_means_nothing(http: httpx.AsyncClient, body: b
 def test_curl_is_told_which_header_to_add(server: PeykServer) -> None:
     def curl(*words: str) -> str:
         command = ["curl", "-sS", "--noproxy", "*", *words, server.url + MESSAGES]
-        return subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout
+        return subprocess.run(command, capture_output=True, text=True, timeout=180, check=True).stdout
 
     assert "-H 'content-type: application/json'" in curl("-d", '{"text":"hi"}')
     assert '"offset"' in curl("-d", '{"text":"hi"}', "-H", "content-type: application/json")

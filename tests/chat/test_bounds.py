@@ -62,7 +62,7 @@ async def test_a_connection_counts_for_its_address_before_it_asks_for_anything(
         for beyond in (b"", b"GET /health"):  # who says nothing is closed as well
             reader, writer = await asyncio.open_connection("127.0.0.1", strict.port)
             writer.write(beyond)
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(180):
                 said = await reader.read()
             assert not beyond or (b" 429 " in said and b"at most 3 connections at a time" in said)
             await _end(writer)
@@ -263,7 +263,7 @@ async def test_who_reads_nothing_is_dropped_and_others_read_on(redis_of_module: 
             await client.subscribe("unread")
         idle.transport.pause_reading()
         sent = 0
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(180):
             while not await refused(server, "unread_bytes"):
                 assert "publish" in await other.ask(publish={"channel": "unread", "data": "x" * 20000})
                 sent += 1
@@ -350,7 +350,7 @@ async def test_a_half_open_connection_is_closed(server: PeykServer, sent: bytes)
     loop = asyncio.get_running_loop()
     start = loop.time()
     with contextlib.suppress(ConnectionResetError):
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(180):
             await reader.read()
     assert loop.time() - start > 1.9
     await _end(writer)
@@ -367,7 +367,7 @@ async def test_a_request_that_comes_in_drops_is_not_waited_for(server: PeykServe
         await reader.readuntil(b'"ok"')
     reading = asyncio.create_task(reader.read())
     sent = 0
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(180):
         while not reading.done():
             writer.write(b"GET / HTTP/1.1\r\nX-Header: " if not sent else b"x")
             sent += 1
@@ -386,7 +386,7 @@ async def _end(writer: asyncio.StreamWriter) -> None:
 async def test_a_flood_of_half_open_connections_ends(server: PeykServer, http: httpx.AsyncClient) -> None:
     opened = await asyncio.gather(*[asyncio.open_connection("127.0.0.1", server.port) for _ in range(200)])
     assert (await http.get("/health")).status_code == 200
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(180):
         await asyncio.gather(*[reader.read() for reader, _ in opened], return_exceptions=True)
     for _, writer in opened:
         await _end(writer)

@@ -79,7 +79,7 @@ async def test_it_recovers_what_it_missed_while_the_server_was_gone() -> None:
                 for i in range(2, 12):
                     await _post(http, i)
         server.start()
-        await asyncio.wait_for(subscription.ready(), 60)
+        await asyncio.wait_for(subscription.ready(), 180)
         async with httpx.AsyncClient(base_url=server.url, trust_env=False) as http:
             await _post(http, 12)
         await until(lambda: len(seen.publications) >= 12)

@@ -15,7 +15,7 @@ from chat.errors import BadRequest, NameTaken
 from chat.source import Said
 from tests.services import ROOT, PeykServer, clean_environment, wait_until
 
-WAIT = 60.0  # seconds for what was published to be in the file
+WAIT = 180.0  # seconds for what was published to be in the file
 
 
 class Consuming:
@@ -33,7 +33,7 @@ class Consuming:
 
 
 def publish(server: PeykServer, *texts: str) -> None:
-    with httpx.Client(base_url=server.url, trust_env=False, timeout=30) as http:
+    with httpx.Client(base_url=server.url, trust_env=False, timeout=180) as http:
         for text in texts:
             reply = http.post("/api/channels/news/messages", json={"text": text})
             assert reply.status_code == 201, reply.text
@@ -97,7 +97,7 @@ def test_a_consumer_may_come_before_the_channel_and_outlive_it(tmp_path: Path) -
 def test_a_pipe_has_no_place_to_keep(tmp_path: Path) -> None:
     command = [sys.executable, "app.py", "consume", "news"]
     env = clean_environment({"DATA_DIR": str(tmp_path)})
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=180)
     assert done.returncode == 1 and "replay CHANNEL --follow" in done.stderr and "Traceback" not in done.stderr
 
 

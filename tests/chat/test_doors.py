@@ -63,7 +63,7 @@ def token(user: str = "Sara", ttl: int = 60, **claims: Any) -> str:
 
 async def closed(talk: Talk) -> int:
     """The code the server closes with."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(180):
         while True:
             try:
                 await talk.read()
@@ -206,7 +206,7 @@ async def test_a_program_is_not_the_person_of_its_name(environment: dict[str, st
 async def test_a_node_ends_in_the_very_moment_it_looks_again(redis_of_module: RedisProcess) -> None:
     """redis-py may keep a cancellation to itself; what lasts must not wait for it."""
     for _ in range(20):
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(180):
             async with Node(ServerSettings(redis_url=redis_of_module.url, _env_file=None), "tool") as node:
                 await node.doors.revoke(user="nobody")
 
@@ -297,7 +297,7 @@ async def test_event_streams_end_with_what_let_them_in(
     good = {"accept": "text/event-stream"} | owner
     bad = {"accept": "text/event-stream"} | bearer(mine)
     async with (
-        httpx.AsyncClient(base_url=other.url, trust_env=False, timeout=60) as away,
+        httpx.AsyncClient(base_url=other.url, trust_env=False, timeout=180) as away,
         away.stream("GET", path + "?after=0", headers=good) as stays,
         away.stream("GET", path + "?after=0", headers=bad) as goes,
     ):
@@ -311,7 +311,7 @@ async def test_event_streams_end_with_what_let_them_in(
             "kicked": lambda: http.delete(f"{place}/subscribers/{name}", headers=owner),
         }[how]()
         assert done.status_code < 300, done.text
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(180):
             async for _ in goes.aiter_raw():  # ends
                 pass
         await http.post(path, json={"text": "second"}, headers=owner)

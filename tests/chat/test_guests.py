@@ -84,7 +84,7 @@ async def test_no_guest_is_called_as_programs_are(
         talk = Talk(socket)
         assert await talk.fail(connect={"data": {"user": name}}) == (107, sentence)
         assert "connect" in await talk.ask(connect={"data": {"user": "apia"}})  # who is told that may choose another
-    async with httpx.AsyncClient(base_url=at.url, trust_env=False, timeout=60) as http:
+    async with httpx.AsyncClient(base_url=at.url, trust_env=False, timeout=180) as http:
         for path, body in (
             ("/api/channels/forged/messages", {"text": "forged"}),
             ("/api/events", {"type": "t", "channel": "forged", "payload": 1}),

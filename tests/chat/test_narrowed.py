@@ -133,7 +133,7 @@ async def test_a_request_beyond_the_token_changes_nothing(what: str, server: Pey
 
     async with (
         at_home(server, channel, mia, f"{channel}-sara") as home,
-        httpx.AsyncClient(base_url=server.url, timeout=60, trust_env=False) as http,
+        httpx.AsyncClient(base_url=server.url, timeout=180, trust_env=False) as http,
     ):
         before = await state(home)
         for narrowed in narrowed_otherwise(cap):

@@ -32,7 +32,7 @@ def servers(redis_of_module: RedisProcess) -> Iterator[tuple[PeykServer, PeykSer
 @contextlib.asynccontextmanager
 async def http(server: PeykServer, address: str) -> AsyncIterator[httpx.AsyncClient]:
     headers = {"x-forwarded-for": address}
-    async with httpx.AsyncClient(base_url=server.url, timeout=20, trust_env=False, headers=headers) as client:
+    async with httpx.AsyncClient(base_url=server.url, timeout=180, trust_env=False, headers=headers) as client:
         yield client
 
 

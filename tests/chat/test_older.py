@@ -33,7 +33,7 @@ async def redis(redis_process: RedisProcess) -> AsyncIterator[Redis]:
 
 async def subscribe(talk: Talk, **position: object) -> dict[str, Any]:
     """Subscribe, and again after a temporary error, as every SDK does: Redis has only just come back."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(180):
         answer = await talk.ask(subscribe={"channel": "c", **position})
         while answer.get("error", {}).get("temporary"):
             answer = await talk.ask(subscribe={"channel": "c", **position})

@@ -105,7 +105,7 @@ def subscription(user: str, channel: str) -> str:
 
 @pytest.fixture
 async def http(server: PeykServer) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=server.url, trust_env=False, timeout=60) as client:
+    async with httpx.AsyncClient(base_url=server.url, trust_env=False, timeout=180) as client:
         yield client
 
 
@@ -308,7 +308,7 @@ async def test_who_may_no_longer_read_hears_nothing_more(
                 done = await http.request(method, url, json=body, headers=credentials("owner"))
                 assert done.status_code < 300, done.text
                 assert await code_of(reza) == code
-                async with asyncio.timeout(60):
+                async with asyncio.timeout(180):
                     async for _ in stream.aiter_raw():  # ends
                         pass
             await owner.ask(publish={"channel": channel, "data": "secret"})

@@ -51,7 +51,7 @@ def heard(talk: Talk, what: str) -> list[str]:
 
 
 async def hears(talk: Talk, what: str, expected: list[str]) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(180):
         while len(heard(talk, what)) < len(expected):
             await talk.read()
     assert sorted(heard(talk, what)) == expected

@@ -45,7 +45,7 @@ async def service(process: RedisProcess) -> AsyncIterator[Redis]:
                     await client.publish(message["channel"].removesuffix("_sender"), json.dumps(reply))
 
         await pubsub.psubscribe("*_sender")
-        assert await pubsub.get_message(timeout=60)
+        assert await pubsub.get_message(timeout=180)
         task = asyncio.create_task(work())
         try:
             yield client
@@ -162,7 +162,7 @@ async def test_who_may_call(
     headers = {"x-api-key": key} if key else {}
     if claims is not None:
         headers = {"authorization": "Bearer " + Tokens(SECRET).issue("sara", 60, **claims)}
-    async with service(redis_of_module), httpx.AsyncClient(base_url=guarded.url, trust_env=False, timeout=60) as http:
+    async with service(redis_of_module), httpx.AsyncClient(base_url=guarded.url, trust_env=False, timeout=180) as http:
         assert (await http.post("/api/rpc/sum", json=[1], headers=headers)).status_code == sum_
         assert (await http.post("/api/rpc/configs", headers=headers)).status_code == configs
 

@@ -67,7 +67,7 @@ def test_a_server_writes_a_path_in_one_line(valkey_process: RedisProcess) -> Non
     with PeykServer({"REDIS_URL": valkey_process.url}) as server, redis.Redis(port=valkey_process.port) as client:
         client.set("channel:general", "not a hash")  # so that the request fails, and its path is logged
         with pytest.raises(urllib.error.HTTPError):
-            urllib.request.urlopen(server.url + urllib.parse.quote(path), timeout=60)
+            urllib.request.urlopen(server.url + urllib.parse.quote(path), timeout=180)
         wait_until(lambda: b"subscribers/sara" in server.log.read_bytes(), what="the path is logged")
         client.flushall()
         lines = server.log.read_text().splitlines()

@@ -115,7 +115,7 @@ async def overwhelmed(
 async def test_who_recovers_more_than_it_takes_is_answered_everywhere(redis_of_module: RedisProcess) -> None:
     async with overwhelmed(redis_of_module, "much") as (slow, replies, fast):
         slow.transport.resume_reading()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(180):
             assert all([(await reply)["subscribe"]["recovered"] for reply in replies])
         for number in range(6):
             assert "publish" in await fast.ask(publish={"channel": f"much-{number}", "data": "the end"})
@@ -154,7 +154,7 @@ async def test_who_reads_nothing_is_dropped_and_may_come_back() -> None:
 
         await until(gone, 30)
         slow.transport.resume_reading()
-        assert await asyncio.wait_for(slow.ended, 60) == ABNORMAL
+        assert await asyncio.wait_for(slow.ended, 180) == ABNORMAL
         missed = len(slow.offsets("slow"))
         back = await Client.open(server.port, "silent", before=slow)
         await back.subscribe("slow")

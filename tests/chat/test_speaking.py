@@ -26,7 +26,7 @@ def server(redis_of_module: RedisProcess) -> Iterator[PeykServer]:
 
 @pytest.fixture
 async def http(server: PeykServer) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=server.url, trust_env=False, timeout=60) as client:
+    async with httpx.AsyncClient(base_url=server.url, trust_env=False, timeout=180) as client:
         yield client
 
 

@@ -100,7 +100,7 @@ async def test_a_revoked_subscription_token(
     async with Node(settings, "tool") as node:
         revocations = node.doors.revocations
         await (revocations.of_user(name, now) if by == "user" else revocations.of_token(f"of {name}"))
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(180):
         assert (await talk.push("unsubscribe"))["unsubscribe"]["code"] == 2501
     assert (await talk.fail(history={"channel": private}))[0] == 103
     for asked in ({"channel": private, "token": given}, {"channel": private, "token": grant(name, private)}):

@@ -29,7 +29,7 @@ class Cluster:
     def __init__(self, redis: RedisProcess, servers: Sequence[PeykServer]) -> None:
         self.servers = servers
         self.direct: RedisClient = Redis(port=redis.port, decode_responses=True)
-        self.https = [httpx.AsyncClient(base_url=s.url, timeout=30, trust_env=False) for s in servers]
+        self.https = [httpx.AsyncClient(base_url=s.url, timeout=180, trust_env=False) for s in servers]
         self.ledgers = [Ledger(channel) for channel in CHANNELS]
         self.names: list[str] = []
 

@@ -33,7 +33,7 @@ def server() -> Iterator[PeykServer]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    expect.set_options(timeout=30_000)
+    expect.set_options(timeout=90_000)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield browser
@@ -91,7 +91,7 @@ def post(server: PeykServer, channel: str, text: str, user: str = "curl") -> int
 def post_body(server: PeykServer, channel: str, body: dict[str, Any]) -> dict[str, Any]:
     url = f"{server.url}/api/channels/{quote(channel)}/messages"
     request = urllib.request.Request(url, json.dumps(body).encode(), {"content-type": "application/json"})
-    with urllib.request.urlopen(request, timeout=60) as reply:
+    with urllib.request.urlopen(request, timeout=180) as reply:
         return dict(json.load(reply))
 
 
@@ -330,7 +330,7 @@ def test_channels_are_created_joined_and_left(tab: Open) -> None:
     for _ in range(2):  # and it does not come back
         expect(sara.locator("#others .channel[data-channel='lobby']")).to_be_visible()
         expect(sara.locator("#channels .channel[data-channel='lobby']")).to_have_count(0)
-        with sara.expect_event("websocket", timeout=30_000):
+        with sara.expect_event("websocket", timeout=90_000):
             sara.reload()
         expect(sara.locator("#channels .channel").first).to_be_visible()
 
@@ -339,7 +339,7 @@ def test_a_link_makes_a_channel_as_it_spells_it(server: PeykServer, tab: Open) -
     page = tab("sara", "New.Room")
     expect(page.locator("#channel-title")).to_have_text("New.Room")
     expect(page.locator("#channels .channel[data-channel='new.room']")).to_have_text("New.Room")
-    with urllib.request.urlopen(f"{server.url}/api/channels/new.room", timeout=60) as reply:
+    with urllib.request.urlopen(f"{server.url}/api/channels/new.room", timeout=180) as reply:
         assert json.load(reply)["name"] == "New.Room"
     other = tab("arash", "NEW.room")  # it is there: its name is what it was given first
     expect(other.locator("#channel-title")).to_have_text("New.Room")
@@ -386,7 +386,7 @@ def test_a_deleted_channel_is_not_made_again(server: PeykServer, tab: Open) -> N
     with killed(server):
         expect(page.locator("#banner-text")).to_contain_text("Reconnecting")
     expect(page.locator("#banner-text")).to_have_text("This channel was deleted.")
-    with urllib.request.urlopen(f"{server.url}/api/channels", timeout=60) as reply:
+    with urllib.request.urlopen(f"{server.url}/api/channels", timeout=180) as reply:
         assert b'"doomed"' not in reply.read()
     page.locator("#banner-action").click()
     expect(page.locator("#edge-text")).to_have_text("Nothing here yet. Say hello.")

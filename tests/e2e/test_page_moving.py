@@ -47,7 +47,7 @@ def test_what_is_left_without_a_connection_stays_left(tab: Open) -> None:
     page.evaluate("() => void (window.WebSocket = Real)")
     expect(page.locator("#banner")).to_be_hidden()
     expect(page.locator("#others .channel[data-channel='parted']")).to_be_visible()
-    with page.expect_event("websocket", timeout=30_000):
+    with page.expect_event("websocket", timeout=90_000):
         page.reload()
     expect(page.locator("#others .channel[data-channel='parted']")).to_be_visible()
     expect(page.locator("#channels .channel[data-channel='stay']")).to_be_visible()

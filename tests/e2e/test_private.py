@@ -32,7 +32,7 @@ def page(browser: Browser) -> Iterator[Page]:
 def ask(server: PeykServer, asker: str, whom: str) -> str:
     """A new account asks somebody, and says something; the channel."""
     new = {"username": asker, "password": PASSWORD}
-    with httpx.Client(base_url=server.url, trust_env=False, timeout=30) as http:
+    with httpx.Client(base_url=server.url, trust_env=False, timeout=180) as http:
         assert http.post("/api/accounts", json=new).status_code == 201
         cookie = {"cookie": f"peyk={http.cookies['peyk']}"}
     with connect(server.ws_url, proxy=None, additional_headers=cookie) as socket:

@@ -28,7 +28,7 @@ class Stage:
     def __init__(self, redis: RedisProcess, proxy: Proxy, server: PeykServer) -> None:
         self.redis, self.proxy, self.server = redis, proxy, server
         self.direct = Redis(port=redis.port, decode_responses=True)  # past the proxy
-        self.http = httpx.AsyncClient(base_url=server.url, timeout=30, trust_env=False)
+        self.http = httpx.AsyncClient(base_url=server.url, timeout=180, trust_env=False)
         self.ledger = Ledger(CHANNEL)
         self.reader: Client
 

@@ -18,7 +18,7 @@ def post(server: PeykServer, channel: str, text: str) -> None:
     body = json.dumps({"text": text, "user": "curl"}).encode()
     url = f"{server.url}/api/channels/{channel}/messages"
     request = urllib.request.Request(url, body, {"content-type": "application/json"})
-    with urllib.request.urlopen(request, timeout=60) as reply:
+    with urllib.request.urlopen(request, timeout=180) as reply:
         assert reply.status == 201
 
 
@@ -157,7 +157,7 @@ def test_terminals_page_and_curl_are_one_conversation(tmux: Tmux, data_dir: Path
         babak.wait("curl: from curl")
         sara.type("from the terminal")
         babak.wait("sara: from the terminal")
-        with urllib.request.urlopen(f"{server.url}/api/channels/general/messages", timeout=60) as reply:
+        with urllib.request.urlopen(f"{server.url}/api/channels/general/messages", timeout=180) as reply:
             texts = [p["data"]["text"] for p in json.load(reply)["publications"]]
         assert texts == ["from curl", "from the terminal"]
         server.stop()  # the server goes: the terminals play the fan-out themselves

@@ -223,7 +223,7 @@ async def test_redis_refuses_connections_and_comes_back(redis_client: RedisClien
 
 
 async def _until_stored(producer: Producer) -> Position:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(180):
         while True:
             try:
                 return await publish(producer)
@@ -241,7 +241,7 @@ async def test_a_silent_redis_is_not_lied_about() -> None:
             with pytest.raises(OutcomeUnknown, match="same idempotency key"):
                 await publish(producer, key="k")
             process.resume()
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(180):
                 while not isinstance(outcome := await _tried(producer, "k"), Position):
                     pass
             assert outcome.offset == 2
