@@ -125,6 +125,7 @@ def serve(settings: ServerSettings, join: Join, worker: str, beside: Beside | No
         ws_ping_interval=None,  # the protocol's own pings do it, on one timer
         timeout_keep_alive=settings.keep_alive_timeout,
         timeout_graceful_shutdown=settings.shutdown_timeout,
+        timeout_worker_healthcheck=settings.worker_timeout,
         access_log=False,
         log_config=None,  # its lines are ours, so that none is forged
         log_level="warning",

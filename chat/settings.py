@@ -67,6 +67,9 @@ class ServerSettings(Settings):
         14 * 86400, ge=60, le=3660 * 86400, description="seconds after which who registered signs in again"
     )
     http_workers: int = Field(1, ge=1, le=1024, description="server processes that share the port")
+    worker_timeout: int = Field(
+        60, ge=5, le=3600, description="seconds after which a worker that answers nothing, or never begins, is replaced"
+    )
     message_limit: int = Field(64 * 1024, ge=1, description="largest message, bytes of JSON")
     event_batch: int = Field(1000, ge=1, description="events in one batch posted to /api/events")
     batch_bytes: int = Field(1024 * 1024, ge=1, description="largest body posted to /api/events")

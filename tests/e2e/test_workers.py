@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import psutil
 import pytest
@@ -13,7 +14,7 @@ from websockets.asyncio.client import connect
 from chat.websocket import DRAIN_RATE, drain_seconds
 from redis_config import Address, Settings, command_client
 from tests.chat.conftest import Talk
-from tests.services import PeykServer, RedisProcess, until
+from tests.services import PeykServer, RedisProcess, until, wait_until
 
 WORKERS = 3
 
@@ -74,6 +75,35 @@ async def test_a_worker_that_dies_is_replaced_and_all_end_together(redis: Redis,
     _, alive = psutil.wait_procs(everybody, timeout=180)
     assert not alive
     assert await redis.zcard("nodes") <= 1  # the killed one, whose lease is not over
+
+
+BEGIN = """
+import os, sys, time
+if "spawn_main" in str(sys.orig_argv):
+    print(file=open({begun!r}, "a"))
+    time.sleep({seconds})
+"""
+
+
+def beginning(directory: Path, seconds: str) -> tuple[dict[str, str], Path]:
+    """What makes each worker take so long before it begins, and the file in which each leaves a line."""
+    begun = directory / "begun"
+    seconds = seconds.replace("BEGUN", repr(str(begun)))
+    (directory / "sitecustomize.py").write_text(BEGIN.format(begun=str(begun), seconds=seconds))
+    return {"HTTP_WORKERS": "2", "PYTHONPATH": str(directory)}, begun
+
+
+def test_workers_that_begin_slowly_are_awaited(valkey_process: RedisProcess, tmp_path: Path) -> None:
+    slowly, begun = beginning(tmp_path, "6")  # more than uvicorn gives a worker unless told
+    with PeykServer({"REDIS_URL": valkey_process.url, **slowly}) as server:
+        assert len(workers(server)) == 2
+        assert begun.read_text() == "\n\n"
+
+
+def test_a_worker_that_does_not_begin_is_replaced(valkey_process: RedisProcess, tmp_path: Path) -> None:
+    never, begun = beginning(tmp_path, "3600 if os.path.getsize(BEGUN) == 1 else 0")
+    with PeykServer({"REDIS_URL": valkey_process.url, **never, "WORKER_TIMEOUT": "20"}) as server:
+        wait_until(lambda: len(workers(server)) == 2 and begun.stat().st_size > 2)
 
 
 def test_a_stopping_node_sends_its_clients_away_one_after_another_but_not_for_ever() -> None:
