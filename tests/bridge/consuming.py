@@ -11,7 +11,7 @@ from tests.bridge.exchanges import numbers, settings_of
 from tests.bridge.foreign import Host
 from tests.services import RedisProcess, until
 
-BACK = 30.0  # seconds everything has to come back
+BACK = 180.0  # seconds everything has to come back
 ONE = '[[queue]]\nname = "q"\nchannel = "c"\n[[queue.bind]]\nexchange = "amq.direct"\nkey = "k"\n'
 
 

@@ -91,7 +91,7 @@ async def four_exchanges(
     """`count` events through each exchange: in the stream once and in order, and on a subscriber's screen as well."""
     settings = settings_of(host, redis_process.url, directory)
     async with subscriber(redis_process.url, databases, *TYPES) as client, Node(settings, "bridge", join):
-        await until(lambda: all(host.consumers(kind) == 1 for kind in TYPES), 60)
+        await until(lambda: all(host.consumers(kind) == 1 for kind in TYPES))
         await asyncio.gather(*[asyncio.to_thread(publish, host, kind, count) for kind in TYPES])
         await check(redis_process.url, databases, client, count)
 
@@ -116,15 +116,15 @@ async def redelivered(
     try:
         QueueConsumer._ack, QueueConsumer._stored = late_ack, counted  # type: ignore[method-assign,assignment]
         async with subscriber(redis_process.url, databases, *TYPES) as client, Node(settings, "bridge", join) as node:
-            await until(lambda: all(host.consumers(kind) == 1 for kind in TYPES), 60)
+            await until(lambda: all(host.consumers(kind) == 1 for kind in TYPES))
             await asyncio.gather(*[asyncio.to_thread(publish, host, kind, count) for kind in TYPES])
             for turn in (1, 2):
-                await until(lambda turn=turn: all(told[kind] == turn * count for kind in TYPES), 120)  # type: ignore[misc]
+                await until(lambda turn=turn: all(told[kind] == turn * count for kind in TYPES))  # type: ignore[misc]
                 await drop_connections(host)
-            await until(lambda: all(told[kind] == 3 * count for kind in TYPES), 120)
+            await until(lambda: all(told[kind] == 3 * count for kind in TYPES))
             acks.set()
             await check(redis_process.url, databases, client, count)
-            await until(lambda: all(host.ready(kind) == 0 for kind in TYPES), 60)
+            await until(lambda: all(host.ready(kind) == 0 for kind in TYPES))
             assert node.parts.states["rabbitmq"]() == "ok"
     finally:
         QueueConsumer._ack, QueueConsumer._stored = ack, stored  # type: ignore[method-assign]
@@ -157,16 +157,16 @@ async def killed(
     async with subscriber(redis_process.url, databases, "direct") as client:
         with BridgeProcess({**env, "HISTORY_LENGTH": "100000"}) as bridge:
             assert isinstance(bridge, BridgeProcess)
-            await until(lambda: host.consumers("direct") == 1, 60)
+            await until(lambda: host.consumers("direct") == 1)
             over = time.monotonic() + seconds
             publishing = asyncio.create_task(asyncio.to_thread(_publish_until, host, over))
             while time.monotonic() < over:
                 await asyncio.sleep(every)  # between faults, not for an effect
                 await asyncio.to_thread(bridge.restart)
             count = await publishing
-            await until(lambda: len(numbers(redis_process.url, "direct")) >= count, 60)
+            await until(lambda: len(numbers(redis_process.url, "direct")) >= count)
             await client.reach("direct", count, 30)
-            await until(lambda: host.ready("direct") == 0, 60)
+            await until(lambda: host.ready("direct") == 0)
             assert host.ready("peyk.dead") == 0
         await check_archives(databases, "direct", count)
     assert numbers(redis_process.url, "direct") == list(range(count))
@@ -188,7 +188,7 @@ def _publish_until(host: Host, over: float) -> int:
 
 async def drop_connections(host: Host) -> None:
     """End every connection of ours from the broker's side."""
-    await until(host.connections, 60)
+    await until(host.connections)
     for name in host.connections():
         with contextlib.suppress(OSError):  # ended meanwhile
             host.rabbit.manage("DELETE", f"connections/{name.replace(' ', '%20').replace('>', '%3E')}")

@@ -26,7 +26,7 @@ def server(host: Host, valkey: RedisProcess) -> Iterator[PeykServer]:
 @pytest.fixture
 async def http(server: PeykServer) -> AsyncIterator[httpx.AsyncClient]:
     async with httpx.AsyncClient(base_url=server.url, timeout=180, trust_env=False) as client:
-        await until(lambda: joined(client), 60)
+        await until(lambda: joined(client))
         yield client
 
 
@@ -63,7 +63,7 @@ async def test_many_publishers_share_the_confirms(host: Host, valkey: RedisProce
         try:
             await asyncio.to_thread(server.start)
             async with httpx.AsyncClient(base_url=server.url, timeout=180, trust_env=False) as http:
-                await until(lambda: joined(http), 60)
+                await until(lambda: joined(http))
                 proxy.flowing.clear()
                 batch = [{**EVENT, "id": f"batch-{n}"} for n in range(200)]
                 bodies = [batch, *[{**EVENT, "id": f"one-{n}"} for n in range(50)]]
@@ -109,7 +109,7 @@ async def test_a_gateway_key_that_is_too_long(host: Host, valkey: RedisProcess, 
     env = {"REDIS_URL": valkey.url, "AMQP_URL": host.url, "BRIDGE_FILE": str(tmp_path / "bridge.toml")}
     with PeykServer(env) as server:
         async with httpx.AsyncClient(base_url=server.url, trust_env=False) as http:
-            await until(lambda: joined(http), 60)
+            await until(lambda: joined(http))
             assert (await http.post("/api/events", json=EVENT)).status_code == 202
             reply = await http.post("/api/events", json={**EVENT, "channel": "ش" * 64, "type": "t" * 128})
             assert reply.status_code == 422 and "257 bytes" in reply.json()["error"]["message"]
@@ -119,12 +119,12 @@ async def test_a_gateway_key_that_is_too_long(host: Host, valkey: RedisProcess, 
 async def test_while_the_broker_has_no_room_nothing_is_accepted(http: httpx.AsyncClient, host: Host) -> None:
     host.rabbit.control("set_disk_free_limit", "100000GB")
     try:
-        await until(lambda: answers(http, 503), 30)
+        await until(lambda: answers(http, 503))
         reply = await http.post("/api/events", json=EVENT)
         assert "no room" in reply.json()["error"]["message"]
     finally:
         host.rabbit.control("set_disk_free_limit", "50MB")
-    await until(lambda: answers(http, 202), 30)
+    await until(lambda: answers(http, 202))
 
 
 async def answers(http: httpx.AsyncClient, status: int) -> bool:

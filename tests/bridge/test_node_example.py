@@ -162,4 +162,4 @@ async def test_node_comes_back_with_redis(bridge_settings: AppSettings) -> None:
                     return bool(await rpc.call("sum", [2], timeout=0.5) == {"total": 2})
                 return False
 
-            await until(answers, 60)
+            await until(answers)

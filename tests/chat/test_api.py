@@ -378,7 +378,7 @@ async def test_ready_says_which_part_does_not_move() -> None:
             async def good() -> bool:
                 return (await http.get("/ready")).status_code == 200
 
-            await until(good, 60)
+            await until(good)
 
 
 async def test_the_description_is_of_the_same_types(http: Http) -> None:

@@ -72,7 +72,7 @@ async def test_a_dropped_herd_recovers_whole_for_a_handful_of_reads(
     async with asyncio.timeout(120):
         clients = await open_all(quiet_server.port)
         await publish(0, 20)
-        await until(lambda: all(len(client.offsets("herd")) == 20 for client in clients), 60)
+        await until(lambda: all(len(client.offsets("herd")) == 20 for client in clients))
         flow = asyncio.create_task(publish(20, 320))
         for client in clients:
             client.abort()
@@ -82,7 +82,7 @@ async def test_a_dropped_herd_recovers_whole_for_a_handful_of_reads(
         returning = asyncio.create_task(open_all(quiet_server.port, clients))
         await publish(320, 340)
         clients = await returning  # each has asserted recovered: true
-        await until(lambda: all(len(client.offsets("herd")) >= 340 for client in clients), 60)
+        await until(lambda: all(len(client.offsets("herd")) >= 340 for client in clients))
         spent = {name: count - before[name] for name, count in reads(redis_of_module).items()}
     expected = [(number + 1, number) for number in range(340)]
     assert all(client.seen["herd"] == expected for client in clients)

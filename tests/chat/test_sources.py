@@ -213,8 +213,8 @@ async def test_a_new_name_takes_nobody_into_the_old_ones_private_channels(node: 
         await sara.enter("/join general", "hello")
         await sara.reads("] kaveh: hello")
         assert not any("are you there?" in line for line in sara.lines)
-        await until(lambda: _present(node, "general", ["babak", "kaveh"]), 60)
-        await until(lambda: _present(node, private.channel.id, []), 60)
+        await until(lambda: _present(node, "general", ["babak", "kaveh"]))
+        await until(lambda: _present(node, private.channel.id, []))
 
 
 async def _present(node: Node, channel: str, users: list[str]) -> bool:
@@ -241,7 +241,7 @@ async def test_in_persian_an_error_says_what_it_is_and_then_its_detail(node: Nod
         assert any(line.startswith("! پذیرفتنی نیست: a user name has 1 to 64") for line in sara.lines)
         assert "! پذیرفتنی نیست: that is you; name somebody else" in sara.lines
         await sara.enter("/join news", "may I?")
-        await until(lambda: any(line.startswith("! اجازهٔ این کار را ندارید: ") for line in sara.lines), 60)
+        await until(lambda: any(line.startswith("! اجازهٔ این کار را ندارید: ") for line in sara.lines))
         await node.channels.kick("news", User.named("sara"))
         await sara.reads("* news: شما را از اینجا بیرون کرده‌اند: kicked")
 
@@ -261,7 +261,7 @@ async def test_redis_goes_and_comes_back(tmp_path: Path) -> None:
                 await sara.enter("while it was away", "and after that")
                 (first, _) = sara.terminal.transcript.outgoing
                 await until(lambda: not sara.terminal.up, 60, "it is noticed")
-                await until(lambda: first.state == "waiting", 60)
+                await until(lambda: first.state == "waiting")
                 redis.start()
                 await babak.reads("] sara: and after that")
                 await sara.reads("] sara: and after that")
@@ -282,7 +282,7 @@ async def test_a_server_goes_and_comes_back(tmp_path: Path) -> None:
                 await until(lambda: not sara.terminal.up and not babak.terminal.up, 60, "it is noticed")
                 await sara.enter("while it was away")
                 (outgoing,) = sara.terminal.transcript.outgoing
-                await until(lambda: outgoing.state == "waiting", 60)
+                await until(lambda: outgoing.state == "waiting")
                 async with Node(ServerSettings(redis_url=redis.url, _env_file=None), "tool") as other:
                     await other.producer.publish("general", b'{"text":"meanwhile"}', user="other")
                 server.start()
@@ -390,7 +390,7 @@ async def test_a_channel_one_belongs_to_comes_by_itself(node: Node) -> None:
     async with Person(direct(node, "sara")) as sara:
         await node.channels.ensure("elsewhere", "")
         await node.subscriptions.add(User.named("sara"), "elsewhere")  # joined in a browser
-        await until(lambda: "elsewhere" in sara.terminal.views, 60)
+        await until(lambda: "elsewhere" in sara.terminal.views)
         await node.producer.publish("elsewhere", b'{"text":"hi"}', user="babak")
         await until(lambda: sara.terminal.views["elsewhere"].unread == 1)
 

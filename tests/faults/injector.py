@@ -17,7 +17,7 @@ NODE_PAUSE = 6.0  # seconds a node stands still: longer than its lease
 REDIS_PAUSE = 3.0  # seconds Redis stands still: longer than publishers are kept waiting
 BETWEEN = 2.0, 4.0  # seconds from one fault to the next
 AT_ONCE = 2  # faults that may overlap
-RETURN = 60.0  # seconds a process has to come back
+RETURN = 180.0  # seconds a process has to come back
 
 # Small buffers, so that a slow reader is one; early pings, so that a client leaves a node that stands still.
 ENVIRONMENT = {"LEASE_TTL": str(LEASE_TTL), "HIGH_WATER": "16384", "PING_INTERVAL": "3", "RECOVERY_LIMIT": "5000"}

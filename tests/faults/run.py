@@ -21,7 +21,7 @@ from tests.faults.publishers import HttpPublisher, Publisher
 from tests.faults.world import LOST, Pub, World
 from tests.services import until as wait_for
 
-SETTLE = 60.0  # seconds until every client must have reached the top, once the faults are over
+SETTLE = 180.0  # seconds until every client must have reached the top, once the faults are over
 QUIET = 1.0  # seconds in which what must not come may come
 PAGE = 1000  # messages of a page of history
 DISTURB = 0.5, 1.5  # seconds from one client fault to the next
@@ -88,7 +88,7 @@ async def run(
     subscribers, publishers = _cast(size, world)
     injector = Injector(installation, random.Random(chance.random()), faults) if installation else None
     background = [asyncio.create_task(work) for work in (*(s.run() for s in subscribers), _watch(subscribers))]
-    async with httpx.AsyncClient(timeout=10, trust_env=False) as http:
+    async with httpx.AsyncClient(timeout=180, trust_env=False) as http:
         try:
             await wait_for(lambda: all(s.stands_at_least({}) for s in subscribers), SETTLE, "all are subscribed")
             end = asyncio.get_running_loop().time() + seconds
