@@ -147,6 +147,12 @@ async def pages_unread(peer: Peer) -> None:
     await peer.send_for_ever(itertools.repeat(many(request("GET", "/api/channels/c0/messages?limit=1000"))))
 
 
+async def pages(peer: Peer) -> None:
+    """The same one after another; they are read."""
+    while True:
+        await peer.answered(request("GET", "/api/channels/c0/messages?limit=1000"))
+
+
 async def page_and_metrics(peer: Peer) -> None:
     """What is not under /api/: one request after another, as fast as they are answered."""
     for path in itertools.cycle(["/", "/metrics", "/ready", "/openapi.json", "/web/app.js"]):
@@ -205,6 +211,16 @@ async def unread_socket(peer: Peer) -> None:
     await peer.upgrade()
     asked = frame(command(2, "history", channel="c0", limit=1000))
     await peer.send_for_ever(itertools.repeat(many(asked)))
+
+
+async def recoveries(peer: Peer) -> None:
+    """Comes back to a channel again and again, and wants all it missed."""
+    await peer.upgrade()
+    await peer.send(frame(command(2, "history", channel="c0", limit=1)))
+    epoch = (await peer.reader.readuntil(b'"offset":')).partition(b'"epoch":"')[2].split(b'"')[0].decode()
+    back = command(3, "subscribe", channel="c0", recover=True, epoch=epoch, offset=0)
+    again = back + b"\n" + command(4, "unsubscribe", channel="c0")
+    await peer.flood(itertools.repeat(frame(again)))
 
 
 async def deep_json(peer: Peer) -> None:
@@ -266,6 +282,7 @@ FLOODS: dict[str, Flood] = {
     "pipelined": pipelined,
     "pipelined-unread": pipelined_and_unread,
     "pages-unread": pages_unread,
+    "pages": pages,
     "page-and-metrics": page_and_metrics,
     "slow-body": slow_body,
     "endless-trailers": endless_trailers,
@@ -275,6 +292,7 @@ FLOODS: dict[str, Flood] = {
     "empty-frames": empty_frames,
     "pings": pings,
     "unread-socket": unread_socket,
+    "recoveries": recoveries,
     "deep-json": deep_json,
     "new-channels": new_channels,
     "asked-names": asked_names,

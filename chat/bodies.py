@@ -13,7 +13,7 @@ import msgspec
 from starlette.requests import ClientDisconnect, Request
 
 from chat.errors import BadRequest, TooLarge, UnsupportedType
-from chat.requests import JSON, node_of
+from chat.requests import JSON, address_of, node_of
 from pipeline.content import UNREADABLE
 
 TEXT = "text/plain"
@@ -80,6 +80,9 @@ async def raw_body(request: Request, limit: int) -> bytes:
                 raise _too_large(limit)
     except ClientDisconnect:
         raise BadRequest("the request ended before its body did") from None
+    finally:
+        size = came if unpacker is None else unpacker.size
+        node_of(request).limits.weigh(address_of(request), size)
     if unpacker is not None:
         unpacker.check_end()
     return bytes(data.removeprefix(codecs.BOM_UTF8))
@@ -89,9 +92,14 @@ class _Gunzip:
     """Unpacks gzip, one member or several, and never more than `limit` bytes and one."""
 
     def __init__(self, limit: int) -> None:
-        self._left = limit + 1
+        self._most = self._left = limit + 1
         self._member = zlib.decompressobj(_GZIP)
         self._members = 1
+
+    @property
+    def size(self) -> int:
+        """Bytes it unpacked."""
+        return self._most - self._left
 
     def unpack(self, data: bytes) -> bytes:
         """Raises BadRequest."""
@@ -105,6 +113,7 @@ class _Gunzip:
             try:
                 piece = self._member.decompress(data, self._left)
             except zlib.error as error:
+                self._left = 0  # it does not say how much it had unpacked
                 raise BadRequest(f"the body is not gzip, as content-encoding says: {error}") from None
             self._left -= len(piece)
             found += piece

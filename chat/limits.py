@@ -3,6 +3,8 @@
 A client beyond its rate is answered 111 and read no further until it may go on: what it sends waits in its own
 kernel, not here, and costs its neighbours nothing. Closing it at once would not protect them as well, since it would
 come back with a handshake, which is dearer than a command. One that goes on and on is closed all the same.
+
+What is large counts as several commands: one more for each `command_bytes` of a body or of an answer.
 """
 
 import ipaddress
@@ -27,11 +29,11 @@ class TokenBucket:
     The generic cell rate algorithm (ITU-T I.371, annex A): it decides as a count of tokens would.
     """
 
-    __slots__ = ("_burst", "_full_at", "_interval", "_slack")
+    __slots__ = ("_burst", "_full_at", "_slack", "interval")
 
     def __init__(self, rate: float, burst: int) -> None:
-        self._interval, self._burst = 1 / rate, burst
-        self._slack = (burst - 0.75) * self._interval  # a quarter of a token is for rounding
+        self.interval, self._burst = 1 / rate, burst
+        self._slack = (burst - 0.75) * self.interval  # a quarter of a token is for rounding
         self._full_at = -math.inf
 
     def take(self, now: float, count: int = 1) -> float:
@@ -40,11 +42,15 @@ class TokenBucket:
         A full bucket gives more than it holds as well, and goes into debt.
         """
         full_at = max(self._full_at, now)
-        slack = self._slack - (min(count, self._burst) - 1) * self._interval
+        slack = self._slack - (min(count, self._burst) - 1) * self.interval
         if full_at - now > slack:
             return full_at - now - slack
-        self._full_at = full_at + count * self._interval
+        self._full_at = full_at + count * self.interval
         return 0.0
+
+    def owe(self, now: float, count: int) -> None:
+        """Take `count` tokens, whether there are as many or not: what is known only when it was done."""
+        self._full_at = max(self._full_at, now) + count * self.interval
 
     def is_full(self, now: float) -> bool:
         return self._full_at <= now
@@ -53,32 +59,45 @@ class TokenBucket:
 class Caller:
     """A user or an address: its connections, and the buckets they share."""
 
-    __slots__ = ("commands", "connections", "messages", "refused_until")
+    __slots__ = ("_refused_until", "commands", "connections", "messages")
 
     def __init__(self, commands: TokenBucket | None, messages: TokenBucket | None) -> None:
         self.commands, self.messages = commands, messages
         self.connections = 0
-        self.refused_until = -math.inf  # when it may hear the next refusal of a request
+        self._refused_until = -math.inf  # when it may hear the next refusal
 
     def is_idle(self, now: float) -> bool:
         """Whether forgetting it changes nothing."""
         return not self.connections and all(b is None or b.is_full(now) for b in (self.commands, self.messages))
 
+    def refuse(self, now: float) -> float:
+        """Seconds until it is to be refused once more, or be looked at again.
+
+        That comes no faster than the rate, however many connections ask: to refuse costs as much as to serve.
+        """
+        if self.commands is None:
+            return 0.0
+        at = min(max(self._refused_until, now), now + _LONGEST)
+        self._refused_until = at + self.commands.interval
+        return at - now
+
 
 class Pace:
     """The rates of one client, and of the user it turns out to be. A message is a command too."""
 
-    __slots__ = ("_commands", "_last", "_messages", "_since", "_window")
+    __slots__ = ("_commands", "_last", "_messages", "_since", "_user", "_window")
 
     def __init__(self, commands: TokenBucket | None, messages: TokenBucket | None, window: float) -> None:
         self._commands: tuple[TokenBucket, ...] = ()
         self._messages: tuple[TokenBucket, ...] = ()
         self._add(commands, messages)
+        self._user: Caller | None = None
         self._window = window  # seconds; rate_burst
         self._since = self._last = -math.inf
 
     def join(self, user: Caller) -> None:
         """From now on its user's rates count as well."""
+        self._user = user
         self._add(user.commands, user.messages)
 
     def _add(self, commands: TokenBucket | None, messages: TokenBucket | None) -> None:
@@ -91,8 +110,13 @@ class Pace:
         """0.0: go on. Else the seconds to wait; what was asked is refused."""
         for bucket in self._messages if message else self._commands:
             if wait := bucket.take(now):
-                return wait
+                return wait if self._user is None else max(wait, self._user.refuse(now))
         return 0.0
+
+    def owe(self, now: float, count: int) -> None:
+        """What the client asked for was worth so many commands more."""
+        for bucket in self._commands:
+            bucket.owe(now, count)
 
     def goes_on(self, now: float) -> bool:
         """It was refused again: whether that has gone on for too long."""
@@ -116,6 +140,7 @@ class Limits:
         self._per_address = settings.limit("address_connections")
         self._per_user = settings.limit("user_connections")
         self._subscriptions = settings.subscription_limit
+        self.command_bytes = settings.command_bytes
         self._new_channels = settings.limit("user_new_channels"), settings.limit("address_new_channels")
 
     def __len__(self) -> int:
@@ -176,15 +201,14 @@ class Limits:
         """An HTTP request is a command of its address, and so is a handshake. Raises TooManyRequests."""
         self._spend(self._caller(network_of(address)).commands, "requests")
 
-    def refuse(self, address: str) -> float:
-        """Seconds until a request of this address that is beyond its rate is to be refused.
+    def weigh(self, address: str, size: int) -> None:
+        """A request of this address brought or was given so many bytes: the next waits until they are paid."""
+        if size > self.command_bytes and (bucket := self._caller(network_of(address)).commands) is not None:
+            bucket.owe(self.clock(), size // self.command_bytes)
 
-        Refusals come no faster than the rate: to answer a flood would cost as much as to serve it.
-        """
-        caller, now = self._caller(network_of(address)), self.clock()
-        at = min(max(caller.refused_until, now), now + _LONGEST)
-        caller.refused_until = at + 1 / self._shared[0]
-        return at - now
+    def refuse(self, address: str) -> float:
+        """Seconds until a request of this address that is beyond its rate is to be refused."""
+        return self._caller(network_of(address)).refuse(self.clock())
 
     def message(self, address: str, user: str = "", count: int = 1) -> None:
         """`count` messages over HTTP, of a user if it is known who. Raises TooManyRequests."""

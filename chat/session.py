@@ -135,7 +135,7 @@ class Session:
         elif self.user is None:
             raise BadRequest('connect first: {"id":1,"connect":{"data":{"user":"<your name>"}}}')
         elif command.publish is not None:
-            self._append(command.id, command.publish, self.user, partial(self._published, command.id))
+            self._append(command.id, command.publish, self.user, partial(self._published, command.id, False))
         elif (before := self.subscriber.under_way(command)) is not None:
             self._postponed = command
             self._hold(command.id, self._in_turn(before, command, line))
@@ -144,7 +144,7 @@ class Session:
         elif command.rpc is not None:
             if command.rpc.method == "publish":
                 publish = protocol.publish_params(command.rpc.data)
-                self._append(command.id, publish, self.user, partial(self._rpc_published, command.id))
+                self._append(command.id, publish, self.user, partial(self._published, command.id, True))
             else:
                 answer = self._hold if command.rpc.method in LONG else self.spawn
                 answer(command.id, queries.rpc(self._node, self.access, command.id, command.rpc))
@@ -197,8 +197,10 @@ class Session:
     def flush(self) -> None:
         """Send what was said, in one frame."""
         if self._out and not self.closed:
-            out, self._out = self._out, []
-            self.write(frame(b"\n".join(out)))
+            answers, self._out = b"\n".join(self._out), []
+            self.write(frame(answers))
+            if self.throttle is not None:
+                self.throttle.weigh(len(answers))
 
     def unsubscribed(self, channel: str, code: int, reason: str) -> None:
         """A subscription ended, and not because the client said so."""
@@ -369,18 +371,12 @@ class Session:
         self._publishing += 1
         self._node.producer.append(channel, data, user.username, self.client, key, True, done)
 
-    def _published(self, command_id: int, outcome: Position | PeykError) -> None:
+    def _published(self, command_id: int, by_rpc: bool, outcome: Position | PeykError) -> None:
         self._publishing -= 1
         if isinstance(outcome, PeykError):
             self._fail(command_id, outcome)
+        elif by_rpc:
+            self.reply(protocol.reply(command_id, "rpc", {"data": protocol.position_body(outcome)}))
         else:
             self.reply(protocol.publish_reply(command_id))
-        self._inbox.resume()
-
-    def _rpc_published(self, command_id: int, outcome: Position | PeykError) -> None:
-        self._publishing -= 1
-        if isinstance(outcome, PeykError):
-            self._fail(command_id, outcome)
-        else:
-            self.reply(protocol.reply(command_id, "rpc", {"data": protocol.position_body(outcome)}))
         self._inbox.resume()

@@ -135,6 +135,9 @@ class ServerSettings(Settings):
     )
     peyk_url: str = Field("", description="server the terminal, send and replay talk to (--url), instead of Redis")
     peyk_token: SecretStr = Field(SecretStr(""), description="token they show that server")
+    command_bytes: int = Field(
+        16 * 1024, ge=1024, description="bytes of a body, or of an answer, that count as one command more"
+    )
     rate_burst: float = Field(5, gt=0, description="seconds' worth of a rate that may come at once")
 
     @field_validator("allowed_origins")

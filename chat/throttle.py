@@ -19,10 +19,10 @@ _EARLY = 0.002  # seconds the loop's timers, which know milliseconds, may be ear
 class Throttle:
     """The pace of one client, applied to its socket."""
 
-    __slots__ = ("_clock", "_go_on", "_owed", "_socket", "held", "pace")
+    __slots__ = ("_go_on", "_limits", "_owed", "_socket", "held", "pace")
 
-    def __init__(self, pace: Pace, clock: Callable[[], float], socket: "Socket", go_on: Callable[[], None]) -> None:
-        self.pace, self._clock, self._socket, self._go_on = pace, clock, socket, go_on
+    def __init__(self, pace: Pace, limits: Limits, socket: "Socket", go_on: Callable[[], None]) -> None:
+        self.pace, self._limits, self._socket, self._go_on = pace, limits, socket, go_on
         self.held = False  # it is not read; `go_on` is called when it may be
         self._owed = 0.0  # seconds, for what was read already when it was held: frames that are no commands
 
@@ -30,11 +30,11 @@ class Throttle:
     def of(cls, limits: Limits, socket: "Socket", go_on: Callable[[], None]) -> "Throttle | None":
         """A new client's; None where there are no rates."""
         pace = limits.pace()
-        return None if pace is None else cls(pace, limits.clock, socket, go_on)
+        return None if pace is None else cls(pace, limits, socket, go_on)
 
     def refuse(self, message: bool = False) -> TooManyRequests | None:
         """One more command, or message: None if it may be done. Else its error; the client is held, or closed."""
-        if not (wait := self.pace.take(now := self._clock(), message)):
+        if not (wait := self.pace.take(now := self._limits.clock(), message)):
             return None
         if self.pace.goes_on(now):
             count("flood")
@@ -46,6 +46,11 @@ class Throttle:
             self._socket.pause_reading()
             self._hold(wait)
         return TooManyRequests.slower("messages" if message else "commands", wait)
+
+    def weigh(self, size: int) -> None:
+        """The client was answered with so many bytes."""
+        if size > self._limits.command_bytes:
+            self.pace.owe(self._limits.clock(), size // self._limits.command_bytes)
 
     def _hold(self, wait: float) -> None:
         asyncio.get_running_loop().call_later(min(wait, LONGEST_HOLD) + _EARLY, self._let_go)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gzip
 import struct
 import time
 from collections.abc import Iterator
@@ -155,6 +156,53 @@ async def test_requests_over_http(http: httpx.AsyncClient) -> None:
             served += 1
             assert served < 1000
         assert int(reply.headers["retry-after"]) > 0 and "too many requests" in reply.text
+
+
+# -- what is large
+
+LARGE = b" " * 100 * 1024
+PACKED = {"content-encoding": "gzip"}
+
+
+@pytest.fixture(scope="module")
+def weighed(redis_of_module: RedisProcess) -> Iterator[PeykServer]:
+    rates = {"USER_COMMAND_RATE": "1", "COMMAND_RATE": "1", "RATE_BURST": "30", "COMMAND_BYTES": "1024"}
+    public = {"TRUSTED_PROXIES": "127.0.0.1", "GUESTS": "yes", "API_KEY": "0123456789abcdef"}
+    with PeykServer({"REDIS_URL": redis_of_module.url, **public, **rates}) as server:
+        yield server
+
+
+@pytest.mark.parametrize(
+    ("body", "headers"),
+    [
+        (LARGE, {}),
+        (gzip.compress(LARGE), PACKED),
+        (gzip.compress(b" " * 2_000_000), PACKED),
+        (gzip.compress(LARGE)[:-8] + bytes(8), PACKED),
+    ],
+    ids=["plain", "packed", "too much", "packed wrongly"],
+)
+async def test_what_is_large_counts_as_several_commands(
+    weighed: PeykServer, body: bytes, headers: dict[str, str], request: pytest.FixtureRequest
+) -> None:
+    headers = {**headers, "x-forwarded-for": request.node.name, "content-type": "application/json"}
+    async with httpx.AsyncClient(base_url=weighed.url, timeout=180, trust_env=False, headers=headers) as http:
+        assert (await http.post("/api/events", content=body)).status_code in (400, 413)
+        reply = await http.get("/api/channels")
+        assert reply.status_code == 429 and "too many requests" in reply.text
+
+
+async def test_so_does_a_large_answer(weighed: PeykServer) -> None:
+    page, headers = "/api/channels/large/messages", {"x-forwarded-for": "reads"}
+    async with httpx.AsyncClient(base_url=weighed.url, timeout=180, trust_env=False) as http:
+        for _ in range(2):
+            reply = await http.post(page, json={"text": "x" * 50_000}, headers={"x-forwarded-for": "writes"})
+            assert reply.status_code == 201
+        assert len((await http.get(page, headers=headers)).content) > 100_000
+        assert (await http.get(page, headers=headers)).status_code == 429
+    async with dial(weighed, "reader") as talk:
+        history = {"history": {"channel": "large", "limit": 2}}
+        assert codes([await talk.ask(**history), await talk.ask(**history)]) == [0, 111]
 
 
 # -- floods

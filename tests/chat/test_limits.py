@@ -201,6 +201,36 @@ def test_http_requests_and_messages_are_their_addresses_or_users(clock: Clock) -
     few.request("192.0.2.2")
 
 
+def test_what_is_large_is_paid_for_by_what_follows(clock: Clock) -> None:
+    few = limits(clock, command_rate=5, user_command_rate=4, rate_burst=1, command_bytes=1024)
+    few.weigh("192.0.2.1", 1024)
+    for _ in range(4):
+        few.request("192.0.2.1")  # so much is in the price
+    few.weigh("192.0.2.1", 10 * 1024)
+    for wait in (2.69, 0.19):
+        with pytest.raises(TooManyRequests) as refusal:
+            few.request("192.0.2.1")
+        assert refusal.value.retry_after == pytest.approx(wait, abs=0.01)
+        clock.now += 2.5
+    few.request("192.0.2.1")
+    pace = few.pace()
+    few.connect("sara", pace)
+    assert pace is not None
+    pace.owe(clock.now, 10)
+    assert pace.take(clock.now, False) == pytest.approx(1.15) and pace.take(clock.now, True)
+    clock.now += 1.7
+    assert pace.take(clock.now, False) == 0.0
+
+
+def test_many_clients_of_one_user_are_looked_at_no_faster_than_the_rate(clock: Clock) -> None:
+    many = limits(clock, command_rate=100, user_command_rate=10, rate_burst=0.1)
+    paces = [many.pace() for _ in range(5)]
+    for pace in paces:
+        many.connect("sara", pace)
+    waits = [pace.take(clock.now, False) for pace in paces if pace is not None]
+    assert waits == pytest.approx([0.0, 0.075, 0.1, 0.2, 0.3])
+
+
 def test_who_is_idle_is_forgotten_and_who_is_not_is_remembered(clock: Clock) -> None:
     many = limits(clock, user_command_rate=1, user_connections=1, rate_burst=1)
     many.connect("connected", None)
