@@ -82,7 +82,9 @@ async def raw_body(request: Request, limit: int) -> bytes:
         raise BadRequest("the request ended before its body did") from None
     finally:
         size = came if unpacker is None else unpacker.size
-        node_of(request).limits.weigh(address_of(request), size)
+        limits = node_of(request).limits
+        if size > limits.command_bytes:
+            limits.weigh(address_of(request), size)
     if unpacker is not None:
         unpacker.check_end()
     return bytes(data.removeprefix(codecs.BOM_UTF8))

@@ -6,7 +6,7 @@ import contextlib
 from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from chat.errors import BadRequest, PermissionDenied, PeykError
@@ -45,14 +45,8 @@ class Gate:
                 await _hold_back(limits.refuse(address), scope, receive)
             await _refuse(failure(error), scope, receive, send)
             return
-
-        async def weighed(message: Message) -> None:
-            if not message.get("more_body"):  # of a stream each piece is small, and waits for its reader
-                limits.weigh(address, len(message.get("body", b"")))
-            await send(message)
-
         try:
-            await self._app(scope, receive, weighed)
+            await self._app(scope, receive, send)
         finally:
             if not counted:
                 limits.leave(address)
