@@ -23,6 +23,7 @@ BEGUN = "begun"  # the line that says so
 _PATIENCE = 60.0  # seconds until it must have begun
 _PAUSE = 0.05  # seconds before a connection that was closed is opened again
 _AT_ONCE = 64 * 1024  # bytes of a read
+_PAGE = "/api/channels/c0/messages?limit=1000"  # of history, about a megabyte
 _TEXT, _PING = 1, 9
 Reader = asyncio.StreamReader
 Writer = asyncio.StreamWriter
@@ -144,13 +145,13 @@ async def pipelined_and_unread(peer: Peer) -> None:
 
 async def pages_unread(peer: Peer) -> None:
     """Pages of history back to back; nothing is read."""
-    await peer.send_for_ever(itertools.repeat(many(request("GET", "/api/channels/c0/messages?limit=1000"))))
+    await peer.send_for_ever(itertools.repeat(many(request("GET", _PAGE))))
 
 
 async def pages(peer: Peer) -> None:
-    """The same one after another; they are read."""
+    """Pages of history one after another; they are read."""
     while True:
-        await peer.answered(request("GET", "/api/channels/c0/messages?limit=1000"))
+        await peer.answered(request("GET", _PAGE))
 
 
 async def page_and_metrics(peer: Peer) -> None:

@@ -64,7 +64,8 @@ class Found:
     @property
     def broken(self) -> list[str]:
         """What was not held, in words."""
-        allowed = min(GROWTH, GROWTH_EACH * self.connections + FIRST + HASH * (self.flood in HASHED))
+        first = FIRST + HASH if self.flood in HASHED else FIRST
+        allowed = min(GROWTH, GROWTH_EACH * self.connections + first)
         before = self.calm["latency_ms"]["p99"]
         during = self.under["latency_ms"]["p99"]
         said = []

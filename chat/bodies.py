@@ -13,7 +13,7 @@ import msgspec
 from starlette.requests import ClientDisconnect, Request
 
 from chat.errors import BadRequest, TooLarge, UnsupportedType
-from chat.requests import JSON, address_of, node_of
+from chat.requests import JSON, node_of, weigh
 from pipeline.content import UNREADABLE
 
 TEXT = "text/plain"
@@ -81,10 +81,7 @@ async def raw_body(request: Request, limit: int) -> bytes:
     except ClientDisconnect:
         raise BadRequest("the request ended before its body did") from None
     finally:
-        size = came if unpacker is None else unpacker.size
-        limits = node_of(request).limits
-        if size > limits.command_bytes:
-            limits.weigh(address_of(request), size)
+        weigh(request.scope, came if unpacker is None else unpacker.size)
     if unpacker is not None:
         unpacker.check_end()
     return bytes(data.removeprefix(codecs.BOM_UTF8))
@@ -94,7 +91,8 @@ class _Gunzip:
     """Unpacks gzip, one member or several, and never more than `limit` bytes and one."""
 
     def __init__(self, limit: int) -> None:
-        self._most = self._left = limit + 1
+        self._most = limit + 1
+        self._left = self._most
         self._member = zlib.decompressobj(_GZIP)
         self._members = 1
 

@@ -140,7 +140,7 @@ class Limits:
         self._per_address = settings.limit("address_connections")
         self._per_user = settings.limit("user_connections")
         self._subscriptions = settings.subscription_limit
-        self.command_bytes = settings.command_bytes
+        self._command_bytes = settings.command_bytes
         self._new_channels = settings.limit("user_new_channels"), settings.limit("address_new_channels")
 
     def __len__(self) -> int:
@@ -201,10 +201,15 @@ class Limits:
         """An HTTP request is a command of its address, and so is a handshake. Raises TooManyRequests."""
         self._spend(self._caller(network_of(address)).commands, "requests")
 
-    def weigh(self, address: str, size: int) -> None:
-        """A request of this address brought or was given so many bytes: the next waits until they are paid."""
-        if size > self.command_bytes and (bucket := self._caller(network_of(address)).commands) is not None:
-            bucket.owe(self.clock(), size // self.command_bytes)
+    def extra(self, size: int) -> int:
+        """How many commands more a body or an answer of `size` bytes is worth; most are worth none."""
+        return size // self._command_bytes if size > self._command_bytes else 0
+
+    def owe(self, address: str, count: int) -> None:
+        """What this address asked for was worth so many commands more: what follows waits until they are paid."""
+        bucket = self._caller(network_of(address)).commands
+        if bucket is not None:
+            bucket.owe(self.clock(), count)
 
     def refuse(self, address: str) -> float:
         """Seconds until a request of this address that is beyond its rate is to be refused."""

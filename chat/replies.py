@@ -4,14 +4,11 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, cast
 
-from starlette.requests import HTTPConnection
 from starlette.types import Scope
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-from chat.requests import address_of
-
-_SMALL = 1024  # bytes of an answer that count as nothing, whatever COMMAND_BYTES says
+from chat.requests import weigh
 
 
 class Flow(FlowControl):
@@ -77,11 +74,6 @@ class Cycle(RequestResponseCycle):
             if self.scope["http_version"] == "1.0" and all(name != b"content-length" for name, _ in message["headers"]):
                 self._until_closed = True
                 self.chunked_encoding = False
-        if len(message.get("body", b"")) > _SMALL and not message.get("more_body"):  # of a stream each piece is small
-            self._weigh(len(message["body"]))
+        if not message.get("more_body"):  # of a stream each piece is small
+            weigh(cast(Scope, self.scope), len(message.get("body", b"")))
         await super().send(message)
-
-    def _weigh(self, size: int) -> None:
-        """A large answer counts for who asked."""
-        connection = HTTPConnection(cast(Scope, self.scope))
-        connection.app.state.node.limits.weigh(address_of(connection), size)

@@ -10,6 +10,7 @@ import msgspec
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
+from starlette.types import Scope
 
 from chat.access import Access
 from chat.auth import Identity, check
@@ -90,6 +91,13 @@ def node_of(request: Request) -> "Node":
 def address_of(request: HTTPConnection) -> str:
     """Where it comes from; behind one of TRUSTED_PROXIES, what that proxy says. Empty: a unix socket."""
     return request.client.host if request.client is not None else ""
+
+
+def weigh(scope: Scope, size: int) -> None:
+    """The body of a request, or its answer, has so many bytes: if it is large, it counts for the address that asks."""
+    limits = scope["app"].state.node.limits
+    if extra := limits.extra(size):
+        limits.owe(address_of(HTTPConnection(scope)), extra)
 
 
 def cookie_of(request: HTTPConnection, name: str) -> str:

@@ -197,7 +197,8 @@ class Session:
     def flush(self) -> None:
         """Send what was said, in one frame."""
         if self._out and not self.closed:
-            answers, self._out = b"\n".join(self._out), []
+            answers = b"\n".join(self._out)
+            self._out = []
             self.write(frame(answers))
             if self.throttle is not None:
                 self.throttle.weigh(len(answers))

@@ -49,8 +49,8 @@ class Throttle:
 
     def weigh(self, size: int) -> None:
         """The client was answered with so many bytes."""
-        if size > self._limits.command_bytes:
-            self.pace.owe(self._limits.clock(), size // self._limits.command_bytes)
+        if extra := self._limits.extra(size):
+            self.pace.owe(self._limits.clock(), extra)
 
     def _hold(self, wait: float) -> None:
         asyncio.get_running_loop().call_later(min(wait, LONGEST_HOLD) + _EARLY, self._let_go)

@@ -203,10 +203,10 @@ def test_http_requests_and_messages_are_their_addresses_or_users(clock: Clock) -
 
 def test_what_is_large_is_paid_for_by_what_follows(clock: Clock) -> None:
     few = limits(clock, command_rate=5, user_command_rate=4, rate_burst=1, command_bytes=1024)
-    few.weigh("192.0.2.1", 1024)
+    few.owe("192.0.2.1", few.extra(1024))
     for _ in range(4):
         few.request("192.0.2.1")  # so much is in the price
-    few.weigh("192.0.2.1", 10 * 1024)
+    few.owe("192.0.2.1", few.extra(10 * 1024))
     for wait in (2.69, 0.19):
         with pytest.raises(TooManyRequests) as refusal:
             few.request("192.0.2.1")

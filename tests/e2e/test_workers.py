@@ -79,16 +79,19 @@ async def test_a_worker_that_dies_is_replaced_and_all_end_together(redis: Redis,
 
 BEGIN = """
 import os, sys, time
+begun = {begun!r}
 if "spawn_main" in str(sys.orig_argv):
-    print(file=open({begun!r}, "a"))
+    print(file=open(begun, "a"))
     time.sleep({seconds})
 """
 
 
 def beginning(directory: Path, seconds: str) -> tuple[dict[str, str], Path]:
-    """What makes each worker take so long before it begins, and the file in which each leaves a line."""
+    """What makes each worker wait before it begins, and the file `begun` in which each leaves a line first.
+
+    `seconds` is an expression, which may look at `begun`.
+    """
     begun = directory / "begun"
-    seconds = seconds.replace("BEGUN", repr(str(begun)))
     (directory / "sitecustomize.py").write_text(BEGIN.format(begun=str(begun), seconds=seconds))
     return {"HTTP_WORKERS": "2", "PYTHONPATH": str(directory)}, begun
 
@@ -101,7 +104,7 @@ def test_workers_that_begin_slowly_are_awaited(valkey_process: RedisProcess, tmp
 
 
 def test_a_worker_that_does_not_begin_is_replaced(valkey_process: RedisProcess, tmp_path: Path) -> None:
-    never, begun = beginning(tmp_path, "3600 if os.path.getsize(BEGUN) == 1 else 0")
+    never, begun = beginning(tmp_path, "3600 if os.path.getsize(begun) == 1 else 0")
     with PeykServer({"REDIS_URL": valkey_process.url, **never, "WORKER_TIMEOUT": "20"}) as server:
         wait_until(lambda: len(workers(server)) == 2 and begun.stat().st_size > 2)
 
