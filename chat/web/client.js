@@ -98,12 +98,17 @@ export class Client {
     if (frame.length > FRAME_LIMIT) {
       return Promise.reject(new ReplyError({ code: 107, message: "message too large" }));
     }
-    this.#socket.send(frame);
+    this.#send(frame);
     return new Promise((resolve, reject) => {
       const timer = setTimeout(() => this.#lost(1006, "no reply"), REPLY_TIMEOUT);
       const publishes = command.rpc?.method === "publish";
       this.#calls.set(id, { method, publishes, resolve, reject, timer });
     });
+  }
+
+  /** What a closing socket takes no more is not sent: its close event follows, and ends the calls that are open. */
+  #send(frame) {
+    if (this.#socket?.readyState === WebSocket.OPEN) this.#socket.send(frame);
   }
 
   /** Send a command that may safely be repeated, up to `tries` times while the server calls its failure temporary. */
@@ -151,7 +156,7 @@ export class Client {
       const message = parsed(line);
       if (message.id) this.#settle(message);
       else if (message.push) this.#pushed(message.push);
-      else if (this.#pong) this.#socket?.send("{}");
+      else if (this.#pong) this.#send("{}");
     }
   }
 

@@ -195,3 +195,25 @@ def test_of_two_pages_one_sends(server: PeykServer, tab: Open) -> None:
     page.close(run_before_unload=False)
     expect(messages(second)).to_have_text(["mine"], timeout=20_000)  # before it would look by itself
     expect(second.locator(".pending")).to_have_count(0)
+
+
+def test_what_is_said_while_the_connection_closes_waits_for_the_next(server: PeykServer, tab: Open) -> None:
+    page = tab("sara", "closing")
+    page.evaluate(
+        """() => {
+          const { send } = WebSocket.prototype;
+          WebSocket.prototype.send = function (frame) { window.socket = this; send.call(this, frame); };
+        }"""
+    )
+    say(page, "before")
+    expect(page.locator(".pending")).to_have_count(0)
+    page.evaluate(
+        """() => {
+          window.socket.close();
+          document.getElementById("text").value = "meanwhile";
+          document.getElementById("composer").requestSubmit();
+        }"""
+    )
+    say(page, "after")
+    expect(messages(page)).to_have_text(["before", "meanwhile", "after"])
+    expect(page.locator(".pending, .failed")).to_have_count(0)
