@@ -284,8 +284,9 @@ async def delete_role(request: Request) -> Response:
 async def post_message(request: Request) -> Response:
     """Publish: 201 once the message is in the stream; 200 if the idempotency key was known."""
     node, channel = node_of(request), await asked_channel(request, "publish")
-    identity = access_of(request).identity
-    node.limits.message(address_of(request), "" if identity.guest or identity.program else identity.user.id)
+    access = access_of(request)
+    identity = access.identity
+    node.limits.message(access.address, "" if identity.guest or identity.program else identity.user.id)
     body = await _message_of(request)
     if (body.text is msgspec.UNSET) == (body.data is msgspec.UNSET):
         raise BadRequest('a message has either "text" (a string) or "data" (any JSON value)')
@@ -294,7 +295,7 @@ async def post_message(request: Request) -> Response:
     protocol.check_key(key)
     line = json_line(data, node.settings.message_limit, node.settings.json_depth)
     user = await speaker_of(request, body.user, "publish", channel)
-    await node.ensure(access_of(request), channel)
+    await node.ensure(access, channel)
     position = await node.producer.publish(channel, line, user=user.username, key=key)
     return answer(protocol.position_body(position), 200 if position.duplicate else 201)
 

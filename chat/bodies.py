@@ -40,8 +40,11 @@ def decode(data: bytes, kind: type[Body]) -> Body:
 
 def media_type(request: Request, taken: Collection[str]) -> str:
     """Which of `taken` the body is said to be; JSON if nothing is said. Raises UnsupportedType."""
-    said, _, parameters = request.headers.get("content-type", JSON).partition(";")
-    kind = said.strip().lower()
+    said = request.headers.get("content-type", JSON)
+    if said in taken:
+        return said
+    named, _, parameters = said.partition(";")
+    kind = named.strip().lower()
     if kind == "text/json" or (kind.startswith("application/") and kind.endswith("+json")):
         kind = JSON
     if kind not in taken:

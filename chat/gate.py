@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from chat.errors import BadRequest, PermissionDenied, PeykError
-from chat.handshake import COUNTED
+from chat.handshake import COUNTED, NODE
 from chat.limits import Limits
 from chat.origin import allows, answers_to, is_here, listed
 from chat.requests import EVENTS, address_of, failure
@@ -33,7 +33,7 @@ class Gate:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
-        limits: Limits = scope["app"].state.node.limits
+        limits: Limits = scope["state"][NODE].limits
         address, counted = address_of(HTTPConnection(scope)), COUNTED in scope["state"]
         try:
             limits.request(address)

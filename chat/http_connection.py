@@ -62,8 +62,10 @@ class RequestProtocol(HttpToolsProtocol):
         self._extent = RequestExtent()
         bound_send_buffer(transport, self._node.settings.high_water)
         address = self.client[0] if self.client else ""
+        proxies = cast(ProxyHeadersMiddleware, self.app)
         try:
-            if address not in cast(ProxyHeadersMiddleware, self.app).trusted_hosts:
+            if address not in proxies.trusted_hosts:
+                self.app = proxies.app  # what it says of whom it asks for is not read
                 self._node.limits.enter(address)
                 self.app_state = {**self.app_state, COUNTED: address}
         except TooManyRequests as error:

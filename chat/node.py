@@ -195,7 +195,7 @@ class Node:
 
         Where that is not counted, the append makes it. Raises UnknownChannel and LimitExceeded.
         """
-        if (makers := self.makers(access)) and await self.policies.get(channel) is NEW:
+        if await self.policies.get(channel) is NEW and (makers := self.makers(access)):
             await self.channels.ensure(channel, "", makers)
 
     async def history(self, channel: str, asked: History) -> Page:

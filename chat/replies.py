@@ -74,6 +74,7 @@ class Cycle(RequestResponseCycle):
             if self.scope["http_version"] == "1.0" and all(name != b"content-length" for name, _ in message["headers"]):
                 self._until_closed = True
                 self.chunked_encoding = False
-        if not message.get("more_body"):  # of a stream each piece is small
-            weigh(cast(Scope, self.scope), len(message.get("body", b"")))
+        body = message.get("body")
+        if body and not message.get("more_body"):  # of a stream each piece is small
+            weigh(cast(Scope, self.scope), len(body))
         await super().send(message)

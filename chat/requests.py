@@ -4,7 +4,7 @@ import logging
 import math
 import re
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from starlette.exceptions import HTTPException
@@ -16,6 +16,7 @@ from chat.access import Access
 from chat.auth import Identity, check
 from chat.doors import ANONYMOUS, COOKIE, GUEST_PREFIX, Doors
 from chat.errors import BadRequest, PermissionDenied, PeykError, Unauthorized
+from chat.handshake import NODE
 from chat.metrics import count
 from chat.models import User, channel_id
 from chat.protocol import OFFSET_LIMIT, encode
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 JSON, NDJSON, EVENTS = "application/json", "application/x-ndjson", "text/event-stream"
-Body = TypeVar("Body")
+_ACCESS = "access"  # in the state of a request: who asks, once that is known
 
 
 class ErrorBody(msgspec.Struct):
@@ -83,8 +84,8 @@ def _allowed(request: Request, error: HTTPException) -> dict[str, str]:
     return {"allow": ", ".join(sorted({*found, "OPTIONS"}))}
 
 
-def node_of(request: Request) -> "Node":
-    node: Node = request.app.state.node
+def node_of(request: HTTPConnection) -> "Node":
+    node: Node = request.scope["state"][NODE]
     return node
 
 
@@ -95,24 +96,28 @@ def address_of(request: HTTPConnection) -> str:
 
 def weigh(scope: Scope, size: int) -> None:
     """The body of a request, or its answer, has so many bytes: if it is large, it counts for the address that asks."""
-    limits = scope["app"].state.node.limits
+    limits = scope["state"][NODE].limits
     if extra := limits.extra(size):
         limits.owe(address_of(HTTPConnection(scope)), extra)
 
 
 def cookie_of(request: HTTPConnection, name: str) -> str:
     """The value of a cookie of ours, which needs no quotes. Others are passed over: a header may hold thousands."""
+    cookies = request.headers.getlist("cookie")
+    if not cookies:
+        return ""
     at_start = "|".join(rf"(?<={before}{name}=)" for before in (r"\A", ";", "; "))
-    found = re.findall(rf"{name}=(?:{at_start})([^;]*)", "; ".join(request.headers.getlist("cookie")))
+    found = re.findall(rf"{name}=(?:{at_start})([^;]*)", "; ".join(cookies))
     return str(found[-1]).strip() if found else ""
 
 
 def access_of(request: Request) -> Access:
     """Who asks: by `Authorization: Bearer`, `X-API-Key`, the cookie, or as a guest. Raises Unauthorized."""
-    if not hasattr(request.state, "access"):
+    access: Access | None = request.scope["state"].get(_ACCESS)
+    if access is None:
         doors = node_of(request).doors
-        request.state.access = Access(doors, _identity(request, doors), address_of(request))
-    access: Access = request.state.access
+        access = Access(doors, _identity(request, doors), address_of(request))
+        request.scope["state"][_ACCESS] = access
     return access
 
 

@@ -69,7 +69,6 @@ def application(settings: ServerSettings, join: Join = alone, beside: Beside | N
     async def lifespan(app: Application) -> AsyncIterator[dict[str, Node]]:
         try:
             async with Node(settings, "serve", join) as node, beside(node) if beside else nullcontext():
-                app.state.node = node
                 _calm_collector()
                 where = f"http://{settings.http_host}:{settings.http_port}"
                 print(f"{node.redis_server.describe()}\nPeyk at {where}", flush=True)

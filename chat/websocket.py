@@ -19,7 +19,7 @@ from chat.errors import UnknownMethod
 from chat.frames import FrameReader
 from chat.handshake import COUNTED, Handshake
 from chat.metrics import count
-from chat.requests import address_of, cookie_of, failure
+from chat.requests import address_of, cookie_of, failure, node_of
 from chat.session import Session
 from chat.unread import StandstillTimer, leave
 
@@ -228,7 +228,7 @@ async def endpoint(websocket: WebSocket) -> None:
     await websocket.accept()
     if handshake.handshake_complete and not handshake.disconnected:
         address, cookie = address_of(websocket), cookie_of(websocket, COOKIE)
-        handshake.hand_over(Connection(websocket.app.state.node, handshake, address, cookie))
+        handshake.hand_over(Connection(node_of(websocket), handshake, address, cookie))
 
 
 async def elsewhere(websocket: WebSocket) -> None:
