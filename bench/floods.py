@@ -23,7 +23,7 @@ BEGUN = "begun"  # the line that says so
 _PATIENCE = 60.0  # seconds until it must have begun
 _PAUSE = 0.05  # seconds before a connection that was closed is opened again
 _AT_ONCE = 64 * 1024  # bytes of a read
-_PAGE = "/api/channels/c0/messages?limit=1000"  # of history, about a megabyte
+_PAGE = "/api/channels/c0/messages?limit=1000"  # of history, as large as there may be
 _TEXT, _PING = 1, 9
 Reader = asyncio.StreamReader
 Writer = asyncio.StreamWriter

@@ -1,5 +1,7 @@
 """What one client may do, and until when: its identity, and tokens for single subscriptions."""
 
+from collections.abc import Callable
+
 from chat import auth
 from chat.auth import Identity, Policy
 from chat.doors import Doors
@@ -8,13 +10,18 @@ from chat.errors import PermissionDenied, Unauthorized
 GRACE = 4.0  # seconds a client has to refresh what expired
 
 
+def _free(count: int) -> None:
+    """What commands are worth where nobody counts them."""
+
+
 class Access:
     """The credentials of one connection. Every command asks `check`."""
 
-    __slots__ = ("_doors", "_granted", "address", "identity", "listens", "passing")
+    __slots__ = ("_doors", "_granted", "address", "identity", "listens", "owe", "passing")
 
-    def __init__(self, doors: Doors, identity: Identity, address: str = "") -> None:
+    def __init__(self, doors: Doors, identity: Identity, address: str = "", owe: Callable[[int], None] = _free) -> None:
         self._doors, self.identity = doors, identity
+        self.owe = owe  # takes how many commands more an answer was worth than one
         self.address = address  # where it comes from; empty: from this machine itself
         self.listens = False  # to changes of the list of channels
         self.passing: dict[str, int] | None = None if identity.stays else {}

@@ -1,5 +1,6 @@
 """Lines of commands on their way to a session: taken in order, some a turn, held back while the client must wait."""
 
+import re
 from collections.abc import Callable
 from typing import Protocol
 
@@ -111,8 +112,20 @@ class Inbox:
             self._handle(line)
         return True
 
-    def close(self) -> list[bytes]:
+    def close(self) -> bytes:
         """Take no more; the lines that waited."""
         self.closed = True
         waiting, self._waiting = self._waiting, None
-        return bytes(waiting or b"").split(b"\n")
+        return bytes(waiting or b"")
+
+
+def lines_with(mark: re.Pattern[bytes], data: bytes, most: int) -> list[bytes]:
+    """The first `most` lines that hold `mark`. Those that do not are passed over together, be they a million."""
+    lines: list[bytes] = []
+    at = 0
+    while len(lines) < most and (found := mark.search(data, at)) is not None:
+        start = data.rfind(b"\n", at, found.start()) + 1
+        end = data.find(b"\n", found.end())
+        at = len(data) if end < 0 else end
+        lines.append(data[start:at])
+    return lines

@@ -20,6 +20,7 @@ PATIENCE = 10  # times `rate_burst` seconds of nothing but refusals after which 
 _PAUSE = 2.0  # seconds without a refusal that end such a run, at least
 _LONGEST = 2.0  # seconds a refusal is held back
 _PERIODS = {"address_sign_ins": 60.0, "address_accounts": 3600.0}  # seconds in which the number may be used up
+LOOKED_UP = 20  # things that an answer asks Redis for one by one, and that are worth a command
 _KEPT = 1024  # callers that are remembered before the idle ones among them are forgotten
 
 

@@ -4,6 +4,7 @@ import logging
 import math
 import re
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -115,8 +116,8 @@ def access_of(request: Request) -> Access:
     """Who asks: by `Authorization: Bearer`, `X-API-Key`, the cookie, or as a guest. Raises Unauthorized."""
     access: Access | None = request.scope["state"].get(_ACCESS)
     if access is None:
-        doors = node_of(request).doors
-        access = Access(doors, _identity(request, doors), address_of(request))
+        node, address = node_of(request), address_of(request)
+        access = Access(node.doors, _identity(request, node.doors), address, partial(node.limits.owe, address))
         request.scope["state"][_ACCESS] = access
     return access
 

@@ -10,6 +10,7 @@ from chat.access import Access
 from chat.calls import Call, call_service
 from chat.directory import DEFAULT_PAGE
 from chat.errors import BadRequest, UnknownMethod
+from chat.limits import LOOKED_UP
 from chat.models import channel_id
 from chat.private import asks_of, decline_private, open_private
 from pipeline.content import UNREADABLE
@@ -148,6 +149,7 @@ async def _unread(node: "Node", access: Access, params: Nothing) -> Any:
     """Read position and top of each channel the user belongs to and may read."""
     user = access.identity.user.id
     mine = await _mine(node, access)
+    access.owe(len(mine) // LOOKED_UP)
     policies = await node.policies.of(mine)
     readable = [channel for channel in mine if access.may("history", channel, policies[channel])]
     found = await node.reading.unread(user, readable)

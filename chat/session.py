@@ -16,7 +16,7 @@ from chat.errors import (
     PeykError,
     UnknownMethod,
 )
-from chat.inbox import Inbox, Source
+from chat.inbox import Inbox, Source, lines_with
 from chat.local import frame
 from chat.metrics import count
 from chat.models import User, channel_id
@@ -275,12 +275,12 @@ class Session:
             task.cancel()
         self._part(waiting)
 
-    def _part(self, waiting: list[bytes]) -> None:
+    def _part(self, waiting: bytes) -> None:
         """Whoever unsubscribes, or says how far it read, and closes at once: that counts, though it still waited."""
         if self.user is None:
             return
         commands = [] if self._postponed is None else [self._postponed]
-        for line in [line for line in waiting if b'"unsubscribe"' in line or b'"read"' in line][:AT_ONCE]:
+        for line in lines_with(protocol.LAST_WORD, waiting, AT_ONCE):
             with contextlib.suppress(protocol.CommandError, protocol.Malformed):
                 commands.append(protocol.decode_command(line))
         for command in commands:
@@ -343,7 +343,8 @@ class Session:
             return
         pace = None if self.throttle is None else self.throttle.pace
         self._node.limits.connect(identity.counts_as, pace, self._address)
-        self.access = Access(self._node.doors, identity, self._address)
+        owe = {} if self.throttle is None else {"owe": self.throttle.owe}
+        self.access = Access(self._node.doors, identity, self._address, **owe)
         self.user = identity.user
         if self._node.settings.names_given and not identity.guest:
             self._node.subscriptions.meet(identity.user)

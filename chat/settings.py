@@ -81,7 +81,7 @@ class ServerSettings(Settings):
         1000, ge=0, description="messages a reconnecting client is sent; beyond, it pages history"
     )
     page_limit: int = Field(1000, ge=1, description="messages in one page of history")
-    page_bytes: int = Field(1024 * 1024, ge=1, description="bytes in one page of history")
+    page_bytes: int = Field(256 * 1024, ge=1, description="bytes in one page of history")
     pending_limit: int = Field(1024, ge=1, description="publishes of one client that may await their stream")
     ping_interval: int = Field(25, ge=1, le=3600, description="seconds between the server's pings")
     connect_timeout: int = Field(10, ge=1, le=3600, description="seconds a socket has to say its first command")

@@ -50,7 +50,11 @@ class Throttle:
     def weigh(self, size: int) -> None:
         """The client was answered with so many bytes."""
         if extra := self._limits.extra(size):
-            self.pace.owe(self._limits.clock(), extra)
+            self.owe(extra)
+
+    def owe(self, count: int) -> None:
+        """What it was answered was worth so many commands more."""
+        self.pace.owe(self._limits.clock(), count)
 
     def _hold(self, wait: float) -> None:
         asyncio.get_running_loop().call_later(min(wait, LONGEST_HOLD) + _EARLY, self._let_go)

@@ -205,6 +205,23 @@ async def test_so_does_a_large_answer(weighed: PeykServer) -> None:
         assert codes([await talk.ask(**history), await talk.ask(**history)]) == [0, 111]
 
 
+async def test_so_does_what_is_looked_up_in_many_places(redis_of_module: RedisProcess) -> None:
+    """A list of channels is short, and asks Redis for each of them."""
+    rates = {"USER_COMMAND_RATE": "1", "COMMAND_RATE": "1", "RATE_BURST": "5"}
+    public = {"TRUSTED_PROXIES": "127.0.0.1", "GUESTS": "yes", "API_KEY": "0123456789abcdef"}
+    program = {"x-api-key": "0123456789abcdef", "x-forwarded-for": "program"}
+    events = [{"type": "made", "channel": f"listed-{number}", "payload": 1} for number in range(120)]
+    with PeykServer({"REDIS_URL": redis_of_module.url, **public, **rates}) as server:
+        async with httpx.AsyncClient(base_url=server.url, timeout=180, trust_env=False) as http:
+            assert (await http.post("/api/events", json=events, headers=program)).status_code == 202
+            asked, by = "/api/channels?prefix=listed-", {"x-forwarded-for": "lists"}
+            assert len((await http.get(asked, headers=by)).json()) == 120
+            assert (await http.get(asked, headers=by)).status_code == 429
+        async with dial(server, "lister") as talk:
+            lists = {"rpc": {"method": "channels.list", "data": {"prefix": "listed-"}}}
+            assert codes([await talk.ask(**lists), await talk.ask(**lists)]) == [0, 111]
+
+
 # -- floods
 
 

@@ -1,5 +1,6 @@
 """Lines of commands that wait: taken in order, one after the other, and never more than were sent."""
 
+import re
 import tracemalloc
 from collections.abc import Callable
 
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chat.inbox import TURN, Inbox
+from chat.inbox import TURN, Inbox, lines_with
 
 MANY = 5000  # lines; more than Python's calls may be deep
 
@@ -152,3 +153,24 @@ def test_nothing_is_taken_once_it_is_closed(scene: Scene) -> None:
         scene.busy = False
         scene.inbox.resume()
         assert scene.taken == [b"a"] and not scene.inbox.waits
+
+
+def test_what_waited_is_no_more_when_it_is_closed(scene: Scene) -> None:
+    data = b"\n" * 1_000_000
+    scene.busy = True
+    scene.inbox.receive(data)
+    tracemalloc.start()
+    try:
+        waited = scene.inbox.close()
+        assert lines_with(re.compile(b"x"), waited, 1) == []
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert waited == data and peak < 2.2 * len(data)
+
+
+@given(st.lists(st.text("abx\r ", max_size=5)), st.integers(0, 4))
+def test_the_lines_that_hold_something_are_found(lines: list[str], most: int) -> None:
+    data = "\n".join(lines).encode()
+    expected = [line for line in data.split(b"\n") if b"x" in line or b"ab" in line][:most]
+    assert lines_with(re.compile(b"x|ab"), data, most) == expected

@@ -80,9 +80,9 @@ async def test_who_reads_no_history_costs_one_page(redis_of_module: RedisProcess
             assert "publish" in await client.ask(publish={"channel": "pages", "data": "x" * SIZE})
         assert "history" in await client.ask(history={"channel": "pages", "limit": 1000})
         before = peak(server)
-        asked = [client.send(history={"channel": "pages", "limit": 1000}) for _ in range(30)]
-        assert min([len((await reply)["history"]["publications"]) for reply in asked]) > 10
-        assert peak(server) - before < 10 * MIB  # all of them are 30 MiB
+        asked = [client.send(history={"channel": "pages", "limit": 1000}) for _ in range(120)]
+        assert min([len((await reply)["history"]["publications"]) for reply in asked]) > 2
+        assert peak(server) - before < 6 * MIB  # all of them are 30 MiB
         client.abort()
 
 
