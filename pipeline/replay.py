@@ -14,6 +14,7 @@ from pipeline.encode import Message, from_history, publication
 from pipeline.keys import Keys
 from pipeline.ports import Archive
 from pipeline.resp import Link, ReplyError
+from pipeline.turns import Turns
 
 CHUNK = 128  # entries asked for at once: bounds what one reply can weigh
 _SINCE = """
@@ -64,6 +65,7 @@ class Replay:
 
     def __init__(self, link: Link, keys: Keys, archive: Archive | None = None) -> None:
         self._link, self._keys, self.archive = link, keys, archive
+        self._turns = Turns()
 
     async def position(self, channel: str) -> tuple[str, int] | None:
         """The epoch and highest offset of `channel`; None if there is no such channel."""
@@ -124,6 +126,7 @@ class Replay:
         position, entries, lowest = replies
         if position[0] is None:
             return None
+        await self._turns.take()
         epoch, top = position[0].decode(), int(position[1] or 0)
         first = int(lowest[0][0].partition(b"-")[0]) if lowest else top + 1
         return Page(epoch, top, [from_history(channel, epoch, entry) for entry in entries]), first

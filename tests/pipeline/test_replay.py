@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -64,6 +65,42 @@ class Between(Link):
         if self._asked == 2:
             await self._happens()
         return await super().pipeline(commands)
+
+
+class AtOnce(Link):
+    """A connection whose answers, a chunk each, all come in one turn of the loop."""
+
+    def __init__(self, address: Address) -> None:
+        super().__init__(address)
+        self.come = asyncio.Event()
+
+    async def pipeline(self, commands: Sequence[Command]) -> list[Any]:
+        await self.come.wait()
+        fields = [b"user", b"u", b"client", b"", b"data", b"1"]
+        entries = [[b"%d-1" % offset, fields] for offset in range(1, CHUNK + 1)]
+        return [[b"epoch", b"%d" % CHUNK], entries, entries[:1]]
+
+
+async def test_many_pages_at_once_are_read_one_a_turn(settings: ServerSettings) -> None:
+    link = AtOnce(Address.parse(settings))
+    replay, seen = Replay(link, Keys.of(settings)), list[str]()
+
+    async def page() -> None:
+        await replay.after("c", 0, CHUNK, SIZE)
+        seen.append("page")
+
+    async def neighbour() -> None:
+        while True:
+            seen.append("neighbour")
+            await asyncio.sleep(0)
+
+    pages = [asyncio.create_task(page()) for _ in range(20)]
+    beside = asyncio.create_task(neighbour())
+    await asyncio.sleep(0)
+    link.come.set()
+    await asyncio.gather(*pages)
+    beside.cancel()
+    assert seen.count("page") == len(pages) and ("page", "page") not in set(pairwise(seen))
 
 
 @pytest.mark.parametrize("forward", [True, False])
