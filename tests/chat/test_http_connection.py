@@ -23,13 +23,16 @@ PATIENCE = 30.0
 HEALTH = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
 MESSAGES = "/api/channels/wire/messages"
 MIB = 2**20
+LARGE_PAGES = {"PAGE_BYTES": str(MIB)}  # more than kernels take
 
 
 @pytest.fixture(scope="module")
 def server(redis_of_module: RedisProcess) -> Iterator[PeykServer]:
     """A server that is quick to lose its patience; its client is a proxy, so that each test may be an address."""
     env = {"REDIS_URL": redis_of_module.url, "HANDSHAKE_TIMEOUT": "2", "READER_TIMEOUT": "1", "HEADER_LIMIT": "4000"}
-    with PeykServer({**env, "KEEP_ALIVE_TIMEOUT": "1", "AUTH_SECRET": "s" * 32, "GUESTS": "yes"}) as server:
+    with PeykServer(
+        {**env, **LARGE_PAGES, "KEEP_ALIVE_TIMEOUT": "1", "AUTH_SECRET": "s" * 32, "GUESTS": "yes"}
+    ) as server:
         with httpx.Client(base_url=server.url, trust_env=False) as http:
             assert http.post(MESSAGES, json={"text": "x"}).status_code == 201
         yield server
@@ -451,7 +454,7 @@ async def test_a_connection_does_not_wait_for_ever_for_another_request(server: P
 
 
 async def fill(server: PeykServer, channel: str) -> str:
-    """A channel whose history is more than kernels take; its path."""
+    """A channel whose history is more than a large page; its path."""
     path = f"/api/channels/{channel}/messages"
     async with httpx.AsyncClient(base_url=server.url, trust_env=False, timeout=PATIENCE) as http:
         for _ in range(30):
@@ -506,7 +509,7 @@ async def test_who_reads_slowly_gets_everything(server: PeykServer) -> None:
 
 async def test_answers_that_nobody_reads_are_bounded(redis_of_module: RedisProcess) -> None:
     """One for each connection, and what the kernel holds."""
-    with PeykServer({"REDIS_URL": redis_of_module.url, "READER_TIMEOUT": "600"}) as server:
+    with PeykServer({"REDIS_URL": redis_of_module.url, **LARGE_PAGES, "READER_TIMEOUT": "600"}) as server:
         path = await fill(server, "unread")
         async with (
             contextlib.AsyncExitStack() as stack,
