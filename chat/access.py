@@ -6,22 +6,21 @@ from chat import auth
 from chat.auth import Identity, Policy
 from chat.doors import Doors
 from chat.errors import PermissionDenied, Unauthorized
+from chat.limits import LOOKED_UP
 
 GRACE = 4.0  # seconds a client has to refresh what expired
-
-
-def _free(count: int) -> None:
-    """What commands are worth where nobody counts them."""
 
 
 class Access:
     """The credentials of one connection. Every command asks `check`."""
 
-    __slots__ = ("_doors", "_granted", "address", "identity", "listens", "owe", "passing")
+    __slots__ = ("_doors", "_granted", "_owe", "address", "identity", "listens", "passing")
 
-    def __init__(self, doors: Doors, identity: Identity, address: str = "", owe: Callable[[int], None] = _free) -> None:
+    def __init__(
+        self, doors: Doors, identity: Identity, address: str = "", owe: Callable[[int], None] | None = None
+    ) -> None:
         self._doors, self.identity = doors, identity
-        self.owe = owe  # takes how many commands more an answer was worth than one
+        self._owe = owe  # called with the number of commands that a costly one counts for besides itself
         self.address = address  # where it comes from; empty: from this machine itself
         self.listens = False  # to changes of the list of channels
         self.passing: dict[str, int] | None = None if identity.stays else {}
@@ -52,6 +51,11 @@ class Access:
         except PermissionDenied:
             return False
         return True
+
+    def looks_up(self, count: int) -> None:
+        """An answer asks Redis for so many things, each by itself: LOOKED_UP of them count as one command more."""
+        if self._owe is not None:
+            self._owe(count // LOOKED_UP)
 
     def grant(self, channel: str, token: str) -> int:
         """Open `channel` with a token for it, until `leave`; the seconds it lasts (0: for ever).

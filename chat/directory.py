@@ -15,7 +15,6 @@ import msgspec
 from chat.access import Access
 from chat.auth import Policy
 from chat.channels import Channels
-from chat.limits import LOOKED_UP
 from chat.models import Channel
 from chat.policies import NEW, Policies
 from chat.protocol import encode
@@ -87,7 +86,7 @@ class Directory:
         return Listing(found)
 
     async def _visible(self, access: Access, names: Sequence[str]) -> list[Channel]:
-        access.owe(len(names) // LOOKED_UP)
+        access.looks_up(len(names))
         read = await self._channels.seen_by(access.identity.user.id, names)
         return [channel for channel, policy in read if access.may("subscribe", channel.id, policy)]
 

@@ -65,7 +65,7 @@ class RequestProtocol(HttpToolsProtocol):
         proxies = cast(ProxyHeadersMiddleware, self.app)
         try:
             if address not in proxies.trusted_hosts:
-                self.app = proxies.app  # what it says of whom it asks for is not read
+                self.app = proxies.app  # which read X-Forwarded-For and -Proto: those of others say nothing
                 self._node.limits.enter(address)
                 self.app_state = {**self.app_state, COUNTED: address}
         except TooManyRequests as error:

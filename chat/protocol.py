@@ -155,7 +155,6 @@ COMMANDS = (
 )
 _decode = msgspec.json.Decoder(Command).decode
 _decode_id = msgspec.json.Decoder(_AnyCommand).decode
-LAST_WORD = re.compile(rb'"(?:unsubscribe|read)"')  # in commands that count though their client is gone
 _FIRST_NAME = re.compile(rb'\s*\{\s*(?:"id"\s*:\s*[0-9]+\s*,\s*)?"(?!id")([^"]{1,100})')
 _HALF = "a text holds half of a surrogate pair (\\ud800 to \\udfff), which is no character: send both halves or none"
 encode = msgspec.json.Encoder().encode

@@ -116,7 +116,8 @@ def access_of(request: Request) -> Access:
     """Who asks: by `Authorization: Bearer`, `X-API-Key`, the cookie, or as a guest. Raises Unauthorized."""
     access: Access | None = request.scope["state"].get(_ACCESS)
     if access is None:
-        node, address = node_of(request), address_of(request)
+        node = node_of(request)
+        address = address_of(request)
         access = Access(node.doors, _identity(request, node.doors), address, partial(node.limits.owe, address))
         request.scope["state"][_ACCESS] = access
     return access

@@ -1,5 +1,6 @@
 """Peyk's own methods, called through the protocol's `rpc`; one of them, `call`, goes on to other services."""
 
+import re
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,7 +11,6 @@ from chat.access import Access
 from chat.calls import Call, call_service
 from chat.directory import DEFAULT_PAGE
 from chat.errors import BadRequest, UnknownMethod
-from chat.limits import LOOKED_UP
 from chat.models import channel_id
 from chat.private import asks_of, decline_private, open_private
 from pipeline.content import UNREADABLE
@@ -149,7 +149,7 @@ async def _unread(node: "Node", access: Access, params: Nothing) -> Any:
     """Read position and top of each channel the user belongs to and may read."""
     user = access.identity.user.id
     mine = await _mine(node, access)
-    access.owe(len(mine) // LOOKED_UP)
+    access.looks_up(len(mine))
     policies = await node.policies.of(mine)
     readable = [channel for channel in mine if access.may("history", channel, policies[channel])]
     found = await node.reading.unread(user, readable)
@@ -203,6 +203,9 @@ METHODS: dict[str, tuple[type, Callable[["Node", Access, Any], Awaitable[Any]]]]
 LONG = {"channels.asks", "channels.list", "channels.roles", "channels.subscribers", "subscriptions.list", "unread"}
 
 LAST_WORDS = {"read"}  # what a page says as it goes: it is done though the client is gone
+_DONE_ANYWAY = "|".join(["unsubscribe", *sorted(LAST_WORDS)])
+LAST_LINE = re.compile(f'"(?:{_DONE_ANYWAY})"'.encode())
+"""Found in each line of commands that may say such a word, or unsubscribe."""
 
 
 async def call_method(node: "Node", access: Access, method: str, data: msgspec.Raw) -> Any:

@@ -21,7 +21,7 @@ from chat.local import frame
 from chat.metrics import count
 from chat.models import User, channel_id
 from chat.protocol import Command
-from chat.rpc import LAST_WORDS, LONG
+from chat.rpc import LAST_LINE, LAST_WORDS, LONG
 from chat.subscriber import Subscriber
 from chat.throttle import Throttle
 from chat.version import SERVER
@@ -280,7 +280,7 @@ class Session:
         if self.user is None:
             return
         commands = [] if self._postponed is None else [self._postponed]
-        for line in lines_with(protocol.LAST_WORD, waiting, AT_ONCE):
+        for line in lines_with(LAST_LINE, waiting, AT_ONCE):
             with contextlib.suppress(protocol.CommandError, protocol.Malformed):
                 commands.append(protocol.decode_command(line))
         for command in commands:
@@ -343,8 +343,8 @@ class Session:
             return
         pace = None if self.throttle is None else self.throttle.pace
         self._node.limits.connect(identity.counts_as, pace, self._address)
-        owe = {} if self.throttle is None else {"owe": self.throttle.owe}
-        self.access = Access(self._node.doors, identity, self._address, **owe)
+        owe = None if self.throttle is None else self.throttle.owe
+        self.access = Access(self._node.doors, identity, self._address, owe)
         self.user = identity.user
         if self._node.settings.names_given and not identity.guest:
             self._node.subscriptions.meet(identity.user)

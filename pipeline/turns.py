@@ -1,20 +1,20 @@
-"""So many in a turn of the event loop: answers that come at once do not stand in others' way together."""
+"""Work that many tasks have ready at once is spread over turns of the event loop: all else is served between them."""
 
 import asyncio
 from collections import deque
 
-AT_ONCE = 2  # of those who ask
+AT_ONCE = 2  # tasks that go on in one turn
 
 
 class Turns:
-    """Given in the order they are asked for."""
+    """Tasks go on in the order in which they asked."""
 
     def __init__(self) -> None:
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._given = 0  # in this turn
 
     async def take(self) -> None:
-        """Go on in a turn with few others: what follows, up to the next await, is what all the rest waits for."""
+        """Wait for a turn in which fewer than AT_ONCE others go on; what it does up to its next await is in it."""
         loop = asyncio.get_running_loop()
         if self._given < AT_ONCE:
             if not self._given:
@@ -26,11 +26,11 @@ class Turns:
             await turn
 
     def _begin(self) -> None:
-        """The next turn: for those who wait first."""
+        """A turn begins: the tasks that waited longest go on."""
         self._given = 0
         while self._waiting and self._given < AT_ONCE:
             turn = self._waiting.popleft()
-            if not turn.done():  # who gave up takes nobody's
+            if not turn.done():  # a task that was cancelled takes nobody's turn
                 turn.set_result(None)
                 self._given += 1
         if self._given:

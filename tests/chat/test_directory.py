@@ -4,13 +4,16 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx2 as httpx
+import msgspec
 import pytest
 
 from chat import directory
 from chat.access import Access
 from chat.auth import Identity
+from chat.limits import LOOKED_UP
 from chat.models import User
 from chat.node import Node
+from chat.rpc import call_method
 from chat.settings import ServerSettings
 from tests.chat.conftest import Dial, Talk
 from tests.services import PeykServer, RedisClient
@@ -47,6 +50,16 @@ async def everything(node: Node, who: Access, limit: int, prefix: str = "") -> l
         after = page.next
         if not after:
             return pages
+
+
+async def test_what_is_looked_up_counts_whether_it_may_be_seen_or_not(node: Node) -> None:
+    owed: list[int] = []
+    who = Access(node.doors, Identity(SARA, guest=True), owe=owed.append)
+    private = [f"c{number:04}" for number in range(0, 5 * 5 * LOOKED_UP, 5)]
+    assert (await node.directory.named(who, private)).channels == []
+    who.passing = dict.fromkeys(private, 0)
+    assert await call_method(node, who, "unread", msgspec.Raw(b"{}")) == {"channels": {}}
+    assert owed == [5, 5]
 
 
 @pytest.mark.parametrize("limit", [1, 7, 200, 1000])

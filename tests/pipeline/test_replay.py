@@ -84,7 +84,8 @@ class AtOnce(Link):
 
 async def test_many_pages_at_once_are_read_few_a_turn(settings: ServerSettings) -> None:
     link = AtOnce(Address.parse(settings))
-    replay, seen = Replay(link, Keys.of(settings)), list[str]()
+    replay = Replay(link, Keys.of(settings))
+    seen: list[str] = []
 
     async def page() -> None:
         await replay.after("c", 0, CHUNK, SIZE)

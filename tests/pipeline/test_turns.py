@@ -7,7 +7,8 @@ from pipeline.turns import AT_ONCE, Turns
 
 
 async def test_few_go_on_in_a_turn_and_all_in_order() -> None:
-    turns, seen = Turns(), list[int | None]()
+    turns = Turns()
+    seen: list[int | None] = []
 
     async def work(number: int) -> None:
         await turns.take()
@@ -29,7 +30,8 @@ async def test_few_go_on_in_a_turn_and_all_in_order() -> None:
 
 
 async def test_who_gives_up_takes_nobodys_turn() -> None:
-    turns, done = Turns(), list[int]()
+    turns = Turns()
+    done: list[int] = []
 
     async def work(number: int) -> None:
         await turns.take()
