@@ -63,6 +63,16 @@ async def test_who_goes_while_its_unsubscribe_is_postponed_has_left(
         assert len(postponed) == 1 and postponed[0] is not None
 
 
+async def test_who_goes_while_its_unsubscribe_waits_behind_another_has_left(settings: ServerSettings) -> None:
+    async with Node(settings, "tool") as node:
+        session = await connected(node)
+        session.receive(lines("waiting", "subscribe"))
+        await until(lambda: session.subscriber.subscriptions())
+        session.receive(lines("waiting", "history", "unsubscribe"))
+        session.close()
+        await until(lambda: left(node, "waiting"))
+
+
 @pytest.mark.parametrize("waits", [False, True], ids=["at once", "behind another"])
 @pytest.mark.parametrize("settle", [0, 1, 2], ids=["begun by none", "by one turn", "by two"])
 async def test_how_far_it_was_read_counts_though_the_page_goes_as_it_says_so(
